@@ -1,0 +1,68 @@
+//! The settings of a service centre: rules, timers, limits. All of it is data.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use carebed_contract::finding::Priority;
+
+use crate::rule::Rule;
+
+/// What happens while nobody acknowledges an alert of one priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Steps {
+    /// Tell again this often; none never repeats. Less than a second is taken as a second.
+    pub repeat_every: Option<Duration>,
+    /// After so long, raise the priority to this one (once; only to a more pressing one).
+    pub escalate: Option<(Duration, Priority)>,
+}
+
+/// The timers of all priorities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Escalation(pub BTreeMap<Priority, Steps>);
+
+impl Default for Escalation {
+    /// P1 is told again every 300 s; P2 every 600 s, and becomes P1 after 300 s without acknowledgement (the cloud
+    /// alert policies of the WiseFido product); P3 and P4 wait in their lists.
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self(BTreeMap::from([
+            (Priority::P1, Steps { repeat_every: Some(secs(300)), escalate: None }),
+            (Priority::P2, Steps { repeat_every: Some(secs(600)), escalate: Some((secs(300), Priority::P1)) }),
+        ]))
+    }
+}
+
+impl Escalation {
+    /// The timers of one priority; a priority that is not listed has none.
+    #[must_use]
+    pub fn of(&self, priority: Priority) -> Steps {
+        self.0.get(&priority).copied().unwrap_or_default()
+    }
+}
+
+/// All settings of the alert rules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// By detection name.
+    pub rules: BTreeMap<String, Rule>,
+    /// Timers.
+    pub escalation: Escalation,
+    /// A finding raised longer ago than this when it is first seen is late.
+    pub freshness: Duration,
+    /// A new finding under an alert that was acknowledged longer ago than this opens the alert again: whoever
+    /// acknowledged the first did not see the second.
+    pub acknowledgement_holds: Duration,
+}
+
+impl Policy {
+    /// The given rules with the default timers: 30 min freshness, 10 min for which an acknowledgement holds.
+    #[must_use]
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+        Self {
+            rules: rules.into_iter().map(|rule| (rule.detection.clone(), rule)).collect(),
+            escalation: Escalation::default(),
+            freshness: Duration::from_secs(30 * 60),
+            acknowledgement_holds: Duration::from_secs(10 * 60),
+        }
+    }
+}
