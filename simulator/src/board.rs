@@ -31,13 +31,13 @@ pub struct Answer {
     pub told: Range<usize>,
 }
 
-/// Modbus exception codes.
+/// What of a request the board does not have, as Modbus exception codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Exception {
-    IllegalFunction = 1,
-    IllegalAddress = 2,
-    IllegalValue = 3,
+enum Illegal {
+    Function = 1,
+    Address = 2,
+    Value = 3,
 }
 
 impl Board {
@@ -53,34 +53,34 @@ impl Board {
             }),
             5 => self.switch(data).map(|()| request.to_vec()),
             15 => self.switch_many(data).map(|()| request.iter().take(5).copied().collect()),
-            _ => Err(Exception::IllegalFunction),
+            _ => Err(Illegal::Function),
         };
         let pdu = result.unwrap_or_else(|exception| vec![function | 0x80, exception as u8]);
         Some(Answer { pdu, told })
     }
 
     /// Writes one output, or all of them: address, then FF00 for on or 0000 for off.
-    fn switch(&mut self, data: &[u8]) -> Result<(), Exception> {
-        let [address, value] = words(data).ok_or(Exception::IllegalValue)?;
+    fn switch(&mut self, data: &[u8]) -> Result<(), Illegal> {
+        let [address, value] = words(data).ok_or(Illegal::Value)?;
         let on = match value {
             0xFF00 => true,
             0x0000 => false,
-            _ => return Err(Exception::IllegalValue),
+            _ => return Err(Illegal::Value),
         };
         if address == ALL_OUTPUTS {
             self.outputs = [on; OUTPUTS];
             return Ok(());
         }
-        *self.outputs.get_mut(usize::from(address)).ok_or(Exception::IllegalAddress)? = on;
+        *self.outputs.get_mut(usize::from(address)).ok_or(Illegal::Address)? = on;
         Ok(())
     }
 
     /// Writes several outputs: address, count, byte count, bits with the first in the lowest place.
-    fn switch_many(&mut self, data: &[u8]) -> Result<(), Exception> {
-        let (head, rest) = data.split_at_checked(4).ok_or(Exception::IllegalValue)?;
+    fn switch_many(&mut self, data: &[u8]) -> Result<(), Illegal> {
+        let (head, rest) = data.split_at_checked(4).ok_or(Illegal::Value)?;
         let range = range(head, OUTPUTS)?;
         // Eight outputs are one byte.
-        let [1, levels] = rest else { return Err(Exception::IllegalValue) };
+        let [1, levels] = rest else { return Err(Illegal::Value) };
         for (place, output) in self.outputs.get_mut(range).into_iter().flatten().enumerate() {
             *output = levels >> place & 1 == 1;
         }
@@ -94,12 +94,12 @@ fn words(data: &[u8]) -> Option<[u16; 2]> {
 }
 
 /// Reads address and count, and checks them against what the board has.
-fn range(data: &[u8], has: usize) -> Result<Range<usize>, Exception> {
-    let [address, count] = words(data).ok_or(Exception::IllegalValue)?;
+fn range(data: &[u8], has: usize) -> Result<Range<usize>, Illegal> {
+    let [address, count] = words(data).ok_or(Illegal::Value)?;
     let range = usize::from(address)..usize::from(address) + usize::from(count);
     match range {
-        _ if count == 0 => Err(Exception::IllegalValue),
-        range if range.end > has => Err(Exception::IllegalAddress),
+        _ if count == 0 => Err(Illegal::Value),
+        range if range.end > has => Err(Illegal::Address),
         range => Ok(range),
     }
 }

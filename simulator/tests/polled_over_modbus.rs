@@ -27,16 +27,21 @@ struct Bench {
 }
 
 async fn bench(seed: u64) -> Bench {
-    let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-02T23:00:00+08:00").unwrap()));
-    let id = HomeId::new("h1").unwrap();
-    let home =
-        SimulatedHome::start(SimulatedHomeConfig::new(id, seed, Arc::clone(&clock) as Arc<dyn Clock>)).await.unwrap();
-    let client = tcp::connect_slave(home.addr(), Slave(1)).await.unwrap();
+    let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-02T23:00:00+08:00").expect("a time")));
+    let id = HomeId::new("h1").expect("an id");
+    let home = SimulatedHome::start(SimulatedHomeConfig::new(id, seed, Arc::clone(&clock) as Arc<dyn Clock>))
+        .await
+        .expect("a free port");
+    let client = tcp::connect_slave(home.addr(), Slave(1)).await.expect("a connection");
     Bench { home, clock, client }
 }
 
 async fn poll(client: &mut Context) -> Vec<bool> {
-    timeout(SOON, client.read_discrete_inputs(0, 8)).await.expect("an answer").unwrap().unwrap()
+    timeout(SOON, client.read_discrete_inputs(0, 8))
+        .await
+        .expect("an answer in time")
+        .expect("an answer")
+        .expect("no exception")
 }
 
 /// The newest level of each input that the ledger has.
