@@ -1,0 +1,169 @@
+//! The console's file: one SQLite database that one process holds.
+//!
+//! What survives: after a write returns, it outlives a power cut (write-ahead log, `synchronous=FULL`).
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+/// The format written; a file with a higher one is refused.
+const FORMAT: i64 = 1;
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// Another process has it.
+    #[error("another carebed process is using {path}: stop it, or give this one its own data directory")]
+    InUse {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The file or its folder cannot be opened or made.
+    #[error("cannot open {path}: check that its folder exists and may be written")]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// SQLite refused.
+    #[error("cannot open the database {path}: if it is damaged, restore it from a backup")]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Written by a newer carebed.
+    #[error("{path} has format {found}, this carebed knows {FORMAT}: update carebed")]
+    Newer {
+        /// The database file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+    /// A statement failed.
+    #[error("cannot {doing} in the console's database")]
+    Query {
+        /// What we were doing.
+        doing: &'static str,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A row that we did not write.
+    #[error("cannot read {what} in the console's database: restore it from a backup")]
+    Row {
+        /// Which row.
+        what: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The open database; clones share it.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub(crate) pool: SqlitePool,
+    /// Held as long as any clone lives.
+    _lock: Arc<File>,
+}
+
+const TABLES: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS transitions (
+        number INTEGER PRIMARY KEY, at INTEGER NOT NULL, alert TEXT NOT NULL, transition TEXT NOT NULL) STRICT",
+    "CREATE INDEX IF NOT EXISTS transitions_by_alert ON transitions (alert, number)",
+    "CREATE TABLE IF NOT EXISTS told (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT",
+    "INSERT OR IGNORE INTO told VALUES (1, 0)",
+    "CREATE TABLE IF NOT EXISTS areas (id TEXT PRIMARY KEY, name_zh TEXT NOT NULL, name_en TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS homes (
+        id TEXT PRIMARY KEY, area TEXT NOT NULL REFERENCES areas, name TEXT NOT NULL, time_zone TEXT NOT NULL,
+        residents INTEGER NOT NULL, lamp TEXT) STRICT",
+    "CREATE TABLE IF NOT EXISTS gateways (id TEXT PRIMARY KEY, home TEXT NOT NULL UNIQUE REFERENCES homes) STRICT",
+    "CREATE TABLE IF NOT EXISTS beds (
+        id TEXT PRIMARY KEY, home TEXT NOT NULL REFERENCES homes, name TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS persons (
+        bed TEXT PRIMARY KEY REFERENCES beds, name TEXT NOT NULL, phone TEXT NOT NULL, address TEXT NOT NULL) STRICT",
+];
+
+impl Database {
+    /// Opens the file at `path`, or makes it.
+    pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
+        let lock = lock(path)?;
+        let open = |source| DatabaseError::Open { path: path.to_owned(), source };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true);
+        // One connection: writes are in one order anyway, and reads here are short.
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(open)?;
+        let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&pool).await.map_err(open)?;
+        if found > FORMAT {
+            return Err(DatabaseError::Newer { path: path.to_owned(), found });
+        }
+        for table in TABLES {
+            sqlx::query(*table).execute(&pool).await.map_err(open)?;
+        }
+        sqlx::query("PRAGMA user_version = 1").execute(&pool).await.map_err(open)?;
+        Ok(Self { pool, _lock: Arc::new(lock) })
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DatabaseError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&beside)
+        .map_err(|source| DatabaseError::Lock { path: beside.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DatabaseError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(DatabaseError::Lock { path: beside, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_process_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.sqlite");
+        let first = Database::open(&path).await.unwrap();
+        assert!(matches!(Database::open(&path).await, Err(DatabaseError::InUse { .. })));
+        first.pool.close().await;
+        drop(first);
+        Database::open(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_newer_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.sqlite");
+        let first = Database::open(&path).await.unwrap();
+        sqlx::query("PRAGMA user_version = 7").execute(&first.pool).await.unwrap();
+        first.pool.close().await;
+        drop(first);
+        assert!(matches!(Database::open(&path).await, Err(DatabaseError::Newer { found: 7, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.sqlite");
+        std::fs::write(&path, "this is not a database, it is a text that is long enough".repeat(100)).unwrap();
+        assert!(matches!(Database::open(&path).await, Err(DatabaseError::Open { .. })));
+    }
+}

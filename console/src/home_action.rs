@@ -1,0 +1,59 @@
+//! What an operator's step asks of the home: the lamp that says "help is coming".
+
+use std::time::Duration;
+
+use carebed_alerts::alert::{Alert, State};
+use carebed_alerts::transition::{Change, Transition};
+use carebed_contract::command::Command;
+use carebed_contract::finding::{Class, Priority};
+use carebed_contract::id::{Area, GatewayId, HomeId};
+
+use crate::registry::Home;
+
+/// After this a command is not carried out any more: a lamp lit late misleads.
+pub const EXPIRES_AFTER: Duration = Duration::from_secs(300);
+
+/// A command for one home, with what is needed to address it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HomeAction {
+    /// Where the gateway was enrolled.
+    pub area: Area,
+    /// The gateway.
+    pub gateway: GatewayId,
+    /// The home.
+    pub home: HomeId,
+    /// What to do. Its id follows from the transition, so that asking again after a crash is asking the same.
+    pub command: Command,
+}
+
+/// What a transition of `alert` asks of its home; `open` are all alerts that are not resolved.
+///
+/// A care alert of P1 or P2 lights the lamp when somebody acknowledges it. The lamp goes out when the last of them
+/// in that home is resolved.
+#[must_use]
+pub fn asked(transition: &Transition, alert: &Alert, open: &[&Alert], home: &Home) -> Option<HomeAction> {
+    let lights = |alert: &Alert| alert.class == Class::Care && alert.priority <= Priority::P2;
+    let value = match transition.change {
+        Change::Acknowledged { .. } if lights(alert) => true,
+        Change::Resolved { .. } if lights(alert) && alert.step(State::Acknowledged).is_some() => {
+            let is_helped = |other: &&Alert| other.home == alert.home && other.id != alert.id && lights(other);
+            if open.iter().copied().any(|other| is_helped(&other) && other.state >= State::Acknowledged) {
+                return None;
+            }
+            false
+        }
+        _ => return None,
+    };
+    Some(HomeAction {
+        area: home.area.clone(),
+        gateway: home.gateway.clone(),
+        home: home.id.clone(),
+        command: Command {
+            id: format!("lamp-{}-{}", transition.alert, transition.number),
+            device: home.lamp.clone()?,
+            action: "set".to_owned(),
+            value: value.into(),
+            expires_at: transition.at + EXPIRES_AFTER,
+        },
+    })
+}

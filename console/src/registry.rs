@@ -1,0 +1,288 @@
+//! Areas, homes, beds and people. The only place in carebed that knows a name, a phone number or an address.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use carebed_contract::finding::Subject;
+use carebed_contract::id::{Area, BedId, DeviceId, GatewayId, HomeId};
+use carebed_contract::text::Text;
+use chrono_tz::Tz;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use crate::database::{Database, DatabaseError};
+
+/// Where a home is taken to be when nothing else is known.
+pub const TIME_ZONE: Tz = chrono_tz::Asia::Shanghai;
+
+/// A dwelling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Its id.
+    pub id: HomeId,
+    /// The area in which its gateway was enrolled. It has to be there before the home.
+    pub area: Area,
+    /// Its gateway.
+    pub gateway: GatewayId,
+    /// What operators call it; no person's name.
+    pub name: String,
+    /// Of its local days.
+    pub time_zone: Tz,
+    /// How many people live there.
+    pub residents: u8,
+    /// The lamp that says "help is coming"; a home without one gets no answer that can be seen.
+    pub lamp: Option<DeviceId>,
+    /// Its beds.
+    pub beds: Vec<Bed>,
+}
+
+/// A monitored bed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bed {
+    /// Its id.
+    pub id: BedId,
+    /// What operators call it.
+    pub name: String,
+    /// Who lies in it.
+    pub person: Option<Person>,
+}
+
+/// What an operator needs to reach a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// Name.
+    pub name: String,
+    /// Phone number.
+    pub phone: String,
+    /// Address.
+    pub address: String,
+}
+
+/// Why something was not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The gateway serves another home.
+    #[error("gateway {gateway} already serves home {home}: give it to one home only")]
+    GatewayTaken {
+        /// The gateway.
+        gateway: GatewayId,
+        /// The home that has it.
+        home: HomeId,
+    },
+    /// The bed stands in another home.
+    #[error("bed {bed} already stands in home {home}: bed ids are unique in the whole centre")]
+    BedTaken {
+        /// The bed.
+        bed: BedId,
+        /// The home that has it.
+        home: HomeId,
+    },
+    /// No such area.
+    #[error("home {home} is in area {area}, which is not registered: register the area first")]
+    NoArea {
+        /// The home.
+        home: HomeId,
+        /// The missing area.
+        area: Area,
+    },
+    /// The database failed.
+    #[error("the registry was not changed")]
+    Database(#[from] DatabaseError),
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    areas: BTreeMap<Area, Text>,
+    homes: BTreeMap<HomeId, Arc<Home>>,
+}
+
+/// The registry; clones share it. Read from memory, written through to the database.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    database: Database,
+    known: Arc<RwLock<Known>>,
+}
+
+fn query(doing: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
+    move |source| DatabaseError::Query { doing, source }
+}
+
+impl Registry {
+    /// Reads what the database holds.
+    pub async fn load(database: &Database) -> Result<Self, DatabaseError> {
+        let failed = query("read the registry");
+        let pool = &database.pool;
+        let mut known = Known::default();
+        for row in sqlx::query("SELECT id, name_zh, name_en FROM areas").fetch_all(pool).await.map_err(&failed)? {
+            known.areas.insert(read(&row, 0)?, Text::new(row.get::<String, _>(1), row.get::<String, _>(2)));
+        }
+        let mut beds: BTreeMap<String, Vec<Bed>> = BTreeMap::new();
+        let select = "SELECT b.home, b.id, b.name, p.name, p.phone, p.address
+            FROM beds b LEFT JOIN persons p ON p.bed = b.id ORDER BY b.rowid";
+        for row in sqlx::query(select).fetch_all(pool).await.map_err(&failed)? {
+            let person = row.get::<Option<String>, _>(3);
+            let person = person.map(|name| Person { name, phone: row.get(4), address: row.get(5) });
+            beds.entry(row.get(0)).or_default().push(Bed { id: read(&row, 1)?, name: row.get(2), person });
+        }
+        let select = "SELECT h.id, h.area, g.id, h.time_zone, h.lamp, h.name, h.residents
+            FROM homes h JOIN gateways g ON g.home = h.id";
+        for row in sqlx::query(select).fetch_all(pool).await.map_err(&failed)? {
+            let id: HomeId = read(&row, 0)?;
+            let home = Home {
+                area: read(&row, 1)?,
+                gateway: read(&row, 2)?,
+                time_zone: read(&row, 3)?,
+                lamp: row.get::<Option<String>, _>(4).map(|_| read(&row, 4)).transpose()?,
+                name: row.get(5),
+                residents: row.get(6),
+                beds: beds.remove(id.as_str()).unwrap_or_default(),
+                id: id.clone(),
+            };
+            known.homes.insert(id, Arc::new(home));
+        }
+        Ok(Self { database: database.clone(), known: Arc::new(RwLock::new(known)) })
+    }
+
+    /// Registers an area, or renames it.
+    pub async fn put_area(&self, area: Area, name: Text) -> Result<(), RegistryError> {
+        sqlx::query("INSERT INTO areas VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name_zh = ?2, name_en = ?3")
+            .bind(area.as_str())
+            .bind(&name.zh)
+            .bind(&name.en)
+            .execute(&self.database.pool)
+            .await
+            .map_err(query("register an area"))?;
+        self.write(|known| known.areas.insert(area, name));
+        Ok(())
+    }
+
+    /// Registers a home with its gateway, beds and people, or replaces what was known of it. All or nothing.
+    pub async fn put_home(&self, home: Home) -> Result<(), RegistryError> {
+        self.check(&home)?;
+        self.save(&home).await.map_err(query("register a home"))?;
+        self.write(|known| known.homes.insert(home.id.clone(), Arc::new(home)));
+        Ok(())
+    }
+
+    /// One home.
+    #[must_use]
+    pub fn home(&self, id: &HomeId) -> Option<Arc<Home>> {
+        self.read(|known| known.homes.get(id).cloned())
+    }
+
+    /// All homes, by id.
+    #[must_use]
+    pub fn homes(&self) -> Vec<Arc<Home>> {
+        self.read(|known| known.homes.values().cloned().collect())
+    }
+
+    /// What an area is called.
+    #[must_use]
+    pub fn area(&self, id: &Area) -> Option<Text> {
+        self.read(|known| known.areas.get(id).cloned())
+    }
+
+    /// The home's time zone; [`TIME_ZONE`] for a home that is not registered.
+    #[must_use]
+    pub fn zone(&self, id: &HomeId) -> Tz {
+        self.home(id).map_or(TIME_ZONE, |home| home.time_zone)
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&Known) -> T) -> T {
+        f(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, f: impl FnOnce(&mut Known) -> T) {
+        f(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn check(&self, home: &Home) -> Result<(), RegistryError> {
+        self.read(|known| {
+            if !known.areas.contains_key(&home.area) {
+                return Err(RegistryError::NoArea { home: home.id.clone(), area: home.area.clone() });
+            }
+            for other in known.homes.values().filter(|other| other.id != home.id) {
+                if other.gateway == home.gateway {
+                    let (gateway, home) = (home.gateway.clone(), other.id.clone());
+                    return Err(RegistryError::GatewayTaken { gateway, home });
+                }
+                if let Some(bed) = home.beds.iter().find(|bed| other.beds.iter().any(|b| b.id == bed.id)) {
+                    return Err(RegistryError::BedTaken { bed: bed.id.clone(), home: other.id.clone() });
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn save(&self, home: &Home) -> Result<(), sqlx::Error> {
+        let mut all = self.database.pool.begin().await?;
+        let id = home.id.as_str();
+        sqlx::query(
+            "INSERT INTO homes (id, area, name, time_zone, residents, lamp) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET area = ?2, name = ?3, time_zone = ?4, residents = ?5, lamp = ?6",
+        )
+        .bind(id)
+        .bind(home.area.as_str())
+        .bind(&home.name)
+        .bind(home.time_zone.name())
+        .bind(home.residents)
+        .bind(home.lamp.as_ref().map(DeviceId::as_str))
+        .execute(&mut *all)
+        .await?;
+        for clear in [
+            "DELETE FROM persons WHERE bed IN (SELECT id FROM beds WHERE home = ?)",
+            "DELETE FROM beds WHERE home = ?",
+            "DELETE FROM gateways WHERE home = ?",
+        ] {
+            sqlx::query(clear).bind(id).execute(&mut *all).await?;
+        }
+        sqlx::query("INSERT INTO gateways (id, home) VALUES (?, ?)")
+            .bind(home.gateway.as_str())
+            .bind(id)
+            .execute(&mut *all)
+            .await?;
+        for bed in &home.beds {
+            sqlx::query("INSERT INTO beds (id, home, name) VALUES (?, ?, ?)")
+                .bind(bed.id.as_str())
+                .bind(id)
+                .bind(&bed.name)
+                .execute(&mut *all)
+                .await?;
+            let Some(person) = &bed.person else { continue };
+            sqlx::query("INSERT INTO persons (bed, name, phone, address) VALUES (?, ?, ?, ?)")
+                .bind(bed.id.as_str())
+                .bind(&person.name)
+                .bind(&person.phone)
+                .bind(&person.address)
+                .execute(&mut *all)
+                .await?;
+        }
+        all.commit().await
+    }
+}
+
+impl Home {
+    /// The bed a finding is about; for a finding about the whole home, its only bed when there is one.
+    #[must_use]
+    pub fn bed(&self, subject: &Subject) -> Option<&Bed> {
+        match (subject, self.beds.as_slice()) {
+            (Subject::Bed(id), beds) => beds.iter().find(|bed| bed.id == *id),
+            (Subject::Home(_), [only]) => Some(only),
+            (Subject::Home(_), _) => None,
+        }
+    }
+}
+
+fn read<T: std::str::FromStr>(row: &SqliteRow, column: usize) -> Result<T, DatabaseError>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(column);
+    text.parse().map_err(|source: T::Err| DatabaseError::Row {
+        what: format!("{text:?} of the registry"),
+        source: source.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
