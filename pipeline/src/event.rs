@@ -1,0 +1,63 @@
+//! What the rest of the centre hears at once, before any commit.
+
+use std::sync::Arc;
+
+use carebed_contract::command::CommandResult;
+use carebed_contract::id::{Area, GatewayId, HomeId};
+use carebed_contract::inventory::Inventory;
+use carebed_contract::observation::Observation;
+use carebed_contract::status::Status;
+use carebed_contract::time::Timestamp;
+use carebed_contract::topic::Topic;
+
+use crate::gap::Gap;
+
+/// Something that came from a home. After a failed commit the same rows come again: consumers are idempotent by
+/// (gateway, epoch, lane, seq).
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A batch was accepted. It will be committed, or sent again by its gateway.
+    Accepted {
+        /// Who sent it.
+        gateway: GatewayId,
+        /// Where that gateway was enrolled.
+        area: Area,
+        /// Its observations, in the order of the pack; may be empty (a heartbeat that only moves `complete`).
+        rows: Arc<[Observation]>,
+        /// Up to which event time the gateway's homes are now known to be complete.
+        complete: Vec<(HomeId, Timestamp)>,
+    },
+    /// An urgent batch that could not be accepted yet (it stands behind a hole, was forked, or bears no labels): it
+    /// rings all the same. Its rows come again as [`Event::Accepted`] when they can be accepted.
+    Early {
+        /// Who sent it.
+        gateway: GatewayId,
+        /// Where that gateway was enrolled.
+        area: Area,
+        /// Its observations.
+        rows: Arc<[Observation]>,
+    },
+    /// A gateway said how it is, or the broker said that it is gone.
+    Status {
+        /// Where it came.
+        topic: Topic,
+        /// How the gateway is.
+        status: Status,
+    },
+    /// A gateway said what is where in its home.
+    Inventory {
+        /// Where it came.
+        topic: Topic,
+        /// What is where.
+        inventory: Inventory,
+    },
+    /// What became of a command.
+    Result {
+        /// Where it came.
+        topic: Topic,
+        /// What became of it.
+        result: CommandResult,
+    },
+    /// Batches are missing for good, or may be.
+    Gap(Gap),
+}

@@ -1,0 +1,170 @@
+//! Rows of `observations` to Arrow and back.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{Float64Type, Int64Type, TimestampMillisecondType};
+use arrow::error::ArrowError;
+use carebed_contract::observation::Observation;
+use carebed_contract::quality::Quality;
+use carebed_contract::quantity::Quantity;
+use carebed_contract::time::{ClockQuality, Timestamp};
+use carebed_contract::value::Value;
+
+use super::{number, observations, times, words};
+
+/// How the rows of each file are sorted: ascending, rows without a bed first.
+pub const SORT_ORDER: [&str; 3] = ["bed_id", "quantity", "event_time"];
+
+/// Observations as rows, in their order. Flags become 1 and 0.
+pub fn to_batch(rows: &[&Observation]) -> Result<RecordBatch, ArrowError> {
+    let each = || rows.iter().copied();
+    RecordBatch::try_new(
+        observations(),
+        vec![
+            words(each().map(|r| &r.area)),
+            words(each().map(|r| &r.home)),
+            Arc::new(each().map(|r| r.bed.as_ref()).collect::<StringArray>()),
+            words(each().map(|r| &r.device)),
+            Arc::new(each().map(|r| r.room.as_ref()).collect::<StringArray>()),
+            words(each().map(|r| r.quantity.as_str())),
+            words(each().map(|r| &r.unit)),
+            times(each().map(|r| r.event_time)),
+            Arc::new(each().map(|r| r.value.number()).collect::<Float64Array>()),
+            Arc::new(each().map(|r| r.value.text()).collect::<StringArray>()),
+            words(each().map(|r| r.quality.to_string())),
+            words(each().map(|r| r.clock.as_str())),
+            words(each().map(|r| &r.gateway)),
+            Arc::new(each().map(|r| r.boot.and_then(|b| i64::try_from(b).ok())).collect::<Int64Array>()),
+            words(each().map(|r| r.epoch.to_string())),
+            words(each().map(|r| r.lane.as_str())),
+            Arc::new(Int64Array::from_iter_values(each().map(|r| number(r.seq)))),
+            times(each().map(|r| r.gateway_time)),
+            times(each().map(|r| r.received_time)),
+        ],
+    )
+}
+
+/// Rows as observations, whatever encoding of strings a reader gave the columns. What was a flag comes back as the number
+/// 1 or 0. Fails when a column is missing or holds what no observation can.
+pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Observation>, ArrowError> {
+    let columns = Columns::of(batch)?;
+    (0..batch.num_rows()).map(|row| columns.observation(row)).collect()
+}
+
+struct Columns {
+    area: StringArray,
+    home: StringArray,
+    bed: StringArray,
+    device: StringArray,
+    room: StringArray,
+    quantity: StringArray,
+    unit: StringArray,
+    event_time: TimestampMillisecondArray,
+    value: Float64Array,
+    text: StringArray,
+    quality: StringArray,
+    clock: StringArray,
+    gateway: StringArray,
+    boot: Int64Array,
+    epoch: StringArray,
+    lane: StringArray,
+    seq: Int64Array,
+    gateway_time: TimestampMillisecondArray,
+    received_time: TimestampMillisecondArray,
+}
+
+impl Columns {
+    fn of(batch: &RecordBatch) -> Result<Self, ArrowError> {
+        let schema = observations();
+        let column = |name: &str| -> Result<ArrayRef, ArrowError> {
+            let found = batch.column(batch.schema().index_of(name)?);
+            cast(found, schema.field_with_name(name)?.data_type())
+        };
+        let string = |name| column(name).map(|c| c.as_string::<i32>().clone());
+        let time = |name| column(name).map(|c| c.as_primitive::<TimestampMillisecondType>().clone());
+        let int = |name| column(name).map(|c| c.as_primitive::<Int64Type>().clone());
+        Ok(Self {
+            area: string("area")?,
+            home: string("home_id")?,
+            bed: string("bed_id")?,
+            device: string("device_id")?,
+            room: string("room")?,
+            quantity: string("quantity")?,
+            unit: string("unit")?,
+            event_time: time("event_time")?,
+            value: column("value")?.as_primitive::<Float64Type>().clone(),
+            text: string("text")?,
+            quality: string("quality")?,
+            clock: string("clock_quality")?,
+            gateway: string("gateway_id")?,
+            boot: int("boot")?,
+            epoch: string("epoch")?,
+            lane: string("lane")?,
+            seq: int("seq")?,
+            gateway_time: time("gateway_time")?,
+            received_time: time("received_time")?,
+        })
+    }
+
+    fn observation(&self, row: usize) -> Result<Observation, ArrowError> {
+        let bad = |what: &str| ArrowError::ParseError(format!("row {row} holds an impossible {what}"));
+        let time = |column: &TimestampMillisecondArray| Timestamp::from_millis(column.value(row));
+        let value = match (self.value.is_valid(row), self.text.is_valid(row)) {
+            (true, _) => Value::Number(self.value.value(row)),
+            (false, true) => Value::Text(self.text.value(row).to_owned()),
+            (false, false) => Value::Missing,
+        };
+        let optional = |column: &StringArray| column.is_valid(row).then(|| column.value(row).to_owned());
+        Ok(Observation {
+            area: self.area.value(row).parse().map_err(|_| bad("area"))?,
+            home: self.home.value(row).parse().map_err(|_| bad("home_id"))?,
+            bed: optional(&self.bed).map(|b| b.parse()).transpose().map_err(|_| bad("bed_id"))?,
+            device: self.device.value(row).parse().map_err(|_| bad("device_id"))?,
+            room: optional(&self.room).map(|r| r.parse()).transpose().map_err(|_| bad("room"))?,
+            quantity: Quantity::new(self.quantity.value(row)).ok_or_else(|| bad("quantity"))?,
+            unit: self.unit.value(row).into(),
+            event_time: time(&self.event_time),
+            value,
+            quality: Quality::parse(self.quality.value(row)),
+            clock: ClockQuality::parse(self.clock.value(row)).ok_or_else(|| bad("clock_quality"))?,
+            gateway: self.gateway.value(row).parse().map_err(|_| bad("gateway_id"))?,
+            boot: self.boot.is_valid(row).then(|| self.boot.value(row)).and_then(|b| u64::try_from(b).ok()),
+            epoch: self.epoch.value(row).parse().map_err(|_| bad("epoch"))?,
+            lane: carebed_contract::labels::Lane::parse(self.lane.value(row)).ok_or_else(|| bad("lane"))?,
+            seq: u64::try_from(self.seq.value(row)).map_err(|_| bad("seq"))?,
+            gateway_time: time(&self.gateway_time),
+            received_time: time(&self.received_time),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carebed_contract::pack::Pack;
+
+    #[test]
+    fn rows_survive_arrow() {
+        let pack = br#"[{"n":"h1/b1/mat-1/heart_rate","v":72,"t":1772403300.25,"q":"uncertain:motion"},
+            {"n":"h1/-/door-1/door_open","v":1},{"n":"h1/b1/mat-1/heart_rate","vs":"","q":"bad:no_answer"},
+            {"n":"h1/b1/mat-1/moon_phase","vs":"full","u":"x"}]"#;
+        let origin = crate::rows::Origin {
+            area: "360702".parse().unwrap(),
+            gateway: "gw-1".parse().unwrap(),
+            epoch: "00000000000000ff".parse().unwrap(),
+            lane: carebed_contract::labels::Lane::Urgent,
+            seq: 41,
+            received: Timestamp::from_millis(1_772_403_301_000),
+        };
+        let pack = Pack { boot: Some(9), ..Pack::decode("application/senml+json", pack).unwrap() };
+        let rows = crate::rows::observations(pack, &origin, &crate::rows::Rooms::default());
+        let batch = to_batch(&rows.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(from_batch(&batch).unwrap(), rows);
+        let without = batch.project(&[0, 1, 2]).unwrap();
+        assert!(from_batch(&without).is_err());
+    }
+}
