@@ -1,1 +1,18 @@
-//! carebed-queries
+//! Parquet to findings, the only crate that plans SQL.
+//!
+//! The data's way: a stream of observations becomes [`episodes`] (intervals: in bed, out of bed, quiet, away, …);
+//! [`detection`]s are SQL files over those intervals and the homes' facts; the [`engine`] plans and runs them and returns
+//! findings. [`live`] does that while data arrives.
+//!
+//! What to look for is data, beside `src/`: `episodes/*.toml`, `detections/<name>/`.
+//!
+//! The crate knows beds and homes, never persons, and decides nothing about who is told.
+
+pub mod home;
+mod span;
+
+pub mod detection;
+pub mod engine;
+pub mod episodes;
+
+pub mod live;

@@ -1,0 +1,294 @@
+//! Plans and runs detections. The one engine for what happens now and for what happened: only its inputs differ.
+//!
+//! A detection reads four tables, `episodes`, `homes`, `beds` and `params`, and the parameter `$now`. It is planned and
+//! optimised once; each evaluation puts that evaluation's rows and time into the plan.
+
+mod finding;
+pub mod functions;
+mod inputs;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
+use carebed_contract::finding::Finding;
+use carebed_contract::time::Timestamp;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DataFusionError, ParamValues, ScalarValue, TableReference};
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_plan::collect;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use crate::detection::{Meaning, Refused, Source};
+use crate::episodes::DefinitionsError;
+
+pub use inputs::Inputs;
+
+/// What queries may use together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of working memory; a query that needs more fails.
+    pub memory_bytes: usize,
+    /// How many cores one query may use.
+    pub partitions: usize,
+    /// How long one evaluation may take; then it fails.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: 512 * 1024 * 1024, partitions: 1, time: Duration::from_secs(30) }
+    }
+}
+
+/// Why no engine could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The query engine refused its configuration.
+    #[error("failed to set up the query engine")]
+    Setup(#[source] Box<DataFusionError>),
+    /// The episode definitions are wrong.
+    #[error("failed to read the episode definitions")]
+    Episodes(#[from] DefinitionsError),
+}
+
+/// Why one detection gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// The query failed.
+    #[error("failed to run detection {detection}")]
+    Run {
+        /// Which.
+        detection: String,
+        /// Why.
+        #[source]
+        source: Box<DataFusionError>,
+    },
+    /// It took longer than [`Limits::time`].
+    #[error("detection {detection} took longer than {limit:?}; make its query cheaper or raise the limit")]
+    Time {
+        /// Which.
+        detection: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A row that is no finding.
+    #[error("detection {detection} returned a row that is no finding: {reason}")]
+    Row {
+        /// Which.
+        detection: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A detection that plans: it can be evaluated.
+#[derive(Debug, Clone)]
+pub struct Detection {
+    /// Its name.
+    pub name: String,
+    /// What it means to people.
+    pub meaning: Meaning,
+    plan: LogicalPlan,
+}
+
+/// Plans and runs detections.
+#[derive(Debug)]
+pub struct Engine {
+    state: SessionState,
+    limits: Limits,
+}
+
+/// The parameter of every detection.
+const NOW: &str = "$now";
+
+impl Engine {
+    /// An engine of its own memory pool.
+    ///
+    /// # Errors
+    /// When the query engine cannot be set up.
+    pub fn new(limits: Limits) -> Result<Self, EngineError> {
+        let context = SessionContext::new_with_state(session(limits, runtime(limits)?));
+        for (name, schema) in inputs::tables() {
+            let table = MemTable::try_new(schema, vec![vec![]]).map_err(setup)?;
+            context.register_table(name, Arc::new(table)).map_err(setup)?;
+        }
+        Ok(Self { state: context.state(), limits })
+    }
+
+    /// The detections that come with the program, and why others are not used.
+    pub async fn builtin(&self) -> (Vec<Detection>, Vec<Refused>) {
+        let (sources, refused) = Source::builtin();
+        self.prepare_all(sources, refused).await
+    }
+
+    /// Plans detections; what cannot be used joins `refused`.
+    pub async fn prepare_all(&self, sources: Vec<Source>, mut refused: Vec<Refused>) -> (Vec<Detection>, Vec<Refused>) {
+        let mut detections = Vec::with_capacity(sources.len());
+        for source in sources {
+            match self.prepare(source).await {
+                Ok(detection) => detections.push(detection),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        (detections, refused)
+    }
+
+    /// Plans one detection.
+    ///
+    /// # Errors
+    /// When it does not plan, does more than select, or returns other columns than a detection must.
+    pub async fn prepare(&self, source: Source) -> Result<Detection, Refused> {
+        let refuse = |error: &DataFusionError| refused(&source, error);
+        let plan = self.state.create_logical_plan(&source.sql).await.map_err(|e| refuse(&e))?;
+        if !matches!(
+            plan,
+            LogicalPlan::Projection(_)
+                | LogicalPlan::Sort(_)
+                | LogicalPlan::Union(_)
+                | LogicalPlan::Distinct(_)
+                | LogicalPlan::Limit(_)
+        ) {
+            let refused = Refused::new(&source.name, &source.sql_file, &source.sql, "it is not one SELECT statement");
+            return Err(refused.help("a detection only reads; it returns its findings as rows"));
+        }
+        let plan = typed(plan).and_then(|plan| self.state.optimize(&plan)).map_err(|e| refuse(&e))?;
+        finding::check_columns(plan.schema().as_arrow()).map_err(|message| {
+            Refused::new(&source.name, &source.sql_file, &source.sql, message).help(finding::COLUMNS)
+        })?;
+        let detection = Detection { name: source.name.clone(), meaning: source.meaning.clone(), plan };
+        // A parameter of another name, and whatever only shows when a plan is made, shows here and not in the night.
+        match self.evaluate(&detection, &Inputs::empty(), Timestamp::from_millis(0)).await {
+            Ok(_) => Ok(detection),
+            Err(EvaluateError::Run { source: error, .. }) => Err(refused(&source, &error)),
+            Err(other) => Err(Refused::new(&source.name, &source.sql_file, &source.sql, other.to_string())),
+        }
+    }
+
+    /// What a detection finds in `inputs` at `now`, in order of `raised_at` and subject. Whether something holds at `now` is for the
+    /// detection to say: each returns what was raised by then.
+    ///
+    /// # Errors
+    /// When the query fails or takes too long; other detections are not touched by it.
+    pub async fn evaluate(
+        &self,
+        detection: &Detection,
+        inputs: &Inputs,
+        now: Timestamp,
+    ) -> Result<Vec<Finding>, EvaluateError> {
+        let run = |source| EvaluateError::Run { detection: detection.name.clone(), source: Box::new(source) };
+        let limit = self.limits.time;
+        let rows = tokio::time::timeout(limit, self.rows(detection, inputs, now));
+        let rows =
+            rows.await.map_err(|_| EvaluateError::Time { detection: detection.name.clone(), limit })?.map_err(run)?;
+        finding::read(&detection.name, &rows, inputs)
+            .map_err(|reason| EvaluateError::Row { detection: detection.name.clone(), reason })
+    }
+
+    async fn rows(
+        &self,
+        detection: &Detection,
+        inputs: &Inputs,
+        now: Timestamp,
+    ) -> Result<Vec<arrow::array::RecordBatch>, DataFusionError> {
+        let plan = detection.plan.clone().transform_down_with_subqueries(|node| match node {
+            LogicalPlan::TableScan(mut scan) => match inputs.table(&scan.table_name) {
+                Some(batch) => {
+                    let table = MemTable::try_new(batch.schema(), vec![vec![batch.clone()]])?;
+                    scan.source = provider_as_source(Arc::new(table));
+                    Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+                }
+                None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+            },
+            other => Ok(Transformed::no(other)),
+        })?;
+        let now = ScalarValue::TimestampMillisecond(Some(now.millis()), Some("UTC".into()));
+        let plan = plan.data.with_param_values(ParamValues::from(vec![("now", now)]))?;
+        let physical = self.state.query_planner().create_physical_plan(&plan, &self.state).await?;
+        collect(physical, self.state.task_ctx()).await
+    }
+}
+
+/// A session as detections and analysts use it: bounded, with our functions.
+pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState {
+    let mut config =
+        SessionConfig::new().with_target_partitions(limits.partitions.max(1)).with_information_schema(true);
+    config.options_mut().sql_parser.collect_spans = true;
+    // Strings of our tables are plain Utf8; views would only be converted back.
+    config.options_mut().execution.parquet.schema_force_view_types = false;
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    let mut state =
+        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    for function in functions::all() {
+        let shadowed = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));
+        debug_assert!(shadowed.is_ok_and(|old| old.is_none()), "our functions have names of their own");
+    }
+    state
+}
+
+pub(crate) fn runtime(limits: Limits) -> Result<Arc<RuntimeEnv>, EngineError> {
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes)))
+        .build_arc()
+        .map_err(setup)
+}
+
+fn setup(error: DataFusionError) -> EngineError {
+    EngineError::Setup(Box::new(error))
+}
+
+/// Gives `$now` its type wherever it stands, so that the plan can be optimised before its value is known.
+fn typed(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    let time = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    let field = Arc::new(Field::new("now", time, true));
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let node = node.map_expressions(|expression| {
+            expression.transform_up(|expression| match expression {
+                Expr::Placeholder(Placeholder { id, .. }) if id == NOW => {
+                    Ok(Transformed::yes(Expr::Placeholder(Placeholder::new_with_field(id, Some(Arc::clone(&field))))))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+        })?;
+        node.map_data(LogicalPlan::recompute_schema)
+    })?;
+    Ok(plan.data)
+}
+
+/// Points to the place in the SQL that the engine complains about, where it says one.
+fn refused(source: &Source, error: &DataFusionError) -> Refused {
+    let refused = Refused::new(&source.name, &source.sql_file, &source.sql, error.strip_backtrace());
+    let place = match error.diagnostic().and_then(|d| d.span) {
+        Some(span) => Some((span.start.line, span.start.column)),
+        None => place_in_text(&error.to_string()),
+    };
+    match place {
+        Some((line, column)) => refused.at_line(line, column),
+        None => refused,
+    }
+}
+
+/// Reads the parser's `Line: 3, Column: 5`.
+fn place_in_text(text: &str) -> Option<(u64, u64)> {
+    let (_, rest) = text.split_once("Line: ")?;
+    let (line, rest) = rest.split_once(", Column: ")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    Some((line.parse().ok()?, rest.get(..digits)?.parse().ok()?))
+}
+
+/// The name a plan gives one of our tables.
+fn bare(name: &TableReference) -> &str {
+    name.table()
+}
+
+/// A table's name and columns.
+type Table = (&'static str, SchemaRef);

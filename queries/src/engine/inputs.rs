@@ -1,0 +1,114 @@
+//! The tables a detection reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt8Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use carebed_contract::id::{Area, HomeId};
+use carebed_contract::time::Timestamp;
+use datafusion::common::TableReference;
+
+use super::{Table, bare};
+use crate::episodes::{self, Episode, Episodes};
+use crate::home::HomeFacts;
+
+/// What one evaluation sees. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    episodes: RecordBatch,
+    homes: RecordBatch,
+    beds: RecordBatch,
+    params: RecordBatch,
+    areas: Arc<BTreeMap<HomeId, Area>>,
+}
+
+impl Inputs {
+    /// Episodes and the facts of their homes, each with how far its data is complete (none: nothing may be said of its silence).
+    #[must_use]
+    pub fn new<'a>(episodes: &[Episode], homes: impl IntoIterator<Item = (&'a HomeFacts, Option<Timestamp>)>) -> Self {
+        let homes: Vec<_> = homes.into_iter().collect();
+        let facts = || homes.iter().map(|(facts, _)| *facts);
+        let beds = || facts().flat_map(|f| f.beds.iter().map(move |bed| (f, bed)));
+        let params = || facts().flat_map(|f| f.params.iter().map(move |param| (f, param)));
+        let home_columns: Vec<ArrayRef> = vec![
+            words(facts().map(|f| f.home.as_str())),
+            words(facts().map(|f| f.area.as_str())),
+            words(facts().map(|f| f.time_zone.name())),
+            Arc::new(facts().map(|f| Some(f.residents)).collect::<UInt8Array>()),
+            episodes::times(homes.iter().map(|(_, complete_to)| *complete_to)),
+        ];
+        let bed_columns: Vec<ArrayRef> =
+            vec![words(beds().map(|(_, bed)| bed.as_str())), words(beds().map(|(f, _)| f.home.as_str()))];
+        let param_columns: Vec<ArrayRef> = vec![
+            words(params().map(|(f, _)| f.home.as_str())),
+            words(params().map(|(_, p)| p.detection.as_str())),
+            words(params().map(|(_, p)| p.key.as_str())),
+            Arc::new(params().map(|(_, p)| Some(p.value)).collect::<Float64Array>()),
+        ];
+        Self {
+            episodes: Episodes::table(episodes),
+            homes: batch(homes_schema(), home_columns),
+            beds: batch(beds_schema(), bed_columns),
+            params: batch(params_schema(), param_columns),
+            areas: Arc::new(facts().map(|f| (f.home.clone(), f.area.clone())).collect()),
+        }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self::new(&[], [])
+    }
+
+    pub(super) fn table(&self, name: &TableReference) -> Option<&RecordBatch> {
+        match bare(name) {
+            "episodes" => Some(&self.episodes),
+            "homes" => Some(&self.homes),
+            "beds" => Some(&self.beds),
+            "params" => Some(&self.params),
+            _ => None,
+        }
+    }
+
+    pub(super) fn area(&self, home: &HomeId) -> Option<&Area> {
+        self.areas.get(home)
+    }
+}
+
+/// The tables and their columns.
+pub(super) fn tables() -> [Table; 4] {
+    [("episodes", episodes::schema()), ("homes", homes_schema()), ("beds", beds_schema()), ("params", params_schema())]
+}
+
+fn words<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+    Arc::new(values.map(Some).collect::<StringArray>())
+}
+
+fn batch(schema: SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
+    RecordBatch::try_new(schema, columns).expect("the columns are made after the schema")
+}
+
+fn table(fields: Vec<Field>) -> SchemaRef {
+    Arc::new(Schema::new(fields))
+}
+
+fn text(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, false)
+}
+
+fn homes_schema() -> SchemaRef {
+    table(vec![
+        text("home_id"),
+        text("area"),
+        text("time_zone"),
+        Field::new("residents", DataType::UInt8, false),
+        Field::new("complete_to", episodes::time_type(), true),
+    ])
+}
+
+fn beds_schema() -> SchemaRef {
+    table(vec![text("bed_id"), text("home_id")])
+}
+
+fn params_schema() -> SchemaRef {
+    table(vec![text("home_id"), text("detection"), text("key"), Field::new("value", DataType::Float64, false)])
+}

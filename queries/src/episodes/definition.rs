@@ -1,0 +1,257 @@
+//! What `queries/episodes/*.toml` say.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carebed_contract::quantity::Quantity;
+use include_dir::{Dir, include_dir};
+use serde::Deserialize;
+
+use crate::span;
+
+static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/episodes");
+
+/// Why a folder of episode definitions cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DefinitionsError {
+    /// A file does not read.
+    #[error("episodes/{file} does not read as an episode definition")]
+    Read {
+        /// The file.
+        file: String,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A file names an episode that no other file defines, or one that is not of the shape `while`.
+    #[error("episodes/{file} rests on {of:?}, and no file defines that as an episode of the shape \"while\"")]
+    Unknown {
+        /// The file.
+        file: String,
+        /// What it names.
+        of: String,
+    },
+}
+
+/// All kinds of episodes.
+#[derive(Debug)]
+pub struct Definitions {
+    /// Wait for complete data.
+    pub(super) steady: Rules,
+    /// Do not.
+    pub(super) immediate: Rules,
+    both_edges: BTreeSet<Quantity>,
+}
+
+/// Definitions by shape.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    pub(super) whiles: Vec<While>,
+    pub(super) exits: Vec<Exit>,
+    pub(super) silences: Vec<Silence>,
+    pub(super) absences: Vec<Absence>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "shape", rename_all = "lowercase")]
+enum Shape {
+    While(While),
+    Exit(Exit),
+    Silence(Silence),
+    Absence(Absence),
+}
+
+/// What an episode is tracked by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Key {
+    Home,
+    Bed,
+    Device,
+}
+
+/// Whom it is about, where that is not what it is tracked by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum About {
+    /// The bed where there is one, else the home.
+    Person,
+}
+
+/// While a value satisfies a predicate.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct While {
+    #[serde(skip)]
+    pub(super) kind: Arc<str>,
+    pub(super) key: Key,
+    pub(super) subject: Option<About>,
+    #[serde(default)]
+    pub(super) states: Vec<Quantity>,
+    /// Each is an episode of no length.
+    #[serde(default)]
+    pub(super) events: Vec<Quantity>,
+    pub(super) above: Option<f64>,
+    pub(super) below: Option<f64>,
+    /// It must last this long to count; known then.
+    #[serde(default, deserialize_with = "span::deserialize")]
+    pub(super) hold: Duration,
+    /// Interruptions shorter than this do not end it; its end is known after this.
+    #[serde(default, deserialize_with = "span::deserialize")]
+    pub(super) gap: Duration,
+    #[serde(default)]
+    pub(super) immediate: bool,
+}
+
+impl While {
+    pub(super) fn holds(&self, value: f64) -> bool {
+        self.above.is_none_or(|limit| value > limit) && self.below.is_none_or(|limit| value < limit)
+    }
+}
+
+/// After somebody who had settled in an episode of another kind left it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exit {
+    #[serde(skip)]
+    pub(super) kind: Arc<str>,
+    pub(super) of: String,
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) settled: Duration,
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) resume: Duration,
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) confirm_before: Duration,
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) confirm_after: Duration,
+}
+
+/// Between two activities of a home.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Silence {
+    #[serde(skip)]
+    pub(super) kind: Arc<str>,
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) hold: Duration,
+}
+
+/// After an outer door moved and nobody stirred inside.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Absence {
+    #[serde(skip)]
+    pub(super) kind: Arc<str>,
+    pub(super) bed: String,
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) wait: Duration,
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) expires: Duration,
+    pub(super) residents_max: u8,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ActivityFile {
+    both_edges: BTreeSet<Quantity>,
+}
+
+impl Definitions {
+    /// Those compiled in.
+    ///
+    /// # Errors
+    /// When one of the files is wrong; a test holds that none is.
+    pub fn builtin() -> Result<Self, DefinitionsError> {
+        Self::read(FILES.files().filter_map(|file| Some((file.path().to_str()?, file.contents_utf8()?))))
+    }
+
+    /// Reads files given as (name, content).
+    ///
+    /// # Errors
+    /// The first mistake found, with its file.
+    pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, DefinitionsError> {
+        let mut definitions =
+            Self { steady: Rules::default(), immediate: Rules::default(), both_edges: BTreeSet::new() };
+        let mut rests_on = Vec::new();
+        for (file, content) in files {
+            let wrong = |source| DefinitionsError::Read { file: file.to_owned(), source: Box::new(source) };
+            let kind = file.strip_suffix(".toml").unwrap_or(file);
+            if kind == "activity" {
+                definitions.both_edges = toml::from_str::<ActivityFile>(content).map_err(wrong)?.both_edges;
+                continue;
+            }
+            let kind: Arc<str> = Arc::from(kind);
+            let rules = &mut definitions.steady;
+            match toml::from_str(content).map_err(wrong)? {
+                Shape::While(rule) => {
+                    let rules = if rule.immediate { &mut definitions.immediate } else { rules };
+                    rules.whiles.push(While { kind, ..rule });
+                }
+                Shape::Exit(rule) => {
+                    rests_on.push((file.to_owned(), rule.of.clone()));
+                    rules.exits.push(Exit { kind, ..rule });
+                }
+                Shape::Silence(rule) => rules.silences.push(Silence { kind, ..rule }),
+                Shape::Absence(rule) => {
+                    rests_on.push((file.to_owned(), rule.bed.clone()));
+                    rules.absences.push(Absence { kind, ..rule });
+                }
+            }
+        }
+        for (file, of) in rests_on {
+            if !definitions.steady.whiles.iter().any(|rule| *rule.kind == *of) {
+                return Err(DefinitionsError::Unknown { file, of });
+            }
+        }
+        Ok(definitions)
+    }
+
+    /// Whether both edges of this state count as activity.
+    pub(super) fn both_edges(&self, quantity: &Quantity) -> bool {
+        self.both_edges.contains(quantity)
+    }
+
+    /// Whether some episode is made from this quantity.
+    pub(crate) fn uses(&self, quantity: &Quantity) -> bool {
+        let named =
+            |rules: &Rules| rules.whiles.iter().any(|w| w.states.contains(quantity) || w.events.contains(quantity));
+        quantity.definition().is_some_and(|d| d.activity.is_some()) || named(&self.steady) || named(&self.immediate)
+    }
+
+    /// Whether an episode that waits for nothing is made from this quantity.
+    pub(super) fn is_immediate(&self, quantity: &Quantity) -> bool {
+        self.immediate.whiles.iter().any(|w| w.states.contains(quantity) || w.events.contains(quantity))
+    }
+
+    /// All quantities some episode is made from.
+    pub(crate) fn quantities(&self) -> impl Iterator<Item = Quantity> {
+        carebed_contract::quantity::vocabulary().keys().filter_map(|name| Quantity::new(name)).filter(|q| self.uses(q))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_builtin_definitions_read() {
+        let definitions = Definitions::builtin().unwrap();
+        let kinds = |rules: &Rules| rules.whiles.iter().map(|w| w.kind.to_string()).collect::<Vec<_>>();
+        assert_eq!(kinds(&definitions.immediate), ["call"]);
+        assert_eq!(kinds(&definitions.steady), ["door_open", "in_bed"]);
+        for name in ["bed_occupancy", "call_event", "door_event", "motion"] {
+            assert!(definitions.uses(&Quantity::new(name).unwrap()), "{name}");
+        }
+        assert!(!definitions.uses(&Quantity::new("temperature").unwrap()));
+    }
+
+    #[test]
+    fn mistakes_name_their_file() {
+        let error = Definitions::read([("x.toml", "shape = 'while'\nkey = 'bad'")]).unwrap_err();
+        assert!(error.to_string().contains("x.toml"), "{error}");
+        let exit = "shape='exit'\nof='lying'\nsettled='1m'\nresume='1m'\nconfirm_before='1m'\nconfirm_after='1m'";
+        let error = Definitions::read([("y.toml", exit)]).unwrap_err();
+        assert!(error.to_string().contains("\"lying\""), "{error}");
+    }
+}

@@ -1,0 +1,418 @@
+//! One home in event order: the only place that knows how observations become episodes. It reads no clock: time is what
+//! observations and [`Machine::advance`] bring.
+
+use std::sync::Arc;
+
+use carebed_contract::id::{BedId, DeviceId, HomeId};
+use carebed_contract::quantity::{Activity, Kind, Quantity};
+use carebed_contract::time::Timestamp;
+
+use super::Episode;
+use super::definition::{About, Absence, Definitions, Key, Rules, Silence, While};
+use super::seen::Seen;
+
+/// What a machine works with, the same for all its life.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting<'a> {
+    pub(super) home: &'a HomeId,
+    pub(super) residents: u8,
+    pub(super) definitions: &'a Definitions,
+    pub(super) rules: &'a Rules,
+}
+
+/// A home's state at one instant of event time.
+#[derive(Debug, Clone)]
+pub(super) struct Machine {
+    /// Everything before it is in.
+    at: Timestamp,
+    /// Last values of states, to tell edges from heartbeats.
+    levels: Vec<Level>,
+    spans: Vec<Span>,
+    leavings: Vec<Leaving>,
+    /// When a settled episode of a bed last ended, per exit rule.
+    settled: Vec<(usize, Option<BedId>, Timestamp)>,
+    /// Last activity of any kind; last one from elsewhere than what exits are about.
+    active_at: Option<Timestamp>,
+    elsewhere_at: Option<Timestamp>,
+    /// The outer door moved then, and nobody has stirred inside since.
+    door_at: Option<Timestamp>,
+    /// Episodes that last and are known.
+    open: Vec<Episode>,
+}
+
+#[derive(Debug, Clone)]
+struct Level {
+    quantity: Quantity,
+    device: DeviceId,
+    value: f64,
+}
+
+/// A stretch during which a `while` rule holds, interruptions included.
+#[derive(Debug, Clone)]
+struct Span {
+    rule: usize,
+    bed: Option<BedId>,
+    device: Option<DeviceId>,
+    /// Devices that say so now.
+    holders: Vec<DeviceId>,
+    episode: Episode,
+    known: bool,
+    interrupted_at: Option<Timestamp>,
+}
+
+/// Somebody may be leaving, or has left.
+#[derive(Debug, Clone)]
+struct Leaving {
+    rule: usize,
+    bed: Option<BedId>,
+    left_at: Timestamp,
+    confirmed_at: Option<Timestamp>,
+}
+
+/// How an observation changed what was known of its series.
+struct Edge {
+    activity: Option<Activity>,
+    happened: bool,
+}
+
+impl Machine {
+    pub(super) fn new() -> Self {
+        Self {
+            at: Timestamp::MIN,
+            levels: Vec::new(),
+            spans: Vec::new(),
+            leavings: Vec::new(),
+            settled: Vec::new(),
+            active_at: None,
+            elsewhere_at: None,
+            door_at: None,
+            open: Vec::new(),
+        }
+    }
+
+    /// Everything before it is in.
+    pub(super) fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Episodes that last and are known.
+    pub(super) fn open(&self) -> &[Episode] {
+        &self.open
+    }
+
+    /// Takes the next observation; `closed` receives what ended.
+    pub(super) fn step(&mut self, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        self.advance(seen.time, setting, closed);
+        let edge = self.edge(seen, setting.definitions);
+        for (rule, definition) in setting.rules.whiles.iter().enumerate() {
+            if definition.states.contains(&seen.quantity) {
+                self.hold(rule, definition, seen, setting, closed);
+            }
+            if edge.happened && definition.events.contains(&seen.quantity) {
+                closed.push(Episode {
+                    ended_at: Some(seen.time),
+                    end_known_at: Some(seen.time),
+                    ..begun(definition, seen, setting)
+                });
+            }
+        }
+        if let Some(activity) = edge.activity {
+            self.active(activity, seen, setting, closed);
+        }
+    }
+
+    /// Draws what follows from nothing having come before `to`.
+    pub(super) fn advance(&mut self, to: Timestamp, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        while let Some(due) = self.due(setting).filter(|due| *due <= to) {
+            self.fire(due, setting, closed);
+        }
+        self.at = self.at.max(to);
+    }
+
+    /// What this observation says beside its value. An unknown level counts as 0: the first thing a call button ever says may be a press.
+    fn edge(&mut self, seen: &Seen, definitions: &Definitions) -> Edge {
+        let Some(definition) = seen.quantity.definition() else { return Edge { activity: None, happened: false } };
+        match definition.kind {
+            Kind::Event => Edge { activity: definition.activity, happened: true },
+            Kind::State => {
+                let known = self.levels.iter_mut().find(|l| l.quantity == seen.quantity && l.device == seen.device);
+                let before = match known {
+                    Some(level) => std::mem::replace(&mut level.value, seen.value),
+                    None => {
+                        let (quantity, device) = (seen.quantity.clone(), seen.device.clone());
+                        self.levels.push(Level { quantity, device, value: seen.value });
+                        0.0
+                    }
+                };
+                let changed = before.total_cmp(&seen.value).is_ne();
+                let counts = changed && (seen.value > before || definitions.both_edges(&seen.quantity));
+                Edge { activity: definition.activity.filter(|_| counts), happened: false }
+            }
+            Kind::Measure | Kind::Counter => Edge { activity: None, happened: false },
+        }
+    }
+
+    fn hold(&mut self, rule: usize, definition: &While, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        let bed = (definition.key != Key::Home).then(|| seen.bed.clone()).flatten();
+        let device = (definition.key == Key::Device).then(|| seen.device.clone());
+        let place = self.spans.iter().position(|s| s.rule == rule && s.bed == bed && s.device == device);
+        if definition.holds(seen.value) {
+            let place = place.unwrap_or_else(|| {
+                self.spans.push(Span {
+                    rule,
+                    bed,
+                    device,
+                    holders: Vec::new(),
+                    episode: begun(definition, seen, setting),
+                    known: false,
+                    interrupted_at: None,
+                });
+                self.spans.len() - 1
+            });
+            let Some(span) = self.spans.get_mut(place) else { return };
+            if !span.holders.contains(&seen.device) {
+                span.holders.push(seen.device.clone());
+            }
+            let known = span.known;
+            if span.interrupted_at.take().is_some() && known {
+                let bed = span.bed.clone();
+                self.leavings.retain(|l| !(l.bed == bed && of(setting, l.rule, &definition.kind)));
+            } else if !known && seen.time >= span.episode.started_at + definition.hold {
+                self.know(place, seen.time, setting, closed);
+            }
+        } else if let Some(span) = place.and_then(|place| self.spans.get_mut(place)) {
+            span.holders.retain(|device| *device != seen.device);
+            if span.holders.is_empty() && span.interrupted_at.is_none() {
+                span.interrupted_at = Some(seen.time);
+                let bed = span.bed.clone();
+                let exits =
+                    setting.rules.exits.iter().enumerate().filter(|(_, e)| span.known && *e.of == *definition.kind);
+                for (rule, exit) in exits {
+                    let confirmed_at = self.elsewhere_at.filter(|at| *at >= seen.time - exit.confirm_before);
+                    self.leavings.push(Leaving { rule, bed: bed.clone(), left_at: seen.time, confirmed_at });
+                }
+                if definition.gap.is_zero() {
+                    self.fire(seen.time, setting, closed);
+                }
+            }
+        }
+    }
+
+    /// The span's episode counts from now on: it opens, and whoever was out is back.
+    fn know(&mut self, place: usize, known_at: Timestamp, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        let Some(span) = self.spans.get_mut(place).filter(|span| !span.known) else { return };
+        span.known = true;
+        span.episode.start_known_at = known_at;
+        let (bed, kind, started_at) = (span.bed.clone(), Arc::clone(&span.episode.kind), span.episode.started_at);
+        self.open.push(span.episode.clone());
+        for exit in setting.rules.exits.iter().filter(|exit| *exit.of == *kind) {
+            self.end(&exit.kind, &bed, started_at, known_at, closed);
+        }
+        self.leavings.retain(|l| !(l.bed == bed && of(setting, l.rule, &kind)));
+    }
+
+    fn end(
+        &mut self,
+        kind: &str,
+        bed: &Option<BedId>,
+        ended_at: Timestamp,
+        known_at: Timestamp,
+        closed: &mut Vec<Episode>,
+    ) {
+        if let Some(place) = self.open.iter().position(|e| *e.kind == *kind && e.bed == *bed) {
+            let episode = self.open.remove(place);
+            closed.push(Episode { ended_at: Some(ended_at), end_known_at: Some(known_at), ..episode });
+        }
+    }
+
+    fn active(&mut self, activity: Activity, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        self.active_at = Some(seen.time);
+        for silence in &setting.rules.silences {
+            self.end(&silence.kind, &None, seen.time, seen.time, closed);
+        }
+        for absence in &setting.rules.absences {
+            self.end(&absence.kind, &None, seen.time, seen.time, closed);
+        }
+        self.door_at = matches!(activity, Activity::Door).then_some(seen.time);
+        if !setting.rules.exits.iter().any(|exit| observes(setting.rules, &exit.of, &seen.quantity)) {
+            self.elsewhere_at = Some(seen.time);
+            self.confirm(seen.time, setting);
+        }
+    }
+
+    /// Activity elsewhere: who is leaving has got up.
+    fn confirm(&mut self, at: Timestamp, setting: Setting<'_>) {
+        for leaving in &mut self.leavings {
+            let Some(exit) = setting.rules.exits.get(leaving.rule) else { continue };
+            if leaving.confirmed_at.is_none() && at <= leaving.left_at + exit.confirm_after {
+                leaving.confirmed_at = Some(at);
+                if let Some(row) = self.open.iter_mut().find(|e| e.kind == exit.kind && e.bed == leaving.bed) {
+                    row.attributes = Some(confirmation(leaving));
+                }
+            }
+        }
+    }
+
+    /// When the next thing follows from silence.
+    fn due(&self, setting: Setting<'_>) -> Option<Timestamp> {
+        let spans = self.spans.iter().filter_map(|span| span.due(setting.rules.whiles.get(span.rule)?));
+        let quiet = setting.rules.silences.iter().filter_map(|rule| self.quiet_due(rule));
+        let away = setting.rules.absences.iter().filter_map(|rule| self.away_due(rule));
+        spans.chain(quiet).chain(away).min()
+    }
+
+    fn quiet_due(&self, rule: &Silence) -> Option<Timestamp> {
+        let is_open = self.open.iter().any(|e| e.kind == rule.kind);
+        self.active_at.filter(|_| !is_open).map(|at| at + rule.hold)
+    }
+
+    fn away_due(&self, rule: &Absence) -> Option<Timestamp> {
+        match self.open.iter().find(|e| e.kind == rule.kind) {
+            Some(away) => Some(away.started_at + rule.expires),
+            None => self.door_at.map(|at| at + rule.wait),
+        }
+    }
+
+    /// Does what is due at `at`.
+    fn fire(&mut self, at: Timestamp, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        let mut place = 0;
+        while let Some(span) = self.spans.get(place) {
+            let Some(rule) = setting.rules.whiles.get(span.rule) else { return };
+            match (span.due(rule), span.interrupted_at) {
+                (Some(due), Some(left_at)) if due <= at => {
+                    let span = self.spans.remove(place);
+                    if span.known {
+                        self.end_span(&span, rule, left_at, at, setting, closed);
+                    }
+                }
+                (Some(due), None) if due <= at => {
+                    self.know(place, at, setting, closed);
+                    place += 1;
+                }
+                _ => place += 1,
+            }
+        }
+        for rule in &setting.rules.silences {
+            if let Some(started_at) = self.active_at.filter(|_| self.quiet_due(rule).is_some_and(|due| due <= at)) {
+                self.open.push(about_home(&rule.kind, started_at, at, setting));
+            }
+        }
+        for rule in &setting.rules.absences {
+            if self.away_due(rule).is_none_or(|due| due > at) {
+                continue;
+            }
+            if self.open.iter().any(|e| e.kind == rule.kind) {
+                self.end(&rule.kind, &None, at, at, closed);
+            } else if let Some(started_at) = self.door_at.take() {
+                let in_bed = |span: &Span| {
+                    !span.holders.is_empty()
+                        && setting.rules.whiles.get(span.rule).is_some_and(|w| *w.kind == *rule.bed)
+                };
+                if setting.residents <= rule.residents_max && !self.spans.iter().any(in_bed) {
+                    self.open.push(about_home(&rule.kind, started_at, at, setting));
+                }
+            }
+        }
+    }
+
+    fn end_span(
+        &mut self,
+        span: &Span,
+        rule: &While,
+        ended_at: Timestamp,
+        known_at: Timestamp,
+        setting: Setting<'_>,
+        closed: &mut Vec<Episode>,
+    ) {
+        let begun = &span.episode;
+        if let Some(place) = self.open.iter().position(|e| {
+            e.kind == begun.kind && e.bed == begun.bed && e.started_at == begun.started_at && e.device == begun.device
+        }) {
+            self.open.remove(place);
+        }
+        closed.push(Episode { ended_at: Some(ended_at), end_known_at: Some(known_at), ..begun.clone() });
+        for (number, exit) in setting.rules.exits.iter().enumerate().filter(|(_, exit)| *exit.of == *rule.kind) {
+            let remembered = self.settled.iter_mut().find(|(rule, bed, _)| *rule == number && *bed == span.bed);
+            let settled = ended_at.since(begun.started_at) >= exit.settled;
+            let resumed = remembered.as_ref().is_some_and(|(_, _, at)| ended_at.since(*at) <= exit.resume);
+            match remembered {
+                Some((_, _, at)) if settled => *at = ended_at,
+                None if settled => self.settled.push((number, span.bed.clone(), ended_at)),
+                _ => {}
+            }
+            if !settled && !resumed {
+                self.leavings.retain(|l| !(l.rule == number && l.bed == span.bed));
+            } else if let Some(leaving) = self.leavings.iter().find(|l| l.rule == number && l.bed == span.bed) {
+                self.open.push(Episode {
+                    kind: Arc::clone(&exit.kind),
+                    started_at: ended_at,
+                    start_known_at: known_at,
+                    attributes: Some(confirmation(leaving)),
+                    ..begun.clone()
+                });
+            }
+        }
+    }
+}
+
+impl Span {
+    fn due(&self, rule: &While) -> Option<Timestamp> {
+        match self.interrupted_at {
+            Some(at) => Some(at + rule.gap),
+            None if !self.known => Some(self.episode.started_at + rule.hold),
+            None => None,
+        }
+    }
+}
+
+fn of(setting: Setting<'_>, exit: usize, kind: &str) -> bool {
+    setting.rules.exits.get(exit).is_some_and(|exit| *exit.of == *kind)
+}
+
+fn observes(rules: &Rules, kind: &str, quantity: &Quantity) -> bool {
+    rules.whiles.iter().any(|w| *w.kind == *kind && w.states.contains(quantity))
+}
+
+fn confirmation(leaving: &Leaving) -> Arc<str> {
+    Arc::from(if leaving.confirmed_at.is_some() { r#"{"confirmed":true}"# } else { r#"{"confirmed":false}"# })
+}
+
+fn begun(definition: &While, seen: &Seen, setting: Setting<'_>) -> Episode {
+    let home = setting.home;
+    let subject = match (definition.subject, definition.key, &seen.bed) {
+        (Some(About::Person), _, Some(bed)) | (None, Key::Bed, Some(bed)) => format!("bed/{bed}"),
+        (None, Key::Device, _) => format!("device/{home}/{}", seen.device),
+        _ => format!("home/{home}"),
+    };
+    Episode {
+        subject: subject.into(),
+        home: home.clone(),
+        bed: seen.bed.clone(),
+        kind: Arc::clone(&definition.kind),
+        room: seen.room.clone(),
+        device: Some(seen.device.clone()),
+        started_at: seen.time,
+        start_known_at: seen.time,
+        ended_at: None,
+        end_known_at: None,
+        revision: 0,
+        attributes: None,
+    }
+}
+
+fn about_home(kind: &Arc<str>, started_at: Timestamp, known_at: Timestamp, setting: Setting<'_>) -> Episode {
+    Episode {
+        subject: format!("home/{}", setting.home).into(),
+        home: setting.home.clone(),
+        bed: None,
+        kind: Arc::clone(kind),
+        room: None,
+        device: None,
+        started_at,
+        start_known_at: known_at,
+        ended_at: None,
+        end_known_at: None,
+        revision: 0,
+        attributes: None,
+    }
+}

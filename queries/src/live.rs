@@ -1,0 +1,134 @@
+//! Episodes and detections while data arrives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carebed_contract::finding::Finding;
+use carebed_contract::id::HomeId;
+use carebed_contract::observation::Observation;
+use carebed_contract::time::Timestamp;
+
+use crate::engine::{Detection, Engine, EvaluateError, Inputs};
+use crate::episodes::{Definitions, Episodes, Pushed};
+use crate::home::HomeFacts;
+
+/// What a round of detections found. One that failed does not hold up the others.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// What holds, or held within the detections' windows.
+    pub findings: Vec<Finding>,
+    /// Detections that gave no answer for the homes asked about.
+    pub failed: Vec<EvaluateError>,
+}
+
+/// How observations were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fed {
+    /// Taken in.
+    pub taken: usize,
+    /// Already there.
+    pub duplicates: usize,
+    /// Too late to be put in their place: these homes' episodes are only right again after a rebuild from history.
+    pub too_late: usize,
+}
+
+/// The living side: feed it what the pipeline accepts, ask it what is the matter.
+#[derive(Debug)]
+pub struct Live {
+    engine: Arc<Engine>,
+    detections: Vec<Detection>,
+    episodes: Episodes,
+    homes: BTreeMap<HomeId, HomeFacts>,
+    /// Made anew only after something was fed.
+    inputs: Option<Inputs>,
+}
+
+impl Live {
+    /// Nothing known yet.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, detections: Vec<Detection>, definitions: Arc<Definitions>) -> Self {
+        Self { engine, detections, episodes: Episodes::new(definitions), homes: BTreeMap::new(), inputs: None }
+    }
+
+    /// The detections in use.
+    #[must_use]
+    pub fn detections(&self) -> &[Detection] {
+        &self.detections
+    }
+
+    /// The episodes so far.
+    pub fn episodes(&mut self) -> &mut Episodes {
+        &mut self.episodes
+    }
+
+    /// Says what is known of a home, or says it anew.
+    pub fn set_home(&mut self, facts: HomeFacts) {
+        self.episodes.set_residents(&facts.home, facts.residents);
+        self.homes.insert(facts.home.clone(), facts);
+        self.inputs = None;
+    }
+
+    /// Takes accepted observations, in any order and more than once. A home that nobody registered is taken with default facts: a
+    /// call from it must ring.
+    pub fn feed(&mut self, observations: &[Observation]) -> Fed {
+        let mut fed = Fed::default();
+        for observation in observations {
+            match self.episodes.push(observation) {
+                Pushed::Irrelevant => continue,
+                Pushed::Taken => fed.taken += 1,
+                Pushed::Duplicate => fed.duplicates += 1,
+                Pushed::TooLate => fed.too_late += 1,
+            }
+            if !self.homes.contains_key(&observation.home) {
+                self.set_home(HomeFacts::unregistered(observation.home.clone(), observation.area.clone()));
+            }
+        }
+        if fed.taken + fed.too_late > 0 {
+            self.inputs = None;
+        }
+        fed
+    }
+
+    /// All of a home's event times before `complete_to` have been fed.
+    pub fn advance(&mut self, home: &HomeId, complete_to: Timestamp) {
+        self.episodes.advance(home, complete_to);
+        self.inputs = None;
+    }
+
+    /// What all detections find in all homes.
+    pub async fn tick(&mut self, now: Timestamp) -> Round {
+        let inputs = match self.inputs.take() {
+            Some(inputs) => inputs,
+            None => {
+                let window = self.detections.iter().map(|d| d.meaning.window).max().unwrap_or(Duration::ZERO);
+                self.episodes.forget(now - window);
+                let complete = self.homes.values().map(|facts| (facts, self.episodes.complete_to(&facts.home)));
+                let complete: Vec<_> = complete.collect();
+                Inputs::new(&self.episodes.all(), complete)
+            }
+        };
+        let round = self.round(&inputs, now, |_| true).await;
+        self.inputs = Some(inputs);
+        round
+    }
+
+    /// What the urgent detections find in one home: the short way for a call.
+    pub async fn tick_home(&mut self, home: &HomeId, now: Timestamp) -> Round {
+        let Some(facts) = self.homes.get(home) else { return Round::default() };
+        let complete_to = self.episodes.complete_to(home);
+        let inputs = Inputs::new(&self.episodes.of(home), [(facts, complete_to)]);
+        self.round(&inputs, now, |detection| detection.meaning.urgent).await
+    }
+
+    async fn round(&self, inputs: &Inputs, now: Timestamp, wanted: impl Fn(&Detection) -> bool) -> Round {
+        let mut round = Round::default();
+        for detection in self.detections.iter().filter(|d| wanted(d)) {
+            match self.engine.evaluate(detection, inputs, now).await {
+                Ok(findings) => round.findings.extend(findings),
+                Err(error) => round.failed.push(error),
+            }
+        }
+        round
+    }
+}

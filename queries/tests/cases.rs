@@ -1,0 +1,162 @@
+//! Runs `detections/*/cases.slt`.
+//!
+//! A case file makes the tables `homes(home_id, time_zone, residents, complete_to)` and `observations(home_id, bed_id, device_id,
+//! quantity, event_time, value, quality)`, may make `params(home_id, detection, key, value)`, says `SET now = '…'`, and asks the
+//! tables `findings(subject, raised_at, cleared_at, evidence)` and `episodes`. Observations arrive in the order in which they
+//! were inserted.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::util::display::array_value_to_string;
+use carebed_contract::id::HomeId;
+use carebed_contract::time::Timestamp;
+use carebed_queries::detection::Source;
+use carebed_queries::engine::{Engine, Limits};
+use carebed_queries::episodes::{Definitions, Episodes};
+use carebed_queries::home::{HomeFacts, Param};
+use carebed_queries::live::Live;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
+use sqllogictest::{DBOutput, DefaultColumnType};
+
+mod common;
+use common::observation;
+
+struct Case {
+    context: SessionContext,
+    source: Source,
+    now: Timestamp,
+}
+
+impl Case {
+    async fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, DataFusionError> {
+        let mut rows = Vec::new();
+        for batch in self.context.sql(sql).await?.collect().await? {
+            for row in 0..batch.num_rows() {
+                let cell = |column: &ArrayRef| {
+                    if column.is_null(row) { "NULL".to_owned() } else { array_value_to_string(column, row).unwrap() }
+                };
+                rows.push(batch.columns().iter().map(cell).collect());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Puts everything through the way it goes live, and makes the answers tables.
+    async fn evaluate(&self) -> Result<(), DataFusionError> {
+        let engine = Arc::new(Engine::new(Limits::default()).unwrap());
+        let detection = engine.prepare(self.source.clone()).await.unwrap();
+        let mut live = Live::new(engine, vec![detection], Arc::new(Definitions::builtin().unwrap()));
+        let params =
+            if self.context.table_exist("params")? { self.rows("SELECT * FROM params").await? } else { vec![] };
+        let homes = self.rows("SELECT home_id, time_zone, residents, complete_to FROM homes").await?;
+        for home in &homes {
+            let param =
+                |p: &Vec<String>| Param { detection: p[1].clone(), key: p[2].clone(), value: p[3].parse().unwrap() };
+            live.set_home(HomeFacts {
+                home: HomeId::new(&home[0]).unwrap(),
+                area: "area-1".parse().unwrap(),
+                time_zone: home[1].parse().unwrap(),
+                residents: home[2].parse().unwrap(),
+                beds: Vec::new(),
+                params: params.iter().filter(|p| p[0] == home[0]).map(param).collect(),
+            });
+        }
+        let sql = "SELECT home_id, bed_id, device_id, quantity, event_time, value, quality FROM observations";
+        for row in self.rows(sql).await? {
+            let value = row[5].parse().ok();
+            live.feed(&[observation(&row[0], &row[1], &row[2], &row[3], time(&row[4]), value, &row[6])]);
+        }
+        for home in homes.iter().filter(|home| home[3] != "NULL") {
+            live.advance(&HomeId::new(&home[0]).unwrap(), time(&home[3]));
+        }
+        let round = live.tick(self.now).await;
+        assert!(round.failed.is_empty(), "{:?}", round.failed);
+        let text = |t: Timestamp| t.to_string().replace(".000Z", "Z");
+        let column = |cells: Vec<Option<String>>| Arc::new(StringArray::from(cells)) as ArrayRef;
+        let f = || round.findings.iter();
+        let findings = RecordBatch::try_from_iter_with_nullable([
+            ("subject", column(f().map(|f| Some(f.subject.to_string())).collect()), true),
+            ("raised_at", column(f().map(|f| Some(text(f.raised_at))).collect()), true),
+            ("cleared_at", column(f().map(|f| f.cleared_at.map(text)).collect()), true),
+            ("evidence", column(f().map(|f| serde_json::to_string(&f.evidence).ok()).collect()), true),
+        ])?;
+        let episodes = Episodes::table(&live.episodes().all());
+        for (name, batch) in [("findings", findings), ("episodes", episodes)] {
+            self.context.deregister_table(name)?;
+            self.context.register_batch(name, batch)?;
+        }
+        Ok(())
+    }
+}
+
+fn time(text: &str) -> Timestamp {
+    let text = text.replace(' ', "T");
+    Timestamp::parse(&text)
+        .or_else(|| Timestamp::parse(&format!("{text}Z")))
+        .unwrap_or_else(|| panic!("{text} is not a time"))
+}
+
+#[async_trait::async_trait]
+impl sqllogictest::AsyncDB for Case {
+    type Error = DataFusionError;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, DataFusionError> {
+        if let Some(now) = sql.trim().strip_prefix("SET now = ") {
+            self.now = time(now.trim_matches(['\'', ';']));
+            return Ok(DBOutput::StatementComplete(0));
+        }
+        let is_query = sql.trim_start().to_uppercase().starts_with("SELECT");
+        if is_query {
+            self.evaluate().await?;
+        }
+        let rows = self.rows(sql).await?;
+        if !is_query {
+            return Ok(DBOutput::StatementComplete(0));
+        }
+        let types = vec![DefaultColumnType::Text; rows.first().map_or(0, Vec::len)];
+        Ok(DBOutput::Rows { types, rows })
+    }
+
+    async fn shutdown(&mut self) {}
+}
+
+fn check(name: &str) {
+    let (sources, _) = Source::builtin();
+    let source = sources.into_iter().find(|s| s.name == name).unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("detections").join(name).join("cases.slt");
+    let connect = || {
+        let case = Case { context: SessionContext::new(), source: source.clone(), now: Timestamp::MIN };
+        async move { Ok(case) }
+    };
+    let mut runner = sqllogictest::Runner::new(connect);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(runner.run_file_async(file)).unwrap_or_else(|error| panic!("{}", error.display(true)));
+}
+
+#[test]
+fn call_for_help() {
+    check("call_for_help");
+}
+
+#[test]
+fn bed_exit_no_return() {
+    check("bed_exit_no_return");
+}
+
+#[test]
+fn inactivity_cap() {
+    check("inactivity_cap");
+}
+
+#[test]
+fn every_detection_has_cases_and_they_are_run() {
+    let (sources, _) = Source::builtin();
+    let this = include_str!("cases.rs");
+    for source in sources {
+        assert!(this.contains(&format!("check(\"{}\")", source.name)), "add a test for {}", source.name);
+    }
+}
