@@ -1,1 +1,25 @@
-//! carebed-gateway
+//! The program in each home.
+//!
+//! The way of the data: a [`link`] polls devices; [`device`] turns answers into records; urgent ones go at once and
+//! routine ones are gathered ([`gather`]) into batches; the [`spool`] keeps every batch until the centre says it has it;
+//! the [`uplink`] sends them over MQTT. [`command`] is the way back: the centre asks, an output is set, the result is told.
+//! [`status`] says how everything is; [`run`] puts it together.
+//!
+//! The gateway knows beds, not people; it knows neither SQL nor alerts.
+
+pub mod config;
+pub mod home;
+
+pub mod device;
+pub mod gather;
+pub mod link;
+pub mod stamp;
+
+pub mod spool;
+
+pub mod command;
+pub mod status;
+pub mod uplink;
+
+pub mod run;
+pub use run::{Error, run};

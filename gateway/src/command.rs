@@ -1,0 +1,182 @@
+//! What the centre asks of the home: whether it may be done, and whether it was done before. Pure.
+
+use std::collections::VecDeque;
+
+use carebed_contract::command::{Command, CommandResult, Outcome};
+use carebed_contract::record::Series;
+use carebed_contract::time::Timestamp;
+use carebed_device_profiles::profile::ACTION_SET;
+
+use crate::home::HomeFile;
+use crate::link::Write;
+
+/// Commands remembered, so that the same id is not done twice; then the oldest is forgotten. At a press every minute that
+/// is four hours, far longer than any command lives.
+const REMEMBERED_MAX: usize = 256;
+
+/// What to do with a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Set an output; the result follows.
+    Write(Write),
+    /// Tell this result.
+    Tell(CommandResult),
+    /// It is under way; its result follows.
+    UnderWay,
+}
+
+/// The commands of the recent past.
+#[derive(Debug, Default)]
+pub struct Commands {
+    remembered: VecDeque<Remembered>,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    id: String,
+    /// What a confirmed write is recorded as, and the value written.
+    recorded: Option<(Series, bool)>,
+    result: Option<CommandResult>,
+}
+
+impl Commands {
+    /// Decides on a command that came at `now`.
+    pub fn decide(&mut self, command: &Command, home: &HomeFile, now: Timestamp) -> Decision {
+        if let Some(known) = self.remembered.iter().find(|known| known.id == command.id) {
+            return known.result.clone().map_or(Decision::UnderWay, Decision::Tell);
+        }
+        let allowed = if now >= command.expires_at {
+            Err((Outcome::Expired, format!("it expired at {}", command.expires_at)))
+        } else {
+            allow(command, home).map_err(|reason| (Outcome::Refused, reason))
+        };
+        let (decision, recorded) = match allowed {
+            Ok((write, series)) => {
+                let recorded = series.map(|series| (series, write.value));
+                (Decision::Write(write), recorded)
+            }
+            Err((outcome, reason)) => {
+                let id = command.id.clone();
+                (Decision::Tell(CommandResult { id, outcome, reason: Some(reason), at: now }), None)
+            }
+        };
+        let result = match &decision {
+            Decision::Tell(result) => Some(result.clone()),
+            _ => None,
+        };
+        if self.remembered.len() >= REMEMBERED_MAX {
+            self.remembered.pop_front();
+        }
+        self.remembered.push_back(Remembered { id: command.id.clone(), recorded, result });
+        decision
+    }
+
+    /// A write ended: the result to tell, and what to record when it was done.
+    pub fn written(
+        &mut self,
+        id: String,
+        result: Result<(), String>,
+        now: Timestamp,
+    ) -> (CommandResult, Option<(Series, bool)>) {
+        let known = self.remembered.iter_mut().find(|known| known.id == id);
+        let (outcome, reason) = match result {
+            Ok(()) => (Outcome::Done, None),
+            Err(reason) => (Outcome::Failed, Some(reason)),
+        };
+        let result = CommandResult { id, outcome, reason, at: now };
+        let recorded = known.and_then(|known| {
+            known.result = Some(result.clone());
+            known.recorded.take().filter(|_| outcome == Outcome::Done)
+        });
+        (result, recorded)
+    }
+}
+
+/// Finds the output that a command is about. Home file and profile must both allow it; the profile's deny-list holds
+/// whatever they say.
+fn allow(command: &Command, home: &HomeFile) -> Result<(Write, Option<Series>), String> {
+    let outputs = home
+        .boards
+        .iter()
+        .enumerate()
+        .flat_map(|(index, board)| board.outputs.iter().map(move |output| (index, board, output)));
+    let Some((index, board, output)) = outputs.into_iter().find(|(_, _, output)| output.device == command.device)
+    else {
+        return Err(format!("no output of this home is named {}", command.device));
+    };
+    if command.action != ACTION_SET || !output.actions.contains(&command.action) {
+        return Err(format!("{} cannot {:?}", command.device, command.action));
+    }
+    if let Some(rule) = board.profile.denies(output.coil) {
+        return Err(format!("coil {} is denied: {}", output.coil, rule.reason));
+    }
+    let Some(value) = command.value.as_bool() else {
+        return Err(format!("{} is set to true or false, not to {}", command.device, command.value));
+    };
+    let series = output.quantity.clone().map(|quantity| Series {
+        home: home.home.clone(),
+        bed: output.bed.clone(),
+        device: output.device.clone(),
+        quantity,
+    });
+    Ok((Write { id: command.id.clone(), board: index, coil: output.coil, value }, series))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(id: &str, device: &str, action: &str, value: serde_json::Value) -> Command {
+        let expires_at = Timestamp::from_millis(10_000);
+        Command { id: id.to_owned(), device: device.parse().unwrap(), action: action.to_owned(), value, expires_at }
+    }
+
+    #[test]
+    fn a_command_is_checked_done_once_and_answered_again() {
+        let home = HomeFile::parse("home.toml", include_str!("../../deploy/gateway/home.toml")).unwrap();
+        let mut commands = Commands::default();
+        let now = Timestamp::from_millis(9_999);
+        let refused = |decision: Decision| match decision {
+            Decision::Tell(result) => (result.outcome, result.reason.unwrap()),
+            other => panic!("{other:?}"),
+        };
+        let cases = [
+            (command("1", "lamp-2", "set", true.into()), "no output of this home is named lamp-2"),
+            (command("2", "call-1", "set", true.into()), "no output of this home is named call-1"),
+            (command("3", "lamp-1", "blink", true.into()), "lamp-1 cannot \"blink\""),
+            (command("4", "lamp-1", "set", 3.into()), "lamp-1 is set to true or false, not to 3"),
+        ];
+        for (command, reason) in cases {
+            assert_eq!(refused(commands.decide(&command, &home, now)), (Outcome::Refused, reason.to_owned()));
+        }
+        let late = command("5", "lamp-1", "set", true.into());
+        assert_eq!(refused(commands.decide(&late, &home, late.expires_at)).0, Outcome::Expired);
+
+        let light = command("6", "lamp-1", "set", true.into());
+        let write = Write { id: "6".to_owned(), board: 0, coil: 0, value: true };
+        assert_eq!(commands.decide(&light, &home, now), Decision::Write(write));
+        assert_eq!(commands.decide(&light, &home, now), Decision::UnderWay);
+        let (result, recorded) = commands.written("6".to_owned(), Ok(()), now);
+        let (series, value) = recorded.unwrap();
+        assert_eq!(
+            (series.to_string().as_str(), value, result.outcome),
+            ("h1/bed-1/lamp-1/lamp_on", true, Outcome::Done)
+        );
+        assert_eq!(commands.decide(&light, &home, light.expires_at), Decision::Tell(result));
+
+        let again = command("7", "lamp-1", "set", false.into());
+        assert!(matches!(commands.decide(&again, &home, now), Decision::Write(_)));
+        let (result, recorded) = commands.written("7".to_owned(), Err("no answer".to_owned()), now);
+        assert_eq!((result.outcome, recorded), (Outcome::Failed, None));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let home = HomeFile::parse("home.toml", include_str!("../../deploy/gateway/home.toml")).unwrap();
+        let mut commands = Commands::default();
+        for id in 0..2 * REMEMBERED_MAX {
+            commands.decide(&command(&id.to_string(), "x", "set", true.into()), &home, Timestamp::MIN);
+        }
+        assert_eq!(commands.remembered.len(), REMEMBERED_MAX);
+    }
+}

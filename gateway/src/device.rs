@@ -1,0 +1,272 @@
+//! From what a link hears of a board to what is told of the devices wired to it. Pure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carebed_contract::id::HomeId;
+use carebed_contract::labels::Lane;
+use carebed_contract::quality::Quality;
+use carebed_contract::record::Series;
+use carebed_contract::status::{DeviceStatus, Health};
+use carebed_contract::time::Timestamp;
+use carebed_contract::value::Value;
+use carebed_device_profiles::decoder::Decoder;
+
+use crate::home::{Board, InputUse};
+use crate::stamp::{Observed, Sample};
+
+/// A board counts as silent after this long without an answer … (wb-mqtt-serial's figures: shorter ones make noise on
+/// every hiccup of a bus).
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+/// … and this many failed polls.
+const SILENT_CYCLES: u32 = 2;
+
+/// What a link heard of a board.
+#[derive(Debug, Clone, Copy)]
+pub enum Heard<'a> {
+    /// The data bytes that answer a poll (an index into the profile's polls).
+    Answer {
+        /// Which poll.
+        poll: usize,
+        /// The data.
+        data: &'a [u8],
+    },
+    /// No answer, an exception, or something that is no answer.
+    Nothing {
+        /// How many polls in a row gave none.
+        cycles: u32,
+        /// For how long, in wire time.
+        lasted: Duration,
+    },
+}
+
+/// An observation and the lane it goes by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// The lane.
+    pub lane: Lane,
+    /// The observation.
+    pub observed: Observed,
+}
+
+/// One board: the last state of each input, and whether it answers.
+#[derive(Debug)]
+pub struct Device {
+    board: Arc<Board>,
+    decoder: Decoder,
+    heartbeat: Duration,
+    points: Vec<Point>,
+    health: Health,
+    since: Timestamp,
+    last_good: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Point {
+    series: Series,
+    wired: InputUse,
+    /// What was told last, and at which monotonic time; none until the first answer and while the board is silent.
+    told: Option<(Value, Duration)>,
+}
+
+impl Device {
+    /// A board nobody has heard of yet. `heartbeat` overrides the profile's.
+    #[must_use]
+    pub fn new(home: &HomeId, board: Arc<Board>, heartbeat: Option<Duration>, now: Timestamp) -> Self {
+        let point = |wired: &InputUse| Point {
+            series: Series {
+                home: home.clone(),
+                bed: wired.bed.clone(),
+                device: wired.device.clone(),
+                quantity: wired.quantity.clone(),
+            },
+            wired: wired.clone(),
+            told: None,
+        };
+        Self {
+            decoder: Decoder::new(Arc::clone(&board.profile)),
+            heartbeat: heartbeat.unwrap_or(board.profile.report.heartbeat),
+            points: board.inputs.iter().map(point).collect(),
+            health: Health::Unknown,
+            since: now,
+            last_good: None,
+            board,
+        }
+    }
+
+    /// What is to be told. The first answer after a start or a silence tells every state; then changes are told at once
+    /// and sameness once per heartbeat, so that silence can be seen. A board that fell silent is told once per input.
+    pub fn hear(&mut self, heard: Heard<'_>, sample: Sample) -> Vec<Told> {
+        match heard {
+            Heard::Answer { poll, data } => match self.decoder.decode(poll, data) {
+                Ok(values) => self.answer(values, sample),
+                Err(reject) => {
+                    tracing::debug!(device = %self.board.id, %reject, "answer refused");
+                    Vec::new()
+                }
+            },
+            Heard::Nothing { cycles, lasted } => {
+                if cycles < SILENT_CYCLES || lasted < SILENT_AFTER || self.health == Health::Silent {
+                    return Vec::new();
+                }
+                self.turn(Health::Silent, sample);
+                self.points.iter_mut().map(|point| point.silent(sample)).collect()
+            }
+        }
+    }
+
+    fn answer(&mut self, values: Vec<(usize, Value)>, sample: Sample) -> Vec<Told> {
+        if self.health != Health::Live {
+            self.turn(Health::Live, sample);
+        }
+        self.last_good = Some(sample.wall);
+        let heartbeat = self.heartbeat;
+        let mut told = Vec::new();
+        for (input, value) in values {
+            for point in self.points.iter_mut().filter(|point| point.wired.input == input) {
+                told.extend(point.hear(value.clone(), heartbeat, sample));
+            }
+        }
+        told
+    }
+
+    fn turn(&mut self, health: Health, sample: Sample) {
+        tracing::info!(device = %self.board.id, from = ?self.health, to = ?health, "device health changed");
+        (self.health, self.since) = (health, sample.wall);
+    }
+
+    /// How each device wired to the board is, the board itself first.
+    pub fn status(&self) -> impl Iterator<Item = DeviceStatus> + '_ {
+        let of = |id: &carebed_contract::id::DeviceId| DeviceStatus {
+            device: id.clone(),
+            health: self.health,
+            since: self.since,
+            last_good: self.last_good,
+        };
+        let mut wired: Vec<_> = self.board.inputs.iter().map(|input| &input.device).collect();
+        wired.extend(self.board.outputs.iter().map(|output| &output.device));
+        wired.sort();
+        wired.dedup();
+        std::iter::once(&self.board.id).chain(wired).map(of).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Whether it answers.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health
+    }
+}
+
+impl Point {
+    fn hear(&mut self, value: Value, heartbeat: Duration, sample: Sample) -> Option<Told> {
+        let value = match value {
+            Value::Flag(flag) => Value::Flag(flag != self.wired.invert),
+            other => other,
+        };
+        let lane = match &self.told {
+            Some((told, at)) if *told == value => {
+                if sample.monotonic.saturating_sub(*at) < heartbeat {
+                    return None;
+                }
+                Lane::Routine
+            }
+            Some(_) => self.wired.lane,
+            // A call that began while nobody listened is a call; that there is none is not urgent.
+            None if value == Value::Flag(true) => self.wired.lane,
+            None => Lane::Routine,
+        };
+        self.told = Some((value.clone(), sample.monotonic));
+        let quality = self.series.quantity.definition().map_or(Quality::Good, |known| known.judge(&value));
+        Some(Told { lane, observed: Observed { series: self.series.clone(), value, quality, sample } })
+    }
+
+    fn silent(&mut self, sample: Sample) -> Told {
+        self.told = None;
+        let quality = Quality::Bad("no_answer".into());
+        let observed = Observed { series: self.series.clone(), value: Value::Missing, quality, sample };
+        Told { lane: Lane::Routine, observed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::HomeFile;
+
+    /// Steps of (second, what was heard) → what is told, as `lane device value quality`.
+    fn check(steps: &[(u64, Heard<'_>, &[&str])]) {
+        let home = HomeFile::parse("home.toml", include_str!("../../deploy/gateway/home.toml")).unwrap();
+        let board = Arc::new(home.boards[0].clone());
+        let mut device = Device::new(&home.home, board, Some(Duration::from_secs(600)), Timestamp::from_millis(0));
+        for (second, heard, expected) in steps {
+            let monotonic = Duration::from_secs(*second);
+            let told = device.hear(*heard, Sample { monotonic, wall: Timestamp::from_millis(0) + monotonic });
+            let rows: Vec<String> = told
+                .iter()
+                .map(|t| {
+                    format!(
+                        "{} {} {:?} {}",
+                        t.lane,
+                        t.observed.series.device,
+                        t.observed.value.number(),
+                        t.observed.quality
+                    )
+                })
+                .collect();
+            assert_eq!(&rows, expected, "at {second} s");
+        }
+    }
+
+    fn answer(data: &[u8]) -> Heard<'_> {
+        Heard::Answer { poll: 0, data }
+    }
+
+    fn nothing(cycles: u32, seconds: u64) -> Heard<'static> {
+        Heard::Nothing { cycles, lasted: Duration::from_secs(seconds) }
+    }
+
+    const START: &[&str] = &[
+        "routine call-1 Some(0.0) good",
+        "routine mat-1 Some(0.0) good",
+        "routine door-1 Some(1.0) good",
+        "routine pir-1 Some(0.0) good",
+    ];
+
+    #[test]
+    fn states_are_told_at_start_on_change_and_once_per_heartbeat() {
+        check(&[
+            (0, answer(&[0b0000]), START),
+            (1, answer(&[0b0000]), &[]),
+            (2, answer(&[0b0100]), &["routine door-1 Some(0.0) good"]),
+            (3, answer(&[0b0111]), &["urgent call-1 Some(1.0) good", "routine mat-1 Some(1.0) good"]),
+            (4, answer(&[0b0110]), &["urgent call-1 Some(0.0) good"]),
+            (5, answer(&[0b0110, 0]), &[]),
+            (599, answer(&[0b0110]), &[]),
+            (600, answer(&[0b0110]), &["routine pir-1 Some(0.0) good"]),
+            (603, answer(&[0b0110]), &["routine mat-1 Some(1.0) good", "routine door-1 Some(0.0) good"]),
+            (604, answer(&[0b0110]), &["routine call-1 Some(0.0) good"]),
+        ]);
+    }
+
+    #[test]
+    fn silence_is_told_once_and_a_call_found_afterwards_is_urgent() {
+        let silent: &[&str] = &[
+            "routine call-1 None bad:no_answer",
+            "routine mat-1 None bad:no_answer",
+            "routine door-1 None bad:no_answer",
+            "routine pir-1 None bad:no_answer",
+        ];
+        let mut back = START.to_vec();
+        back[0] = "urgent call-1 Some(1.0) good";
+        check(&[
+            (0, answer(&[0]), START),
+            (1, nothing(1, 60), &[]),
+            (2, nothing(40, 2), &[]),
+            (3, nothing(2, 3), silent),
+            (4, nothing(3, 4), &[]),
+            (5, answer(&[1]), &back),
+        ]);
+        // A board that never answered is told as silent, too.
+        check(&[(3, nothing(2, 3), silent)]);
+    }
+}

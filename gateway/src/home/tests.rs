@@ -1,0 +1,84 @@
+use super::*;
+
+const GOOD: &str = include_str!("../../../deploy/gateway/home.toml");
+
+fn mistakes(text: &str) -> Vec<String> {
+    let list = HomeFile::parse("home.toml", text).err().map(|mistakes| mistakes.list).unwrap_or_default();
+    list.iter().map(|m| format!("{}:{} {} | {}", m.line, m.column, m.message, m.hint)).collect()
+}
+
+#[test]
+fn the_example_reads_and_makes_an_inventory() {
+    let home = HomeFile::parse("home.toml", GOOD).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let board = &home.boards[0];
+    assert_eq!(board.link, ("192.168.1.50".to_owned(), 502));
+    assert_eq!((board.unit, board.inputs.len(), board.outputs.len()), (1, 4, 1));
+    let call = board.inputs.iter().find(|input| input.quantity.as_str() == "call_button").unwrap();
+    assert_eq!((call.lane, call.bed.as_ref().unwrap().as_str()), (Lane::Urgent, "bed-1"));
+    assert_eq!(call.room.as_ref().unwrap().as_str(), "bedroom", "a device at a bed is in the bed's room");
+
+    let inventory = home.inventory(Timestamp::from_millis(7));
+    let lamp = inventory.devices.iter().find(|device| device.id.as_str() == "lamp-1").unwrap();
+    assert_eq!((lamp.actions.as_slice(), lamp.quantities[0].as_str()), (&["set".to_owned()][..], "lamp_on"));
+    assert_eq!((inventory.devices.len(), inventory.beds.len(), inventory.version.len()), (5, 1, 64));
+}
+
+#[test]
+fn what_an_installer_gets_wrong_is_told_all_at_once_with_a_fix() {
+    let text = r#"[home]
+id = "h1"
+area = "360702"
+time_zone = "Asia/Shanghia"
+residents = 0
+[gateway]
+id = "gw 1"
+[[room]]
+id = "bedroom"
+[[room]]
+id = "bedroom"
+[[bed]]
+id = "bed-1"
+room = "bedrom"
+[[device]]
+id = "board-1"
+profile = "waveshare/modbus-di9"
+link = "tcp://192.168.1.50"
+[[device]]
+id = "board-1"
+profile = "waveshare/modbus-di8"
+link = "tcp://192.168.1.50:502"
+evry = "50ms"
+[device.inputs.1]
+device = "call-1"
+quantity = "call_buton"
+bed = "bed-2"
+[device.inputs.9]
+device = "mat-1"
+quantity = "bed_occupancy"
+[device.inputs.2]
+device = "mat-1"
+quantity = "bed_occupancy"
+[device.outputs.1]
+device = "lamp-1"
+actions = ["blink"]
+"#;
+    assert_eq!(
+        mistakes(text),
+        [
+            "4:13 time_zone: \"Asia/Shanghia\" is not an IANA time zone | did you mean \"Asia/Shanghai\"?",
+            "5:13 residents is 0 | say how many people live in the home",
+            "7:6 id: id \"gw 1\" must start with a letter or digit and hold only A-Z a-z 0-9 . _ : - | correct the value",
+            "11:6 room \"bedroom\" is there twice | give each room its own id",
+            "14:8 there is no room \"bedrom\" | did you mean \"bedroom\"?, or add [[room]] with this id",
+            "17:11 there is no profile \"waveshare/modbus-di9\" | did you mean \"waveshare/modbus-di8\"?; see carebed-gateway profiles",
+            "18:8 link: \"tcp://192.168.1.50\" is not tcp://host:port | write the board's address as in \"tcp://192.168.1.50:502\"",
+            "20:6 device \"board-1\" is there twice | give each device its own id",
+            "23:1 [[device]] knows no \"evry\" | did you mean \"every\"?",
+            "26:12 there is no quantity \"call_buton\" | did you mean \"call_button\"?",
+            "27:7 there is no bed \"bed-2\" | did you mean \"bed-1\"?, or add [[bed]] with this id",
+            "28:16 waveshare/modbus-di8 has no input \"9\" | did you mean \"1\"?",
+            "32:10 observation \"mat-1 bed_occupancy\" is there twice | give each observation its own id",
+            "36:11 the profile does not allow action \"blink\" on output \"1\" | known: set",
+        ]
+    );
+}

@@ -1,0 +1,455 @@
+use std::sync::{Arc, Mutex};
+
+use carebed_contract::pack::ContentType;
+use proptest::prelude::*;
+
+use super::*;
+
+/// A disk that outlives the spool on it, and obeys until told otherwise.
+#[derive(Debug, Clone, Default)]
+struct FaultDisk(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    disk: Memory,
+    /// Bytes appended to a file since its last sync.
+    unsynced: BTreeMap<String, usize>,
+    /// Writing operations until the fault; none: no fault.
+    fuse: Option<u32>,
+    fault: Fault,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum Fault {
+    /// The power goes: this operation has half an effect, later ones none, and unsynced bytes may be gone.
+    #[default]
+    Power,
+    /// No room: nothing is written from here on, removing works.
+    Full,
+    /// Syncing fails, once and for all.
+    Sync,
+}
+
+impl FaultDisk {
+    /// Whether this operation still works. A blown fuse stays blown.
+    fn works(&self) -> bool {
+        let mut state = self.0.lock().unwrap();
+        match &mut state.fuse {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                *left > 0
+            }
+        }
+    }
+
+    fn arm(&self, fuse: u32, fault: Fault) {
+        let mut state = self.0.lock().unwrap();
+        (state.fuse, state.fault) = (Some(fuse), fault);
+    }
+
+    /// After the power came back: of what was never synced, `kept` of each file's tail survived.
+    fn restart(&self, kept: f64) {
+        let mut state = self.0.lock().unwrap();
+        state.fuse = None;
+        for (name, unsynced) in std::mem::take(&mut state.unsynced) {
+            if let Some(file) = state.disk.files.get_mut(&name) {
+                let lost = unsynced - (unsynced as f64 * kept) as usize;
+                let length = file.len().saturating_sub(lost);
+                file.truncate(length);
+            }
+        }
+    }
+
+    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        self.0.lock().unwrap().disk.files.clone()
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        change(self.0.lock().unwrap().disk.files.get_mut(name).unwrap());
+    }
+
+    fn write(&self, sync_only: bool, act: impl FnOnce(&mut State) -> io::Result<()>) -> io::Result<()> {
+        let fault = self.0.lock().unwrap().fault;
+        let concerned = match fault {
+            Fault::Power => true,
+            Fault::Full => !sync_only,
+            Fault::Sync => sync_only,
+        };
+        if concerned && !self.works() { Err(io::Error::other("fault")) } else { act(&mut self.0.lock().unwrap()) }
+    }
+}
+
+impl Disk for FaultDisk {
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.0.lock().unwrap().disk.names()
+    }
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.0.lock().unwrap().disk.read(name)
+    }
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.0.lock().unwrap().disk.read_at(name, offset, length)
+    }
+    fn create(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.write(false, |state| state.disk.create(name, bytes))
+    }
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let before = self.0.lock().unwrap().fuse;
+        let done = self.write(false, |state| {
+            *state.unsynced.entry(name.to_owned()).or_default() += bytes.len();
+            state.disk.append(name, bytes)
+        });
+        if done.is_err() && before == Some(1) {
+            // The write that the fault hits is torn.
+            let half = &bytes[..bytes.len() / 2];
+            let mut state = self.0.lock().unwrap();
+            *state.unsynced.entry(name.to_owned()).or_default() += half.len();
+            state.disk.append(name, half)?;
+        }
+        done
+    }
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.write(true, |state| {
+            state.unsynced.remove(name);
+            Ok(())
+        })
+    }
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.write(true, |state| {
+            state.unsynced.remove(name);
+            state.disk.truncate(name, length)
+        })
+    }
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.write(true, |state| state.disk.remove(name))
+    }
+}
+
+const SMALL: Limits = Limits { bytes_max: 1 << 20, segment_bytes: 400 };
+
+fn sealed(n: u64) -> Sealed {
+    let bytes = vec![u8::try_from(n % 251).unwrap(); 20 + usize::try_from(n % 60).unwrap()];
+    Sealed { content_type: ContentType::Cbor, bytes }
+}
+
+fn span(n: u64) -> Span {
+    let at = Timestamp::from_millis(i64::try_from(n).unwrap());
+    Span { from: at, complete_to: at }
+}
+
+fn open(disk: &FaultDisk) -> Opened {
+    Spool::open(Box::new(disk.clone()), SMALL).unwrap()
+}
+
+fn fill(spool: &mut Spool, lane: Lane, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        spool.append(lane, &sealed(n), span(n)).unwrap();
+    }
+}
+
+/// Everything a lane has, and the chain checked.
+fn read(spool: &Spool, lane: Lane) -> Vec<Vec<u8>> {
+    let mut before = None;
+    (spool.base(lane)..spool.next(lane))
+        .map(|seq| {
+            let batch = spool.batch(lane, seq).unwrap().unwrap();
+            assert!(before.is_none_or(|digest| digest == batch.prev), "{lane} {seq}: the chain is broken");
+            let content = batch.sealed.content_type.as_str();
+            before = Some(Digest::of_batch(spool.epoch(), lane, seq, batch.prev, content, &batch.sealed.bytes));
+            batch.sealed.bytes
+        })
+        .collect()
+}
+
+fn numbers(numbers: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+    numbers.map(|n| sealed(n).bytes).collect()
+}
+
+fn receipt(spool: &Spool, lane: Lane, next: u64) -> Receipt {
+    let digest = spool.log(lane).digest_before(next).unwrap_or(Digest::ORIGIN);
+    Receipt { epoch: spool.epoch(), lane, next, digest, centre_time: Timestamp::MIN }
+}
+
+#[test]
+fn what_was_appended_is_there_after_reopening_and_what_was_released_is_not() {
+    let disk = FaultDisk::default();
+    let mut spool = open(&disk).spool;
+    fill(&mut spool, Lane::Routine, 0..20);
+    fill(&mut spool, Lane::Urgent, 50..52);
+    let receipt = receipt(&spool, Lane::Routine, 13);
+    assert_eq!(spool.release(&receipt).unwrap(), Released::Upto { batches: 13, next: 13 });
+    assert_eq!(spool.release(&receipt).unwrap(), Released::Upto { batches: 0, next: 13 });
+    assert_eq!((spool.receipted_to().millis(), spool.urgent_from().millis()), (12, 50));
+    let epoch = spool.epoch();
+
+    let Opened { mut spool, damage } = open(&disk);
+    assert_eq!((spool.epoch(), spool.boot(), damage.len()), (epoch, 2, 0));
+    assert_eq!(read(&spool, Lane::Routine), numbers(13..20));
+    assert_eq!(read(&spool, Lane::Urgent), numbers(50..52));
+    assert_eq!((spool.base(Lane::Routine), spool.next(Lane::Routine), spool.floor().millis()), (13, 20, 51));
+    assert!(spool.bytes() < 20 * 140, "released segments are gone");
+    fill(&mut spool, Lane::Routine, 20..22);
+    assert_eq!(read(&open(&disk).spool, Lane::Routine), numbers(13..22));
+}
+
+#[test]
+fn an_empty_lane_keeps_its_number_and_its_chain() {
+    let disk = FaultDisk::default();
+    let mut spool = open(&disk).spool;
+    fill(&mut spool, Lane::Routine, 0..9);
+    let last = receipt(&spool, Lane::Routine, 9);
+    spool.release(&last).unwrap();
+    let mut spool = open(&disk).spool;
+    assert_eq!((spool.base(Lane::Routine), spool.next(Lane::Routine)), (9, 9));
+    assert_eq!(spool.release(&last).unwrap(), Released::Upto { batches: 0, next: 9 });
+}
+
+#[test]
+fn receipts_that_are_not_ours_release_nothing() {
+    let disk = FaultDisk::default();
+    let mut spool = open(&disk).spool;
+    fill(&mut spool, Lane::Urgent, 0..6);
+    let good = receipt(&spool, Lane::Urgent, 4);
+    spool.release(&good).unwrap();
+    let with = |change: fn(&mut Receipt)| {
+        let mut receipt = Receipt { next: 5, ..good };
+        change(&mut receipt);
+        receipt
+    };
+    let cases = [
+        (with(|r| r.epoch = Epoch::new(r.epoch.get() ^ 1)), Released::OtherEpoch),
+        (with(|r| r.next = 7), Released::Ahead),
+        (with(|_| {}), Released::ForeignDigest),
+        (with(|r| r.next = 2), Released::Below),
+        (with(|r| (r.next, r.digest) = (4, Digest::ORIGIN)), Released::ForeignDigest),
+    ];
+    for (receipt, expected) in cases {
+        assert_eq!(spool.release(&receipt).unwrap(), expected, "{receipt:?}");
+    }
+    assert_eq!(read(&spool, Lane::Urgent), numbers(4..6));
+}
+
+#[test]
+fn a_new_epoch_numbers_what_is_left_from_zero_and_survives() {
+    let disk = FaultDisk::default();
+    let mut spool = open(&disk).spool;
+    fill(&mut spool, Lane::Routine, 0..30);
+    fill(&mut spool, Lane::Urgent, 40..41);
+    let released = receipt(&spool, Lane::Routine, 11);
+    spool.release(&released).unwrap();
+    let old = spool.epoch();
+    assert_eq!(spool.begin_epoch().unwrap(), 0);
+    assert_ne!(spool.epoch(), old);
+    for spool in [spool, open(&disk).spool] {
+        assert_eq!((spool.base(Lane::Routine), read(&spool, Lane::Routine)), (0, numbers(11..30)));
+        assert_eq!((spool.base(Lane::Urgent), read(&spool, Lane::Urgent)), (0, numbers(40..41)));
+        assert_eq!(spool.complete_to().millis(), 40);
+    }
+}
+
+#[test]
+fn when_full_the_oldest_routine_batches_go_first_and_calls_last() {
+    let disk = FaultDisk::default();
+    let limits = Limits { bytes_max: 3_000, segment_bytes: 500 };
+    let mut spool = Spool::open(Box::new(disk), limits).unwrap().spool;
+    let mut given_up = 0;
+    for n in 0..100 {
+        given_up += spool.append(Lane::Routine, &sealed(n), span(n)).unwrap().given_up;
+        assert!(spool.bytes() <= 3_000, "{} bytes", spool.bytes());
+    }
+    assert_eq!(given_up, spool.base(Lane::Routine));
+    assert_eq!(read(&spool, Lane::Routine), numbers(given_up..100));
+    for n in 0..60 {
+        let appended = spool.append(Lane::Urgent, &sealed(n), span(n)).unwrap();
+        assert!(spool.bytes() <= 3_000 && appended.seq == n);
+    }
+    assert_eq!((spool.base(Lane::Routine), spool.next(Lane::Routine)), (100, 100), "every routine batch went");
+    assert!(spool.base(Lane::Urgent) > 0, "then the oldest calls");
+    let urgent = read(&spool, Lane::Urgent);
+    let appended = spool.append(Lane::Routine, &sealed(7), span(7)).unwrap();
+    assert!(appended.seq == 100 && read(&spool, Lane::Urgent) == urgent, "no call goes for a routine batch");
+}
+
+#[test]
+fn one_directory_serves_one_process_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Directory::open(folder.path()).unwrap();
+    let message = Directory::open(folder.path()).unwrap_err().to_string();
+    assert!(message.contains(&format!("in use by process {}", std::process::id())), "{message}");
+    let mut spool = Spool::open(Box::new(first), SMALL).unwrap().spool;
+    fill(&mut spool, Lane::Routine, 0..12);
+    let released = receipt(&spool, Lane::Routine, 10);
+    spool.release(&released).unwrap();
+    drop(spool);
+    let spool = Spool::open(Box::new(Directory::open(folder.path()).unwrap()), SMALL).unwrap();
+    assert_eq!((spool.damage.len(), read(&spool.spool, Lane::Routine)), (0, numbers(10..12)));
+}
+
+#[test]
+fn a_disk_that_refuses_breaks_the_spool_for_good() {
+    for fault in [Fault::Full, Fault::Sync] {
+        let disk = FaultDisk::default();
+        let mut spool = open(&disk).spool;
+        fill(&mut spool, Lane::Urgent, 0..3);
+        disk.arm(1, fault);
+        assert!(matches!(spool.append(Lane::Urgent, &sealed(3), span(3)), Err(SpoolError::Disk { .. })));
+        disk.restart(1.0);
+        assert!(matches!(spool.append(Lane::Urgent, &sealed(4), span(4)), Err(SpoolError::Broken)));
+        assert!(matches!(spool.batch(Lane::Urgent, 0), Err(SpoolError::Broken)));
+        let Opened { spool, damage } = open(&disk);
+        let found = read(&spool, Lane::Urgent);
+        assert_eq!(&found[..3], numbers(0..3));
+        assert!(damage.is_empty() || fault == Fault::Sync, "{fault:?}: {damage:?}");
+    }
+}
+
+#[test]
+fn a_head_that_is_lost_begins_a_new_epoch_with_everything() {
+    let disk = FaultDisk::default();
+    let mut spool = open(&disk).spool;
+    fill(&mut spool, Lane::Routine, 0..9);
+    let epoch = spool.epoch();
+    disk.change(HEAD, |bytes| bytes[9] ^= 1);
+    let Opened { spool, damage } = open(&disk);
+    assert_eq!(damage, ["the spool's head is missing or damaged"]);
+    assert!(spool.epoch() != epoch && read(&spool, Lane::Routine) == numbers(0..9));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(bool),
+    Release(bool, u8),
+    Epoch,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => any::<bool>().prop_map(Step::Append),
+        3 => any::<(bool, u8)>().prop_map(|(urgent, upto)| Step::Release(urgent, upto)),
+        1 => Just(Step::Epoch),
+        2 => Just(Step::Reopen),
+    ]
+}
+
+fn lane(urgent: bool) -> Lane {
+    if urgent { Lane::Urgent } else { Lane::Routine }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// The spool is two queues, whatever is done to it, and whenever the power goes: what was appended is there, and of
+    /// what was under way either all or nothing.
+    #[test]
+    fn it_behaves_as_two_queues_through_power_cuts(
+        steps in proptest::collection::vec(step(), 1..60),
+        fuse in 1_u32..120,
+        kept in 0.0_f64..=1.0,
+    ) {
+        let disk = FaultDisk::default();
+        let mut spool = open(&disk).spool;
+        disk.arm(fuse, Fault::Power);
+        let mut queues: [Vec<u64>; 2] = Default::default();
+        // What an operation under way at the cut may or may not have done.
+        let mut under_way: Option<(usize, u64)> = None;
+        for (n, step) in steps.into_iter().enumerate() {
+            let n = n as u64;
+            let done = match step {
+                Step::Append(urgent) => {
+                    let done = spool.append(lane(urgent), &sealed(n), span(n));
+                    match done {
+                        Ok(_) => queues[usize::from(!urgent)].push(n),
+                        Err(_) => under_way = Some((usize::from(!urgent), n)),
+                    }
+                    done.map(drop)
+                }
+                Step::Release(urgent, upto) => {
+                    let (lane, queue) = (lane(urgent), &mut queues[usize::from(!urgent)]);
+                    let base = spool.base(lane);
+                    let next = base + u64::from(upto) % (queue.len() as u64 + 1);
+                    let receipt = receipt(&spool, lane, next);
+                    // A release that the cut hits may be forgotten: then batches are sent again, which is allowed.
+                    let done = spool.release(&receipt);
+                    if done.is_ok() {
+                        queue.drain(..usize::try_from(next - base).unwrap());
+                    }
+                    done.map(drop)
+                }
+                Step::Epoch => spool.begin_epoch().map(drop),
+                Step::Reopen => match Spool::open(Box::new(disk.clone()), SMALL) {
+                    Ok(opened) => {
+                        prop_assert_eq!(opened.damage, [""; 0]);
+                        spool = opened.spool;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            if done.is_err() {
+                break;
+            }
+            for (urgent, queue) in [true, false].into_iter().zip(&queues) {
+                let expected: Vec<_> = queue.iter().map(|n| sealed(*n).bytes).collect();
+                prop_assert_eq!(read(&spool, lane(urgent)), expected);
+            }
+        }
+        disk.restart(kept);
+        let Opened { mut spool, damage } = open(&disk);
+        prop_assert_eq!(damage, [""; 0], "a power cut is no damage");
+        for (index, urgent) in [true, false].into_iter().enumerate() {
+            let found = read(&spool, lane(urgent));
+            let mut expected: Vec<_> = queues[index].iter().map(|n| sealed(*n).bytes).collect();
+            if found.len() > expected.len() {
+                expected.extend(under_way.filter(|(at, _)| *at == index).map(|(_, n)| sealed(n).bytes));
+            }
+            // Batches released just before the cut may come again, in front.
+            prop_assert!(found.ends_with(&expected), "{} found, {} expected", found.len(), expected.len());
+        }
+        spool.append(Lane::Urgent, &sealed(999), span(999)).unwrap();
+        prop_assert_eq!(read(&spool, Lane::Urgent).pop(), Some(sealed(999).bytes));
+    }
+
+    /// One byte anywhere changed, or a file cut anywhere: no wrong batch ever comes back, what is lost is told, and only
+    /// the file that was hurt loses anything.
+    #[test]
+    fn damage_anywhere_is_found(file in any::<proptest::sample::Index>(), at in any::<proptest::sample::Index>(), cut in any::<bool>()) {
+        let disk = FaultDisk::default();
+        let mut spool = open(&disk).spool;
+        fill(&mut spool, Lane::Routine, 0..24);
+        fill(&mut spool, Lane::Urgent, 24..30);
+        let (epoch, files) = (spool.epoch(), disk.files());
+        let (name, bytes) = files.iter().nth(file.index(files.len())).unwrap();
+        let at = at.index(bytes.len());
+        disk.change(name, |bytes| if cut { bytes.truncate(at) } else { bytes[at] ^= 0x40 });
+        let Opened { spool, damage } = open(&disk);
+        let is_last = |lane: Lane| files.keys().filter(|n| n.contains(lane.as_str())).max() == Some(name);
+        let tail_cut = cut && (is_last(Lane::Routine) || is_last(Lane::Urgent)) && at >= SEGMENT_HEADER;
+        prop_assert_eq!(damage.is_empty(), tail_cut, "{} cut {} at {}: {:?}", name, cut, at, damage);
+        prop_assert_eq!(spool.epoch() == epoch, tail_cut, "a new epoch exactly when damage was told");
+        for (lane, all) in [(Lane::Routine, numbers(0..24)), (Lane::Urgent, numbers(24..30))] {
+            let found = read(&spool, lane);
+            let mut rest = all.iter();
+            prop_assert!(found.iter().all(|batch| rest.any(|known| known == batch)), "something that was never written");
+            if name.contains(lane.as_str()) {
+                if tail_cut {
+                    prop_assert_eq!(&found[..], &all[..found.len()], "a prefix");
+                } else if !cut && at >= SEGMENT_HEADER {
+                    prop_assert!(found.len() + 8 >= all.len(), "more lost than the rest of one segment");
+                }
+            } else {
+                prop_assert_eq!(found.len(), all.len(), "{} lost something", lane);
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), head in any::<bool>()) {
+        let disk = FaultDisk::default();
+        drop(open(&disk));
+        let name = disk.files().keys().find(|name| head == (*name == HEAD)).unwrap().clone();
+        disk.change(&name, |file| *file = bytes);
+        open(&disk);
+    }
+}

@@ -1,0 +1,162 @@
+//! Brings batches into the spool and from there to the centre, and lets go of what the centre has.
+
+use carebed_contract::labels::{Labels, Lane};
+use carebed_contract::pack::Pack;
+use carebed_contract::receipt::Receipt;
+use carebed_contract::record::{Record, RecordTime};
+use carebed_contract::time::Timestamp;
+use tokio::time::Instant;
+
+use super::keeper::{Keeper, KeeperError};
+use super::mqtt::Publisher;
+use super::session::Session;
+use crate::spool::{Released, Span, Spool};
+
+/// Spool, session and connection together.
+#[derive(Debug)]
+pub struct Delivery {
+    keeper: Keeper,
+    session: Session,
+    publisher: Option<Publisher>,
+    boot: u64,
+    troubles: Vec<String>,
+}
+
+impl Delivery {
+    /// From a spool that was opened.
+    #[must_use]
+    pub fn new(spool: Spool, window: u64) -> Self {
+        let session = Session::new(window, |lane| spool.base(lane));
+        let boot = spool.boot();
+        Self { keeper: Keeper::new(spool), session, publisher: None, boot, troubles: Vec::new() }
+    }
+
+    /// Batches and bytes in the spool.
+    #[must_use]
+    pub fn depth(&self) -> (u64, u64) {
+        self.keeper.spool().map_or((0, 0), |spool| (spool.batches(), spool.bytes()))
+    }
+
+    /// Up to when all event times are in batches.
+    #[must_use]
+    pub fn complete_to(&self) -> Timestamp {
+        self.keeper.spool().map_or(Timestamp::MIN, Spool::complete_to)
+    }
+
+    /// The connection, while there is one.
+    #[must_use]
+    pub fn publisher(&self) -> Option<&Publisher> {
+        self.publisher.as_ref()
+    }
+
+    /// Sentences for the status since the last call.
+    pub fn take_troubles(&mut self) -> Vec<String> {
+        self.troubles.append(&mut self.keeper.take_troubles());
+        std::mem::take(&mut self.troubles)
+    }
+
+    /// Seals records into a batch and keeps it. When this returns, the batch is as safe as the spool can make it.
+    pub async fn keep(&mut self, lane: Lane, records: Vec<Record>, complete_to: Timestamp) -> Result<(), KeeperError> {
+        let times = records.iter().filter_map(|record| match record.time {
+            RecordTime::At(at) => Some(at),
+            RecordTime::BeforeReceive(_) => None,
+        });
+        let span = Span { from: times.min().unwrap_or(Timestamp::MAX), complete_to };
+        let sealed = match (Pack { boot: Some(self.boot), records }).seal() {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                self.troubles.push(format!("a batch could not be sealed and is lost: {error}"));
+                return Ok(());
+            }
+        };
+        let appended = self.keeper.append(lane, sealed, span).await?;
+        self.follow_epoch()?;
+        if appended.given_up > 0 {
+            self.troubles.push("the spool is full: the oldest observations are given up unsent".to_owned());
+            let spool = self.keeper.spool()?;
+            for lane in Lane::ALL {
+                self.session.given_up(lane, spool.base(lane));
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection is there: everything without a receipt goes again.
+    pub fn connected(&mut self, publisher: Publisher) {
+        self.publisher = Some(publisher);
+        self.session.connected();
+    }
+
+    /// The connection is gone.
+    pub fn disconnected(&mut self) {
+        self.publisher = None;
+        self.session.disconnected();
+    }
+
+    /// When [`Delivery::pump`] has something to do by itself.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.session.due()
+    }
+
+    /// Sends what may be sent now.
+    pub async fn pump(&mut self) -> Result<(), KeeperError> {
+        self.session.expire(Instant::now());
+        loop {
+            let Some(publisher) = &self.publisher else { return Ok(()) };
+            let spool = self.keeper.spool()?;
+            let Some((lane, seq)) = self.session.next(|lane| spool.next(lane)) else { return Ok(()) };
+            let Some(batch) = self.keeper.batch(lane, seq).await? else {
+                // Gone meanwhile: damaged, which began a new epoch, or given up.
+                self.follow_epoch()?;
+                let base = self.keeper.spool()?.base(lane);
+                if base <= seq && self.keeper.spool()?.next(lane) > seq {
+                    return Ok(());
+                }
+                self.session.given_up(lane, base);
+                continue;
+            };
+            let spool = self.keeper.spool()?;
+            // What is urgent may overtake; so nothing is complete beyond a call that the centre does not have yet.
+            let complete_to = match lane {
+                Lane::Routine => batch.span.complete_to.min(spool.urgent_from()),
+                Lane::Urgent => spool.receipted_to(),
+            };
+            let (epoch, base) = (spool.epoch(), spool.base(lane));
+            let labels = Labels { epoch, lane, seq, base, prev: batch.prev, complete_to };
+            if !publisher.batch(&labels, batch.sealed) {
+                // The connection takes no more for now; a receipt or the timer comes by again.
+                return Ok(());
+            }
+            self.session.sent(lane, seq, Instant::now(), rand::random());
+        }
+    }
+
+    /// Takes a receipt of the centre, and sends what it lets through.
+    pub async fn receipt(&mut self, receipt: Receipt) -> Result<(), KeeperError> {
+        let Receipt { lane, next, digest, .. } = receipt;
+        match self.keeper.release(receipt).await? {
+            None | Some(Released::OtherEpoch) => {}
+            Some(Released::Upto { next, .. }) => {
+                self.session.receipted(lane, next, digest, Instant::now(), rand::random());
+            }
+            Some(Released::Below) => self.session.asked_for_less(lane, next, digest),
+            Some(Released::ForeignDigest | Released::Ahead) => {
+                let what = "the centre has other batches under this gateway's numbers: a copied box or a restored disk; \
+                            a new epoch was begun";
+                self.troubles.push(what.to_owned());
+                self.keeper.begin_epoch().await?;
+            }
+        }
+        self.follow_epoch()?;
+        self.pump().await
+    }
+
+    fn follow_epoch(&mut self) -> Result<(), KeeperError> {
+        if self.keeper.take_epoch_changed() {
+            let spool = self.keeper.spool()?;
+            self.session.new_epoch(|lane| spool.base(lane));
+        }
+        Ok(())
+    }
+}
