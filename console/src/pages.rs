@@ -1,6 +1,7 @@
 //! The operator's page: the queue, rendered here; what moves on it is `static/console.js`.
 
 use askama::Template;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -103,9 +104,10 @@ struct HomeLine {
 /// `GET /`: the page. `?lang=en` or `?lang=zh` is remembered.
 pub(crate) async fn page(
     State(app): State<App>,
-    Query(wish): Query<Wish>,
+    wish: Result<Query<Wish>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
+    let Query(wish) = wish?;
     let language = choose(&wish, &headers);
     let (tag, other) = match language {
         Language::Zh => ("zh-CN", "en"),
@@ -127,9 +129,10 @@ pub(crate) async fn page(
 /// `GET /queue`: only what changes, for the page to put in its place.
 pub(crate) async fn queue(
     State(app): State<App>,
-    Query(wish): Query<Wish>,
+    wish: Result<Query<Wish>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
+    let Query(wish) = wish?;
     let language = choose(&wish, &headers);
     let q = see(&app, app.desk.overview().await?, language);
     Ok(html(&QueueFragment { w: Words::of(language), q }))

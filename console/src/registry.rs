@@ -283,6 +283,3 @@ where
         source: source.into(),
     })
 }
-
-#[cfg(test)]
-mod tests;

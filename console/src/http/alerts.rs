@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use carebed_alerts::Act;
@@ -44,7 +45,11 @@ pub(super) struct Filter {
 }
 
 /// `GET /api/v1/alerts?state=open|resolved`: alerts to act on (the default), or the last resolved ones.
-pub(super) async fn list(State(app): State<App>, Query(filter): Query<Filter>) -> Result<Json<List>, Failure> {
+pub(super) async fn list(
+    State(app): State<App>,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Result<Json<List>, Failure> {
+    let Query(filter) = filter?;
     let overview = app.desk.overview().await?;
     let alerts = match filter.state.as_deref() {
         None | Some("open") => overview.open,
@@ -92,10 +97,10 @@ struct Step {
 pub(super) async fn step(
     State(app): State<App>,
     Path((id, step)): Path<(String, String)>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Shown>, Failure> {
     let id = parse(id)?;
-    let taken: Step = serde_json::from_slice(&body).map_err(|error| {
+    let taken: Step = serde_json::from_slice(&body?).map_err(|error| {
         let message = Text::new(
             format!("请求内容有误({error})。应为 {{\"by\": \"值守人员\", \"outcome\": \"verified\", \"note\": \"…\"}}。"),
             format!("The request is wrong ({error}). Send {{\"by\": \"operator\", \"outcome\": \"verified\", \"note\": \"…\"}}."),

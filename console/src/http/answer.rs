@@ -1,6 +1,7 @@
 //! Refusals, as programs and people read them: a code, and a message in both languages.
 
 use axum::Json;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use carebed_alerts::refused::Refused;
@@ -8,6 +9,7 @@ use carebed_contract::text::Text;
 use chrono_tz::Tz;
 use serde_json::{Map, Value, json};
 
+use super::BODY_MAX;
 use crate::database::DatabaseError;
 use crate::desk::RequestError;
 use crate::registry::TIME_ZONE;
@@ -65,6 +67,25 @@ impl From<DatabaseError> for Failure {
             "The database cannot be read now; ask the maintainers to check the disk.",
         );
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "database", message)
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        let wrong = rejection.body_text();
+        let message =
+            Text::new(format!("地址中的参数有误:{wrong}。"), format!("The address has a wrong parameter: {wrong}."));
+        Self::bad_request("bad_parameter", message)
+    }
+}
+
+impl From<BytesRejection> for Failure {
+    fn from(rejection: BytesRejection) -> Self {
+        let message = Text::new(
+            format!("请求内容未能完整接收(上限 {BODY_MAX} 字节)。"),
+            format!("The request could not be read (at most {BODY_MAX} bytes)."),
+        );
+        Self::new(rejection.status(), "unreadable_body", message)
     }
 }
 

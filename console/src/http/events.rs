@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Sse;
@@ -48,9 +49,10 @@ struct Open {
 
 pub(super) async fn stream(
     State(app): State<App>,
-    Query(start): Query<Start>,
+    start: Result<Query<Start>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
+    let Query(start) = start?;
     let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
         let message = Text::new("打开的页面过多,请关闭不用的页面。", "Too many pages are open; close some.");
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message)

@@ -1,0 +1,81 @@
+//! How homes and the console itself are shown.
+
+use std::time::Duration;
+
+use carebed_contract::clock::Clock as _;
+use carebed_contract::id::{DeviceId, HomeId};
+use carebed_contract::status::{DeviceStatus, GatewayState, Health, Status};
+use serde_json::{Value, json};
+
+use crate::harness::{Centre, finding, home};
+
+#[tokio::test]
+async fn homes_are_shown_with_the_age_of_what_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    let (_, list) = centre.get("/api/v1/homes").await;
+    assert_eq!((&list["homes"][0]["home"], &list["homes"][0]["last_heard_age_ms"]), (&json!("h1"), &Value::Null));
+    let status = Status {
+        state: GatewayState::Online,
+        since: centre.clock.now(),
+        home: HomeId::new("h1").unwrap(),
+        software: "0.1.0".to_owned(),
+        profiles: Default::default(),
+        spool_batches: 0,
+        spool_bytes: 0,
+        clock: Default::default(),
+        devices: vec![DeviceStatus {
+            device: DeviceId::new("mat-1").unwrap(),
+            health: Health::Silent,
+            since: centre.clock.now(),
+            last_good: None,
+        }],
+        troubles: Vec::new(),
+    };
+    assert!(centre.board.status(status.clone()));
+    assert!(centre.board.heard(&status.home, centre.clock.now()));
+    assert!(!centre.board.heard(&HomeId::new("h9").unwrap(), centre.clock.now()), "unregistered homes are not kept");
+    centre.clock.advance(Duration::from_secs(42));
+    let (_, list) = centre.get("/api/v1/homes").await;
+    let shown = &list["homes"][0];
+    assert_eq!((&shown["last_heard_age_ms"], &shown["status"]["state"]), (&json!(42_000), &json!("online")));
+    assert_eq!(shown["area_name"]["zh"], "健康社区");
+    assert!(!list.to_string().contains("桂"), "no names in the API");
+    assert!(centre.text("/queue?lang=zh").await.contains("无应答设备 1"));
+    centre.stop().await;
+}
+
+#[tokio::test]
+async fn health_counts_open_alerts() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    centre.findings(&[finding("call_for_help", 0)]).await;
+    let (status, health) = centre.get("/health").await;
+    assert_eq!((status.as_u16(), &health["status"], &health["open_alerts"]), (200, &json!("ok"), &json!(1)));
+    centre.stop().await;
+}
+
+#[tokio::test]
+async fn the_registry_survives_and_refuses_what_contradicts_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    let mut second = home("h2");
+    second.gateway = home("h1").gateway;
+    assert!(centre.registry.put_home(second).await.unwrap_err().to_string().contains("already serves home h1"));
+    let mut second = home("h2");
+    second.beds = home("h1").beds;
+    assert!(centre.registry.put_home(second).await.unwrap_err().to_string().contains("already stands in home h1"));
+    let mut second = home("h2");
+    second.area = "nowhere".parse().unwrap();
+    assert!(centre.registry.put_home(second).await.unwrap_err().to_string().contains("register the area first"));
+    let mut second = home("h2");
+    second.time_zone = chrono_tz::Europe::London;
+    second.beds[0].person = None;
+    second.lamp = None;
+    centre.registry.put_home(second.clone()).await.unwrap();
+    centre.stop().await;
+    let centre = Centre::open(dir.path()).await;
+    assert_eq!(*centre.registry.home(&second.id).unwrap(), second);
+    assert_eq!(centre.registry.homes().len(), 2);
+    centre.stop().await;
+}
