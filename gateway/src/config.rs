@@ -63,31 +63,47 @@ impl Config {
         document::read(file, text, |fields| {
             let broker = fields.need_table("broker").and_then(|mut f| f.need("url").and_then(|url| broker(&f, &url)));
             let spool = fields.need_table("spool").and_then(spool);
-            let send = fields.table("send");
             let clock = fields.take("clock").and_then(|word| clock(fields, &word));
+            let send = fields.table("send").map(Send::read).unwrap_or_default();
             let (directory, limits) = spool?;
-            let mut config = Self { spool: limits, ..Self::new(broker?, directory) };
-            config.clock = clock.unwrap_or(config.clock);
-            if let Some(mut send) = send {
-                set(&mut config.routine_every, send.take_duration("routine_every"));
-                set(&mut config.complete_every, send.take_duration("complete_every"));
-                set(&mut config.status_every, send.take_duration("status_every"));
-                config.heartbeat = send.take_duration("heartbeat");
-                let window: Option<Spanned<u64>> = send.take("window");
-                if let Some(window) = window {
-                    if !(1..=64).contains(window.get_ref()) {
-                        send.tell(window.span(), "window is not between 1 and 64", "leave it out for the default of 8");
-                    }
-                    config.window = window.into_inner();
-                }
-            }
-            Some(config)
+            let config = Self { spool: limits, ..Self::new(broker?, directory) };
+            Some(Self {
+                routine_every: send.routine_every.unwrap_or(config.routine_every),
+                complete_every: send.complete_every.unwrap_or(config.complete_every),
+                status_every: send.status_every.unwrap_or(config.status_every),
+                heartbeat: send.heartbeat,
+                window: send.window.unwrap_or(config.window),
+                clock: clock.unwrap_or(config.clock),
+                ..config
+            })
         })
     }
 }
 
-fn set(place: &mut Duration, value: Option<Duration>) {
-    *place = value.unwrap_or(*place);
+/// The table `[send]`, before defaults.
+#[derive(Default)]
+struct Send {
+    routine_every: Option<Duration>,
+    complete_every: Option<Duration>,
+    status_every: Option<Duration>,
+    heartbeat: Option<Duration>,
+    window: Option<u64>,
+}
+
+impl Send {
+    fn read(mut f: Fields<'_>) -> Self {
+        let window: Option<Spanned<u64>> = f.take("window");
+        if let Some(window) = window.as_ref().filter(|window| !(1..=64).contains(window.get_ref())) {
+            f.tell(window.span(), "window is not between 1 and 64", "leave it out for the default of 8");
+        }
+        Self {
+            routine_every: f.take_duration("routine_every"),
+            complete_every: f.take_duration("complete_every"),
+            status_every: f.take_duration("status_every"),
+            heartbeat: f.take_duration("heartbeat"),
+            window: window.map(Spanned::into_inner),
+        }
+    }
 }
 
 fn broker(fields: &Fields<'_>, url: &Spanned<String>) -> Option<Broker> {
@@ -145,7 +161,6 @@ mod tests {
                     [send]\nwindow = 0\nroutine_evry = \"5s\"\n";
         let mistakes = Config::parse("gateway.toml", text).unwrap_err();
         let rows: Vec<_> = mistakes.list.iter().map(|m| format!("{}:{} {}", m.line, m.column, m.message)).collect();
-        // What stands in [send] is read once broker and spool are right.
         assert_eq!(
             rows,
             [
@@ -156,6 +171,16 @@ mod tests {
                 "9:1 [send] knows no \"routine_evry\"",
             ]
         );
+    }
+
+    #[test]
+    fn the_example_holds_the_defaults() {
+        let text = include_str!("../../deploy/gateway/gateway.toml");
+        let config = Config::parse("gateway.toml", text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let broker = Broker { host: "127.0.0.1".to_owned(), port: 1883 };
+        let mut defaults = Config::new(broker, PathBuf::from("/var/lib/carebed-gateway/spool"));
+        defaults.heartbeat = Some(Duration::from_secs(600));
+        assert_eq!(config, defaults);
     }
 
     #[test]

@@ -191,7 +191,10 @@ impl Spool {
                 match recover(&mut log, header, &bytes) {
                     End::Clean => {}
                     End::Cut { whole } if index + 1 == of_lane.len() => cuts.push((lane, file, whole)),
-                    End::Cut { .. } | End::Damaged => damage.push(format!("the spool file {file} is damaged")),
+                    // In an earlier segment only a release mark can have been cut off without loss; if it was a batch,
+                    // the next segment does not continue the chain, and that is damage.
+                    End::Cut { .. } => {}
+                    End::Damaged => damage.push(format!("the spool file {file} is damaged")),
                 }
             }
             if of_lane.is_empty() && !fresh {
@@ -285,7 +288,7 @@ impl Spool {
 
     /// Adds a batch at the end of a lane. When this returns, the batch is on stable storage.
     pub fn append(&mut self, lane: Lane, sealed: &Sealed, span: Span) -> Result<Appended, SpoolError> {
-        let needed = (ENTRY_HEADER + sealed.bytes.len()) as u64;
+        let needed = (SEGMENT_HEADER + ENTRY_HEADER + sealed.bytes.len()) as u64;
         let mut given_up = self.make_room(lane, needed)?;
         if self.log(lane).segments.back().is_none_or(|segment| segment.bytes >= self.limits.segment_bytes) {
             self.begin_segment(lane)?;
