@@ -125,6 +125,12 @@ impl Engine {
         Ok(Self { state: context.state(), limits })
     }
 
+    /// What its queries may use.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// The detections that come with the program, and why others are not used.
     pub async fn builtin(&self) -> (Vec<Detection>, Vec<Refused>) {
         let (sources, refused) = Source::builtin();

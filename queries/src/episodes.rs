@@ -26,7 +26,7 @@ pub use definition::{Definitions, DefinitionsError};
 pub use table::schema;
 pub(crate) use table::{time_type, times};
 
-use seen::Seen;
+pub(crate) use seen::Seen;
 use stream::Stream;
 
 /// An interval during which something was so: a row of the table `episodes`.
@@ -101,10 +101,6 @@ impl Episodes {
     /// Takes one already read. For [`crate::history`], which reads rows and not observations.
     pub(crate) fn push_seen(&mut self, home: &HomeId, seen: Seen) -> Pushed {
         self.stream(home).push(seen)
-    }
-
-    pub(crate) fn definitions(&self) -> &Arc<Definitions> {
-        &self.definitions
     }
 
     /// All observations of a home before `complete_to` have been pushed: silence may be judged up to there. Never goes back.

@@ -2,9 +2,10 @@
 //!
 //! The data's way: a stream of observations becomes [`episodes`] (intervals: in bed, out of bed, quiet, away, …);
 //! [`detection`]s are SQL files over those intervals and the homes' facts; the [`engine`] plans and runs them and returns
-//! findings. [`live`] does that while data arrives.
+//! findings. [`live`] does that while data arrives, [`history`] over what a view of the lake holds: the same episodes,
+//! the same SQL. [`sql`] is for analysts: read-only statements over a view.
 //!
-//! What to look for is data, beside `src/`: `episodes/*.toml`, `detections/<name>/`.
+//! What to look for is data, beside `src/`: `episodes/*.toml`, `detections/<name>/`, `views/*.sql`.
 //!
 //! The crate knows beds and homes, never persons, and decides nothing about who is told.
 
@@ -15,4 +16,7 @@ pub mod detection;
 pub mod engine;
 pub mod episodes;
 
+pub mod history;
 pub mod live;
+
+pub mod sql;

@@ -69,6 +69,11 @@ impl Inputs {
         }
     }
 
+    /// The facts without the episodes, as named tables.
+    pub(crate) fn into_facts(self) -> [(&'static str, RecordBatch); 3] {
+        [("homes", self.homes), ("beds", self.beds), ("params", self.params)]
+    }
+
     pub(super) fn area(&self, home: &HomeId) -> Option<&Area> {
         self.areas.get(home)
     }

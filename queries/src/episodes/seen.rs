@@ -37,17 +37,9 @@ impl Seen {
         })
     }
 
-    /// From the columns of a row, whose quantity is known to matter.
-    pub(crate) fn from_row(
-        quality: &str,
-        number: Option<f64>,
-        seen: impl FnOnce(f64) -> Option<Self>,
-        quantity: &Quantity,
-    ) -> Option<Self> {
-        if !Quality::parse(quality).is_usable() {
-            return None;
-        }
-        seen(value(quantity, number)?)
+    /// The value of a row that may be used.
+    pub(crate) fn value(quantity: &Quantity, number: Option<f64>, quality: &str) -> Option<f64> {
+        if Quality::parse(quality).is_usable() { value(quantity, number) } else { None }
     }
 
     /// The order in which a home's observations are taken. Total, so that the order of arrival cannot matter.

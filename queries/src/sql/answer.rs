@@ -1,0 +1,88 @@
+//! What a statement returned, and how it is written for people and programs.
+
+use std::io::Write;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::util::pretty::pretty_format_batches_with_schema;
+
+/// Rows that a statement returned.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Their columns.
+    pub schema: SchemaRef,
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+    /// There were more rows than the session gives.
+    pub cut: bool,
+}
+
+impl Answer {
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A table for people.
+    Table,
+    /// Comma separated with a header line.
+    Csv,
+    /// One JSON array of objects.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+/// Why an answer could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A value does not go into the format, or the output failed.
+    #[error("failed to write the rows")]
+    Format(#[from] ArrowError),
+    /// The output failed.
+    #[error("failed to write the rows")]
+    Output(#[from] std::io::Error),
+}
+
+/// Writes an answer. In JSON every column stands in every row, null or not.
+///
+/// # Errors
+/// When the output fails or a column has no form in the format.
+pub fn write(answer: &Answer, format: Format, output: &mut impl Write) -> Result<(), WriteError> {
+    match format {
+        Format::Table => {
+            let table = pretty_format_batches_with_schema(answer.schema.clone(), &answer.batches)?;
+            writeln!(output, "{table}")?;
+        }
+        Format::Csv => {
+            // The writer names the columns with the first rows; there may be none.
+            let mut csv = arrow::csv::WriterBuilder::new().with_header(true).build(&mut *output);
+            csv.write(&RecordBatch::new_empty(answer.schema.clone()))?;
+            for batch in &answer.batches {
+                csv.write(batch)?;
+            }
+        }
+        Format::Json => {
+            let mut json = arrow::json::WriterBuilder::new()
+                .with_explicit_nulls(true)
+                .build::<_, arrow::json::writer::JsonArray>(&mut *output);
+            json.write_batches(&answer.batches.iter().collect::<Vec<_>>())?;
+            json.finish()?;
+            writeln!(output)?;
+        }
+        Format::Jsonl => {
+            let mut json = arrow::json::WriterBuilder::new()
+                .with_explicit_nulls(true)
+                .build::<_, arrow::json::writer::LineDelimited>(&mut *output);
+            json.write_batches(&answer.batches.iter().collect::<Vec<_>>())?;
+            json.finish()?;
+        }
+    }
+    Ok(())
+}
