@@ -100,7 +100,8 @@ impl Marks {
         self.epochs.iter().find(|e| e.epoch == epoch).map_or(LaneMark::ORIGIN, |e| e.lane(lane))
     }
 
-    /// How far each of the gateway's homes is known. A home is served by one gateway; of several the last heard counts.
+    /// How far each of the gateway's homes is known. A home is served by one gateway; of several, the
+    /// furthest counts.
     pub fn complete(&self) -> impl Iterator<Item = (HomeId, Complete)> {
         let complete = Complete { complete_to: self.complete_to, received: self.received };
         self.homes.iter().map(move |home| (home.clone(), complete))

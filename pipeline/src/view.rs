@@ -123,7 +123,10 @@ impl Publisher {
         let mut hot = self.hot();
         hot.leaving.clear();
         know(&mut hot.complete, complete);
-        self.swap(&hot, change);
+        self.swap(&hot, |view| {
+            know(&mut view.complete, complete);
+            change(view);
+        });
     }
 
     /// A commit failed: everything accepted goes, since the gateways will send it again.
@@ -163,8 +166,15 @@ impl Hot {
     }
 }
 
+/// Knowledge only grows; [`Publisher::dropped`] alone takes it back.
 fn know(known: &mut Arc<BTreeMap<HomeId, Complete>>, news: &[(HomeId, Complete)]) {
-    if !news.is_empty() {
-        Arc::make_mut(known).extend(news.iter().cloned());
+    if news.is_empty() {
+        return;
+    }
+    let known = Arc::make_mut(known);
+    for (home, new) in news {
+        let complete = known.entry(home.clone()).or_insert(*new);
+        complete.complete_to = complete.complete_to.max(new.complete_to);
+        complete.received = complete.received.max(new.received);
     }
 }

@@ -212,7 +212,7 @@ impl Table {
         let mut opened = DeltaTable::new(Arc::clone(&log));
         let writes = matches!(access, Access::Write(_));
         if writes {
-            if let Some(aside) = set_aside_torn(store.as_ref(), table).await? {
+            if let Some(aside) = check_log(store.as_ref(), table).await? {
                 tracing::warn!(table, entry = %aside, "set aside a torn log entry that was never receipted");
             }
         }
@@ -466,28 +466,38 @@ fn data_file(path: &str, size: i64, stats: Option<&str>, date: Option<&str>) -> 
     }
 }
 
-/// Sets aside a last log entry that a power cut tore. It was never receipted: a receipt waits for the entry's sync. Returns
-/// the name it has now. An entry before the last must be whole.
-pub(crate) async fn set_aside_torn(store: &dyn ObjectStore, table: &'static str) -> Result<Option<Path>, TableError> {
+/// Reads the entries since the last checkpoint: the library would take an empty one for a commit of nothing. A torn last one
+/// is set aside. It was never receipted: a receipt waits for the entry's sync. Returns the name it has now. An entry before
+/// the last must be whole.
+async fn check_log(store: &dyn ObjectStore, table: &'static str) -> Result<Option<Path>, TableError> {
     let log = Path::from("_delta_log");
-    let data = |source| TableError::Data { path: format!("{table}/_delta_log"), source };
-    let mut entries: Vec<(u64, Path)> = Vec::new();
+    let data = |source| TableError::Data { path: format!("{table}/{log}"), source };
+    let mut entries = BTreeMap::new();
+    let mut checkpoint = None;
     let mut listing = store.list(Some(&log));
     while let Some(meta) = listing.next().await {
         let path = meta.map_err(data)?.location;
-        let number = path.filename().and_then(|name| name.strip_suffix(".json")).map(str::parse::<u64>);
-        if let Some(Ok(version)) = number {
-            entries.push((version, path));
+        let Some((version, kind)) = path.filename().and_then(|name| name.split_once('.')) else { continue };
+        let Ok(version) = version.parse::<u64>() else { continue };
+        if kind == "json" {
+            entries.insert(version, path);
+        } else if kind == "checkpoint.parquet" {
+            checkpoint = checkpoint.max(Some(version));
         }
     }
-    let Some((version, last)) = entries.into_iter().max() else { return Ok(None) };
-    let bytes = store.get(&last).await.map_err(data)?.bytes().await.map_err(data)?;
-    let whole = !bytes.is_empty() && get_actions(version, &bytes).is_ok();
-    if whole {
-        return Ok(None);
+    let last = entries.keys().next_back().copied();
+    for (version, path) in entries.into_iter().filter(|(version, _)| Some(*version) > checkpoint) {
+        let bytes = store.get(&path).await.map_err(data)?.bytes().await.map_err(data)?;
+        if get_actions(version, &bytes).is_ok_and(|actions| !actions.is_empty()) {
+            continue;
+        }
+        if Some(version) != last {
+            return Err(TableError::Damaged { table, version });
+        }
+        let aside = Path::from(format!("{path}.torn"));
+        store.put(&aside, bytes.into()).await.map_err(data)?;
+        store.delete(&path).await.map_err(data)?;
+        return Ok(Some(aside));
     }
-    let aside = Path::from(format!("{last}.torn"));
-    store.put(&aside, bytes.into()).await.map_err(data)?;
-    store.delete(&last).await.map_err(data)?;
-    Ok(Some(aside))
+    Ok(None)
 }

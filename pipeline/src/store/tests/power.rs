@@ -1,0 +1,244 @@
+//! The disk that forgets. Every file operation of a run of commits is recorded; then, at every point of the run, the disk is
+//! made as a power cut could have left it, and the lake is opened again.
+//!
+//! What a cut may do: a file that was not synced is empty, torn or whole; a name (new, linked or renamed) whose directory was
+//! not synced afterwards is there or not. What it may not do is what [`Disk`] promises.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Mutex as SyncMutex;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use crate::store::disk::Disk;
+
+#[derive(Debug, Clone)]
+enum Operation {
+    CreateDir(PathBuf),
+    Write(PathBuf, Vec<u8>),
+    SyncFile(PathBuf),
+    SyncDir(PathBuf),
+    Link(PathBuf, PathBuf),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+    /// Not of the disk: so many batches were receipted by now.
+    Receipted(u64),
+}
+
+/// Does everything on a real disk, and remembers it.
+#[derive(Debug, Default)]
+struct Recorder {
+    done: SyncMutex<Vec<Operation>>,
+}
+
+impl Recorder {
+    fn note(&self, operation: Operation) {
+        self.done.lock().unwrap().push(operation);
+    }
+}
+
+impl Disk for Recorder {
+    fn create_dir(&self, path: &FsPath) -> io::Result<()> {
+        self.note(Operation::CreateDir(path.to_owned()));
+        OsDisk.create_dir(path)
+    }
+    fn write(&self, path: &FsPath, contents: &[Bytes]) -> io::Result<()> {
+        self.note(Operation::Write(path.to_owned(), contents.concat()));
+        OsDisk.write(path, contents)
+    }
+    fn sync_file(&self, path: &FsPath) -> io::Result<()> {
+        self.note(Operation::SyncFile(path.to_owned()));
+        Ok(())
+    }
+    fn sync_dir(&self, path: &FsPath) -> io::Result<()> {
+        self.note(Operation::SyncDir(path.to_owned()));
+        Ok(())
+    }
+    fn link(&self, from: &FsPath, to: &FsPath) -> io::Result<()> {
+        self.note(Operation::Link(from.to_owned(), to.to_owned()));
+        OsDisk.link(from, to)
+    }
+    fn rename(&self, from: &FsPath, to: &FsPath) -> io::Result<()> {
+        self.note(Operation::Rename(from.to_owned(), to.to_owned()));
+        OsDisk.rename(from, to)
+    }
+    fn remove(&self, path: &FsPath) -> io::Result<()> {
+        self.note(Operation::Remove(path.to_owned()));
+        OsDisk.remove(path)
+    }
+}
+
+/// What has a name: a directory or one of the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node {
+    Directory,
+    File(usize),
+}
+
+/// A disk with a cache: what programs see, and what is on the medium for sure.
+#[derive(Debug, Default, Clone)]
+struct Model {
+    /// Contents and whether they were synced.
+    files: Vec<(Vec<u8>, bool)>,
+    cached: BTreeMap<PathBuf, Node>,
+    stored: BTreeMap<PathBuf, Node>,
+}
+
+impl Model {
+    fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::CreateDir(path) => drop(self.cached.insert(path.clone(), Node::Directory)),
+            Operation::Write(path, contents) => {
+                self.files.push((contents.clone(), false));
+                self.cached.insert(path.clone(), Node::File(self.files.len() - 1));
+            }
+            Operation::SyncFile(path) => {
+                if let Some(Node::File(file)) = self.cached.get(path) {
+                    self.files[*file].1 = true;
+                }
+            }
+            Operation::SyncDir(directory) => {
+                let inside = |path: &PathBuf| path.parent() == Some(directory);
+                self.stored.retain(|path, _| !inside(path));
+                let names = self.cached.iter().filter(|(path, _)| inside(path));
+                self.stored.extend(names.map(|(path, node)| (path.clone(), *node)));
+            }
+            Operation::Link(from, to) => {
+                if let (Some(node), false) = (self.cached.get(from).copied(), self.cached.contains_key(to)) {
+                    self.cached.insert(to.clone(), node);
+                }
+            }
+            Operation::Rename(from, to) => {
+                if let Some(node) = self.cached.remove(from) {
+                    self.cached.insert(to.clone(), node);
+                }
+            }
+            Operation::Remove(path) => drop(self.cached.remove(path)),
+            Operation::Receipted(_) => {}
+        }
+    }
+
+    /// Lays the disk out as a cut left it, below `place` instead of `lake`.
+    fn cut(&self, lake: &FsPath, place: &FsPath, kind: Cut, chance: &mut StdRng) {
+        let mut names = self.stored.clone();
+        let unsure: Vec<&PathBuf> = self
+            .cached
+            .keys()
+            .chain(self.stored.keys())
+            .filter(|p| self.cached.get(*p) != self.stored.get(*p))
+            .collect();
+        for path in unsure {
+            let reached = match kind {
+                Cut::NothingMore => false,
+                Cut::NamesOnly | Cut::Torn => true,
+                Cut::Chance => chance.random(),
+            };
+            if reached {
+                match self.cached.get(path) {
+                    Some(node) => drop(names.insert(path.clone(), *node)),
+                    None => drop(names.remove(path)),
+                }
+            }
+        }
+        // A name in a directory that is not there is not there. Shorter paths come first.
+        for (path, node) in names {
+            let Ok(below) = path.strip_prefix(lake) else { continue };
+            let target = place.join(below);
+            if !target.parent().is_some_and(FsPath::is_dir) {
+                continue;
+            }
+            match node {
+                Node::Directory => std::fs::create_dir_all(target).unwrap(),
+                Node::File(file) => {
+                    let (contents, synced) = &self.files[file];
+                    let kept = match kind {
+                        _ if *synced => contents.len(),
+                        Cut::NothingMore | Cut::NamesOnly => 0,
+                        Cut::Torn => contents.len() / 2,
+                        Cut::Chance => chance.random_range(0..=contents.len()),
+                    };
+                    std::fs::write(target, &contents[..kept]).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// Only what was synced is there.
+    NothingMore,
+    /// All names are there, unsynced files are empty.
+    NamesOnly,
+    /// All names are there, unsynced files are half there.
+    Torn,
+    /// Each name and each unsynced byte as chance has it.
+    Chance,
+}
+
+/// A run: opens, commits a few times, is killed without warning, opens again and commits more.
+async fn record(lake: &FsPath) -> Vec<Operation> {
+    let disk = Arc::new(Recorder::default());
+    let mut receipted = 0;
+    for (commits, rows) in [(2, 3), (2, 2)] {
+        let store = Store::open_on(Config::local(lake).unwrap(), Arc::clone(&disk) as Arc<dyn Disk>).await.unwrap();
+        // Opening repeats the receipts of what it finds.
+        disk.note(Operation::Receipted(receipted));
+        let mut home = Home::of(&store).await;
+        for _ in 0..commits {
+            let commit = home.batches(rows);
+            store.commit(&commit, START).await.unwrap();
+            home.good(commit);
+            receipted += rows;
+            disk.note(Operation::Receipted(receipted));
+        }
+    }
+    let done = disk.done.lock().unwrap();
+    done.clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_power_cut_at_any_point_every_receipted_row_is_there_once() {
+    let seed: u64 = rand::random();
+    let mut chance = StdRng::seed_from_u64(seed);
+    let lake = tempfile::tempdir().unwrap();
+    let lake_path = lake.path().canonicalize().unwrap();
+    let operations = record(&lake_path).await;
+    let mut model = Model::default();
+    let (mut receipted, mut cuts) = (0, 0);
+    // The directory itself was there before; all above it too.
+    for above in lake_path.ancestors() {
+        model.cached.insert(above.to_owned(), Node::Directory);
+        model.stored.insert(above.to_owned(), Node::Directory);
+    }
+    for (at, operation) in operations.iter().enumerate() {
+        model.apply(operation);
+        if let Operation::Receipted(n) = operation {
+            receipted = *n;
+        }
+        for kind in [Cut::NothingMore, Cut::NamesOnly, Cut::Torn, Cut::Chance] {
+            // Most points look alike to the plain kinds; chance is tried at each.
+            if kind != Cut::Chance && at % 7 != 0 && !matches!(operation, Operation::Receipted(_)) {
+                continue;
+            }
+            let place = tempfile::tempdir().unwrap();
+            let place_path = place.path().canonicalize().unwrap();
+            model.cut(&lake_path, &place_path, kind, &mut chance);
+            let context = format!("cut {kind:?} after operation {at} {operation:.60?}, seed {seed}");
+            let opened = Store::open(Config::local(&place_path).unwrap()).await;
+            let store = opened.unwrap_or_else(|error| panic!("does not open: {error}; {context}"));
+            let rows = numbers(&store, &store.view()).await;
+            assert_eq!(rows, (0..rows.len() as u64).collect::<Vec<_>>(), "{context}");
+            assert!(rows.len() as u64 >= receipted, "{receipted} receipted, {} there; {context}", rows.len());
+            // The watermark agrees with the rows: going on doubles nothing.
+            let next = Home::of(&store).await.batches(1).rows[0][0].seq;
+            assert_eq!(next, rows.len() as u64, "{context}");
+            cuts += 1;
+        }
+    }
+    assert!(receipted == 10 && cuts > 100, "{receipted} receipted, {cuts} cuts");
+}
