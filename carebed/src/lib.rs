@@ -1,1 +1,28 @@
-//! carebed
+//! The service centre's program, as a library so that the whole of it runs inside a test.
+//!
+//! The data's way: [`broker`] (embedded, for loopback) → ingest → [`live`] detection → the desk and its pages, joined in
+//! [`centre`]; [`import`] brings recordings in by the same door; [`sql`] and [`backtest`] look back. [`demo`] shows all of
+//! it with simulated homes.
+//!
+//! The crate joins the others and decides nothing itself.
+
+pub mod cli;
+pub mod config;
+mod exit;
+
+pub mod broker;
+pub mod centre;
+pub mod detections;
+pub mod facts;
+pub mod live;
+pub mod serve;
+
+pub mod backtest;
+pub mod check;
+pub mod import;
+pub mod sql;
+
+pub mod demo;
+
+pub use cli::main;
+pub use exit::Exit;

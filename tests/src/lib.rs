@@ -1,1 +1,7 @@
-//! carebed-tests
+//! Whole-system scenarios, the fault proxy, and the workspace's own rules. Nothing imports this crate.
+
+pub mod layers;
+pub mod process;
+pub mod proxy;
+pub mod real;
+pub mod world;

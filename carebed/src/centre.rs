@@ -1,0 +1,164 @@
+//! The whole centre in one process: ingest, live detection, desk and pages, joined by bounded channels.
+//!
+//! Opened first, so that everything that can be wrong is told before anything runs; then run until told to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use carebed_alerts::policy::Policy;
+use carebed_alerts::rule::Rule;
+use carebed_console::database::Database;
+use carebed_console::desk::Desk;
+use carebed_console::home_action::HomeAction;
+use carebed_console::registry::Registry;
+use carebed_console::{Config as ConsoleConfig, Console};
+use carebed_contract::Shutdown;
+use carebed_contract::clock::Clock;
+use carebed_contract::command::Command;
+use carebed_contract::topic::{Channel, Topic};
+use carebed_pipeline::event::Event;
+use carebed_pipeline::store::{Config as StoreConfig, Store};
+use carebed_queries::engine::Detection;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::detections;
+use crate::live::LiveTask;
+
+/// Events on their way from ingest to live detection. When detection falls behind, ingest waits, and the spools with it.
+const EVENTS_MAX: usize = 1_024;
+/// Commands on their way to homes. When more wait, acknowledging waits.
+const ACTIONS_MAX: usize = 256;
+
+/// A centre that has everything it needs and waits to run.
+pub struct Centre {
+    config: Config,
+    broker: String,
+    clock: Arc<dyn Clock>,
+    store: Store,
+    registry: Registry,
+    console: Console,
+    live: LiveTask,
+    events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    actions: mpsc::Receiver<HomeAction>,
+}
+
+impl std::fmt::Debug for Centre {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Centre").field("config", &self.config).field("broker", &self.broker).finish_non_exhaustive()
+    }
+}
+
+impl Centre {
+    /// Opens lake, database and pages, and rebuilds what detections need from history. `speed` is how many product
+    /// seconds pass in a real one: 1, but for a demo.
+    pub async fn open(config: &Config, broker: String, clock: Arc<dyn Clock>, speed: u32) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&config.data)
+            .with_context(|| format!("failed to make the data folder {}", config.data.display()))?;
+        let store = Store::open(StoreConfig::local(&config.lake())?).await.context("failed to open the lake")?;
+        let detections = detections::load().await?;
+        let database = Database::open(&config.database()).await.context("failed to open the centre's database")?;
+        let registry = Registry::load(&database).await.context("failed to read the registry")?;
+        let (actions_in, actions) = mpsc::channel(ACTIONS_MAX);
+        let console = ConsoleConfig { listen: config.console.listen, policy: policy(&detections.list), speed };
+        let console = Console::bind(console, database, registry.clone(), actions_in, Arc::clone(&clock))
+            .await
+            .context("failed to open the console")?;
+        let live = LiveTask::open(&store, detections, &registry, &console, config.detection.clone(), Arc::clone(&clock)).await?;
+        Ok(Self {
+            config: config.clone(),
+            broker,
+            clock,
+            store,
+            registry,
+            console,
+            live,
+            events: mpsc::channel(EVENTS_MAX),
+            actions,
+        })
+    }
+
+    /// Where the pages are.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.console.addr()
+    }
+
+    /// Where homes and people are registered.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The way to the alerts.
+    #[must_use]
+    pub fn desk(&self) -> Desk {
+        self.console.desk()
+    }
+
+    /// Runs until told to stop, in order: ingest commits what it has, detection takes the last events, the desk logs
+    /// them. A part that fails ends the others.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let stop = shutdown.child_token();
+        let (live_stop, console_stop) = (Shutdown::new(), Shutdown::new());
+        let (commands_in, commands) = mpsc::channel(ACTIONS_MAX);
+        let (events_in, events) = self.events;
+
+        let (host, port) = host_and_port(&self.broker)?;
+        let ingest = carebed_pipeline::mqtt::Config {
+            areas: self.config.ingest.areas.clone(),
+            commit_every: self.config.ingest.commit_every,
+            ..carebed_pipeline::mqtt::Config::new(host, port)
+        };
+        let ingest = async {
+            let clock = Arc::clone(&self.clock);
+            let ended = carebed_pipeline::mqtt::run(ingest, self.store.clone(), events_in, commands, clock, stop.clone()).await;
+            stop.cancel();
+            live_stop.cancel();
+            ended.context("ingest stopped")
+        };
+        let live = async {
+            let ended = self.live.run(events, live_stop.clone()).await;
+            stop.cancel();
+            console_stop.cancel();
+            ended.context("detection stopped")
+        };
+        let console = async {
+            let ended = self.console.run(console_stop.clone()).await;
+            stop.cancel();
+            ended.context("the console stopped")
+        };
+        let actions = pass_on(self.actions, commands_in);
+        let (ingest, live, console, ()) = tokio::join!(ingest, live, console, actions);
+        ingest.and(live).and(console)
+    }
+}
+
+/// What the desk asks of homes, as commands on their topics. Ends with the desk.
+async fn pass_on(mut actions: mpsc::Receiver<HomeAction>, commands: mpsc::Sender<(Topic, Command)>) {
+    while let Some(HomeAction { area, gateway, home, command }) = actions.recv().await {
+        let topic = Topic::new(area, gateway, Channel::Command);
+        if commands.send((topic, command)).await.is_err() {
+            tracing::warn!(%home, "a command for the home was not sent: the centre is stopping");
+        }
+    }
+}
+
+fn host_and_port(address: &str) -> anyhow::Result<(&str, u16)> {
+    let split = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    split.with_context(|| format!("broker.address {address:?} is not host:port"))
+}
+
+/// What alerts need to know of the detections.
+fn policy(detections: &[Detection]) -> Policy {
+    Policy::new(detections.iter().map(|detection| Rule {
+        detection: detection.name.clone(),
+        priority: detection.meaning.priority,
+        class: detection.meaning.class,
+        title: detection.meaning.title.clone(),
+        wording: detection.meaning.wording.clone(),
+        suppressible: detection.meaning.suppressible,
+        wait: detection.meaning.wait,
+    }))
+}

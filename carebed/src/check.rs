@@ -1,0 +1,27 @@
+//! `carebed check`: everything that can be wrong before a centre starts, without starting one.
+
+use std::path::Path;
+
+use crate::cli::say;
+use crate::config::Config;
+use crate::detections;
+use crate::exit::Exit;
+
+/// `carebed check`
+pub async fn run(path: &Path) -> anyhow::Result<Exit> {
+    let config = Config::load(path)?;
+    let detections = detections::load().await?;
+    say(&format!("{}: good", path.display()));
+    say(&format!("  data      {}", config.data.display()));
+    match &config.broker.address {
+        Some(address) => say(&format!("  broker    {address}")),
+        None => say(&format!("  broker    embedded, on {}", config.broker.listen)),
+    }
+    say(&format!("  console   http://{}/", config.console.listen));
+    for detection in &detections.list {
+        let meaning = &detection.meaning;
+        let (title, priority) = (&meaning.title, meaning.priority.as_str());
+        say(&format!("  {priority} {:<22} {} · {}", detection.name, title.zh, title.en));
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,181 @@
+//! The command line: data on stdout, everything else on stderr, exit codes as in [`crate::exit`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::parse_duration;
+use crate::exit::Exit;
+
+/// The service centre of family care beds.
+#[derive(Debug, Parser)]
+#[command(name = "carebed", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows the whole system at work: simulated homes, gateways, broker, centre and page, on a fast clock.
+    Demo(DemoArguments),
+    /// Runs the service centre.
+    Serve {
+        /// The configuration, e.g. deploy/carebed.toml.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Checks a configuration, the detections and the episodes without starting anything.
+    Check {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Answers a question over everything that was recorded.
+    Sql(SqlArguments),
+    /// Brings recordings in.
+    Import(ImportArguments),
+    /// Runs detections over a span of history and counts their alerts per home-day.
+    Backtest(BacktestArguments),
+    /// The embedded broker, started by carebed itself.
+    #[command(hide = true)]
+    Broker {
+        /// A loopback address.
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+}
+
+/// How the demo is to run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DemoArguments {
+    /// Ends by itself after so long (real time); the exit code then says whether the expected alerts came.
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    pub length: Option<Duration>,
+    /// Where the page is; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Keeps the data here instead of in a folder that goes with the demo.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Seed of the residents' lives.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many times as fast as life.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub speed: u32,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For reading.
+    Table,
+    /// Comma separated, with a header.
+    Csv,
+    /// One JSON array.
+    Json,
+}
+
+/// A question.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SqlArguments {
+    /// The centre's data folder.
+    #[arg(long, env = "CAREBED_DATA")]
+    pub data: PathBuf,
+    /// The statement; SELECT, EXPLAIN, SHOW or DESCRIBE.
+    #[arg(short, long)]
+    pub command: String,
+    /// How the answer is written.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Recordings to bring in.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ImportArguments {
+    /// The centre's data folder; made when it is not there.
+    #[arg(long, env = "CAREBED_DATA")]
+    pub data: PathBuf,
+    /// What the sensors mean: tihm, ordonez, somnofy, or a TOML file.
+    #[arg(long)]
+    pub meaning: String,
+    /// CSV files `ts_utc,sensor_id,kind,value`, gzipped or not; the name up to the first dot is the home's id.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// A span to look back over.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BacktestArguments {
+    /// The centre's data folder.
+    #[arg(long, env = "CAREBED_DATA")]
+    pub data: PathBuf,
+    /// First day (UTC), e.g. 2026-03-01; all data when absent.
+    #[arg(long)]
+    pub from: Option<String>,
+    /// Day after the last (UTC).
+    #[arg(long)]
+    pub to: Option<String>,
+    /// Only these detections; all when absent.
+    #[arg(long = "detection")]
+    pub detections: Vec<String>,
+    /// How the answer is written: the table per detection and home, or one row per finding as csv or json.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Parses the command line, runs the command, prints a failure's whole chain once.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let quiet = !matches!(cli.command, Command::Serve { .. } | Command::Broker { .. });
+    log_to_stderr(quiet);
+    match run(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            complain(&format!("error: {error:#}"));
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Exit> {
+    if let Command::Broker { listen } = command {
+        crate::broker::serve(listen)?;
+        return Ok(Exit::Done);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Demo(arguments) => crate::demo::run(arguments).await,
+            Command::Serve { config } => crate::serve::run(&config).await,
+            Command::Check { config } => crate::check::run(&config).await,
+            Command::Sql(arguments) => crate::sql::run(arguments).await,
+            Command::Import(arguments) => crate::import::run(arguments).await,
+            Command::Backtest(arguments) => crate::backtest::run(arguments).await,
+            Command::Broker { .. } => unreachable!("served above, before a runtime exists"),
+        }
+    })
+}
+
+fn log_to_stderr(quiet: bool) {
+    let default = if quiet { "warn,rumqttd=error" } else { "info,rumqttd=warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CAREBED_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Says something that is not data: to stderr.
+#[expect(clippy::print_stderr, reason = "the one place from which commands speak to the person at the terminal")]
+pub fn complain(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Says something that is data: to stdout.
+#[expect(clippy::print_stdout, reason = "the one place from which commands write data")]
+pub fn say(line: &str) {
+    println!("{line}");
+}

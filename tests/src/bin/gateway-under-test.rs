@@ -1,0 +1,5 @@
+//! The gateway's program, built with the tests so that they can start, kill and restart the real thing.
+
+fn main() -> std::process::ExitCode {
+    carebed_gateway::main()
+}

@@ -1,0 +1,71 @@
+//! Who may import whom, as `ARCHITECTURE.md` draws it: each crate may use what it names and all that those may use.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The arrows of the map: crate folder → folders it may name.
+pub const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("contract", &[]),
+    ("device-profiles", &["contract"]),
+    ("gateway", &["device-profiles"]),
+    ("pipeline", &["contract"]),
+    ("queries", &["pipeline"]),
+    ("alerts", &["contract"]),
+    ("console", &["queries", "alerts"]),
+    ("simulator", &["device-profiles"]),
+    ("carebed", &["console", "gateway", "simulator"]),
+    ("tests", &["carebed"]),
+];
+
+/// Folder → everything it may import, the arrows followed to their ends.
+#[must_use]
+pub fn allowed() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
+    let mut allowed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    // The list stands in the order of the data's way, so what an entry names has been followed already.
+    for (folder, names) in MAY_IMPORT {
+        let mut all: BTreeSet<&str> = names.iter().copied().collect();
+        for name in *names {
+            all.extend(allowed.get(name).into_iter().flatten().copied());
+        }
+        allowed.insert(folder, all);
+    }
+    allowed
+}
+
+/// What a manifest says against the map; empty when it keeps to it.
+#[must_use]
+pub fn breaches(folder: &str, manifest: &toml::Table) -> Vec<String> {
+    let allowed = allowed();
+    let Some(may) = allowed.get(folder) else {
+        return vec![format!("{folder} stands in the workspace but not on the map (tests/src/layers.rs)")];
+    };
+    let mut found = Vec::new();
+    for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
+        let Some(table) = manifest.get(section).and_then(toml::Value::as_table) else { continue };
+        for name in table.keys() {
+            let target = match name.as_str() {
+                "carebed" => "carebed",
+                other => match other.strip_prefix("carebed-") {
+                    Some(target) => target,
+                    None => continue,
+                },
+            };
+            if !may.contains(target) {
+                found.push(format!("{folder} names {name} in [{section}]; it may import only {may:?}"));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_breach_is_named() {
+        let manifest = toml::from_str("[dependencies]\ncarebed-queries.workspace = true\nserde = \"1\"").unwrap();
+        assert_eq!(breaches("gateway", &manifest).len(), 1);
+        assert!(breaches("console", &manifest).is_empty());
+        assert_eq!(breaches("unheard-of", &manifest).len(), 1);
+    }
+}

@@ -1,0 +1,542 @@
+//! A small world of gateways, a network and a centre.
+
+mod centre;
+mod few;
+mod gateway;
+
+use carebed_contract::digest::Digest;
+use carebed_contract::labels::{Epoch, Lane};
+
+use self::centre::Centre;
+use self::few::Few;
+use self::gateway::Gateway;
+use super::explore::Model;
+
+/// An observation, numbered in the order of its event time.
+pub type Obs = u8;
+
+/// Batches in flight at most, per gateway and lane.
+const WINDOW: u64 = 2;
+/// Messages on the way at most, in each direction. A gateway waits for room; a receipt without room is lost.
+const ON_THE_WAY_MAX: usize = 2;
+
+/// What may go wrong, each as often as it says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Faults {
+    /// A message or a receipt is lost.
+    pub lose: u8,
+    /// A message or a receipt is delivered, and stays on the way to be delivered again at any later time.
+    pub repeat: u8,
+    /// A gateway loses power: all that it did not sync, and what it released since the last sync comes back.
+    pub gateway_crash: u8,
+    /// The centre is killed: between any two of its steps, also between writing gaps and committing.
+    pub centre_crash: u8,
+    /// A commit fails.
+    pub commit_fails: u8,
+    /// A spool is full: its oldest batch goes.
+    pub overflow: u8,
+    /// A gateway's disk is copied into a second box, which lives on beside it.
+    pub clone: u8,
+    /// A gateway's disk is set back to what it was at some earlier time.
+    pub lost_tail: u8,
+    /// The centre is restored from a backup made at some earlier time.
+    pub restore: u8,
+}
+
+/// One part of the protocol left out, to show that the walk finds it missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// The gateway deletes a batch when the broker has it.
+    ReleaseOnPuback,
+    /// The gateway sends a batch before it is synced.
+    SendBeforeSync,
+    /// The gateway never goes back to the first unreceipted batch.
+    NeverGoesBack,
+    /// The gateway takes a receipt for its own whatever its digest.
+    IgnoresForeignDigest,
+    /// The gateway takes no notice of a receipt beyond its last batch.
+    IgnoresAhead,
+    /// The gateway's labels say that it still has all batches.
+    HidesBase,
+    /// The gateway claims completeness while an earlier urgent batch is not receipted.
+    ClaimsTooMuch,
+    /// The gateway sends heartbeats in its routine lane only.
+    QuietUrgentLane,
+    /// The centre sends receipts for what it accepted but did not commit.
+    ReceiptBeforeCommit,
+    /// The centre commits rows and marks one after the other.
+    MarksAfterRows,
+    /// The centre does not take back what it accepted when a commit fails.
+    NoRollBack,
+    /// The centre refuses a batch that it cannot decode.
+    RefusesUndecodable,
+    /// The centre jumps over missing batches and writes no gap.
+    KeepsGapsToItself,
+}
+
+/// The size of a world and what goes wrong in it.
+#[derive(Debug, Clone, Default)]
+pub struct Delivery {
+    /// Observations per lane used, urgent and routine.
+    pub observations: [u8; 2],
+    /// The observation that the centre cannot decode.
+    pub undecodable: Option<Obs>,
+    /// What may go wrong.
+    pub faults: Faults,
+    /// At most so many faults together.
+    pub faults_max: u8,
+    /// What is left out.
+    pub broken: Option<Broken>,
+}
+
+/// A batch on its way to the centre.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Message {
+    epoch: Epoch,
+    lane: Lane,
+    seq: u64,
+    base: u64,
+    prev: Digest,
+    /// All observations below it are in this or earlier batches.
+    complete_to: Obs,
+    obs: Obs,
+}
+
+/// A receipt on its way to the gateways: with a cloned box there are two of one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Receipt {
+    epoch: Epoch,
+    lane: Lane,
+    next: u64,
+    digest: Digest,
+}
+
+/// Where an observation was put: the key of its row.
+type Key = (Obs, Epoch, Lane, u64);
+
+/// What the world knows and nobody in it does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Truth {
+    /// Every number under which an observation ever stood in a spool.
+    keys: Few<Key>,
+    /// What some disk had for sure: the centre must have it in the end, or say that it has not.
+    taken: Few<Obs>,
+    /// What was on a tail that a disk lost afterwards: no protocol can bring it back.
+    excused: Few<Obs>,
+    /// What was ever committed, also before a restore.
+    committed: Few<Key>,
+    /// A batch was released on a receipt before it was committed.
+    released_early: bool,
+    /// Two lives of one spool wrote: a row may come twice, under two epochs, and the centre says so by a gap.
+    forked: bool,
+}
+
+/// The world at one instant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct World {
+    boxes: Vec<Gateway>,
+    up: Few<Message>,
+    down: Few<Receipt>,
+    centre: Centre,
+    backup: Option<centre::Durable>,
+    old_disk: Option<Gateway>,
+    to_take: [u8; 2],
+    next_obs: Obs,
+    next_epoch: u64,
+    faults: Faults,
+    faults_left: u8,
+    truth: Truth,
+}
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy)]
+pub enum Action {
+    /// A box takes an observation.
+    Take(usize, Lane),
+    /// A box syncs its disk.
+    Sync(usize),
+    /// A box sends its next batch.
+    Send(usize, Lane),
+    /// A box goes back to its first unreceipted batch: a timer, or a new connection.
+    GoBack(usize, Lane),
+    /// The centre gets a message.
+    Arrive(Message),
+    /// The centre gets a message that will come again.
+    ArriveAndStay(Message),
+    /// A message is lost.
+    Lose(Message),
+    /// A box gets a receipt.
+    Hear(Receipt, usize),
+    /// All boxes get a receipt.
+    HearAll(Receipt),
+    /// A box gets a receipt that will come again.
+    HearAndStay(Receipt, usize),
+    /// A receipt is lost.
+    LoseReceipt(Receipt),
+    /// The centre commits.
+    Commit,
+    /// The centre's commit fails.
+    CommitFails,
+    /// The centre is killed.
+    CentreCrash,
+    /// The centre is killed after it wrote gaps and dead letters, before it commits.
+    CentreCrashHalfWay,
+    /// A box loses power; so many of its unsynced batches reached the disk all the same.
+    GatewayCrash(usize, u64),
+    /// A box drops its oldest batch to have room.
+    Overflow(usize, Lane),
+    /// A box's disk is copied into another box.
+    Clone,
+    /// Somebody makes an image of a box's disk, or a backup of the centre.
+    Image,
+    /// A box's disk is set back to the image.
+    LoseTail,
+    /// Somebody makes a backup of the centre.
+    Backup,
+    /// The centre is restored from the backup.
+    Restore,
+}
+
+impl Delivery {
+    fn is(&self, broken: Broken) -> bool {
+        self.broken == Some(broken)
+    }
+
+    /// Every action of the network: `fault` tells which of them cost a fault.
+    fn network(&self, w: &World, actions: &mut Vec<Action>) {
+        for message in w.up.iter() {
+            actions.push(Action::Arrive(*message));
+            if w.may(|f| f.repeat) {
+                actions.push(Action::ArriveAndStay(*message));
+            }
+            if w.may(|f| f.lose) {
+                actions.push(Action::Lose(*message));
+            }
+        }
+        for receipt in w.down.iter() {
+            for at in 0..w.boxes.len() {
+                actions.push(Action::Hear(*receipt, at));
+                if w.may(|f| f.repeat) {
+                    actions.push(Action::HearAndStay(*receipt, at));
+                }
+            }
+            if w.may(|f| f.lose) {
+                actions.push(Action::LoseReceipt(*receipt));
+            }
+        }
+    }
+
+    fn homes(&self, w: &World, actions: &mut Vec<Action>) {
+        for (at, gateway) in w.boxes.iter().enumerate() {
+            if gateway.wants_sync() {
+                actions.push(Action::Sync(at));
+            }
+            if w.may(|f| f.gateway_crash) {
+                actions.extend((0..=gateway.unsynced()).map(|kept| Action::GatewayCrash(at, kept)));
+            }
+            for (lane, left) in Lane::ALL.into_iter().zip(w.to_take) {
+                if left > 0 {
+                    actions.push(Action::Take(at, lane));
+                }
+                if w.up.len() < ON_THE_WAY_MAX && gateway.may_send(lane, self) {
+                    actions.push(Action::Send(at, lane));
+                }
+                if gateway.may_go_back(lane, self) {
+                    actions.push(Action::GoBack(at, lane));
+                }
+                if w.may(|f| f.overflow) && gateway.may_overflow(lane) {
+                    actions.push(Action::Overflow(at, lane));
+                }
+            }
+        }
+        if w.may(|f| f.clone) && w.boxes.len() == 1 {
+            actions.push(Action::Clone);
+        }
+        if w.may(|f| f.lost_tail) {
+            actions.push(if w.old_disk.is_none() { Action::Image } else { Action::LoseTail });
+        }
+    }
+
+    fn service_centre(&self, w: &World, actions: &mut Vec<Action>) {
+        if w.centre.has_uncommitted() {
+            actions.push(Action::Commit);
+            if w.may(|f| f.commit_fails) {
+                actions.push(Action::CommitFails);
+            }
+            if w.may(|f| f.centre_crash) {
+                actions.extend([Action::CentreCrash, Action::CentreCrashHalfWay]);
+            }
+        }
+        if w.may(|f| f.restore) {
+            actions.push(if w.backup.is_none() { Action::Backup } else { Action::Restore });
+        }
+    }
+
+    fn arrive(&self, w: &mut World, message: &Message) {
+        let answer = w.centre.arrive(message, self);
+        w.say(answer);
+    }
+
+    fn hear(&self, w: &mut World, receipt: &Receipt, at: usize) {
+        let Some(gateway) = w.boxes.get_mut(at) else { return };
+        for key in gateway.hear(receipt, &mut w.next_epoch, &mut w.truth.keys, self) {
+            w.truth.released_early |= !w.truth.committed.contains(&key);
+        }
+        w.note_taken();
+    }
+
+    /// The homes go on observing: after this, at least a heartbeat comes in each lane in use.
+    fn goes_on(&self, w: &mut World) {
+        for ((left, used), lane) in w.to_take.iter_mut().zip(self.observations).zip(Lane::ALL) {
+            let quiet = lane == Lane::Urgent && self.is(Broken::QuietUrgentLane);
+            *left += u8::from(used > 0 && !quiet);
+        }
+    }
+}
+
+impl World {
+    fn may(&self, kind: impl Fn(&Faults) -> u8) -> bool {
+        self.faults_left > 0 && kind(&self.faults) > 0
+    }
+
+    fn spend(&mut self, kind: impl Fn(&mut Faults) -> &mut u8) {
+        self.faults_left = self.faults_left.saturating_sub(1);
+        let left = kind(&mut self.faults);
+        *left = left.saturating_sub(1);
+    }
+
+    fn say(&mut self, receipts: impl IntoIterator<Item = Receipt>) {
+        for receipt in receipts {
+            if self.down.len() < ON_THE_WAY_MAX {
+                self.down.insert(receipt);
+            }
+        }
+    }
+
+    fn with(&mut self, at: usize, change: impl FnOnce(&mut Gateway)) {
+        if let Some(gateway) = self.boxes.get_mut(at) {
+            change(gateway);
+        }
+        self.note_taken();
+    }
+
+    /// What a disk has for sure is taken, and owed from then on.
+    fn note_taken(&mut self) {
+        for obs in self.boxes.iter().flat_map(Gateway::on_disk) {
+            self.truth.taken.insert(obs);
+        }
+    }
+
+    /// Whether the centre has the observation, or says that it does not.
+    fn is_accounted_for(&self, obs: Obs) -> bool {
+        let durable = &self.centre.durable;
+        let numbers = || self.truth.keys.iter().filter(|(of, ..)| *of == obs);
+        durable.rows.iter().any(|(row, ..)| *row == obs)
+            || durable.dead_letters.iter().any(|(letter, ..)| *letter == obs)
+            || numbers().any(|(_, epoch, lane, seq)| durable.declares(*epoch, *lane, *seq))
+    }
+
+    fn owed(&self) -> impl Iterator<Item = Obs> {
+        self.truth.taken.iter().copied().filter(|obs| !self.truth.excused.contains(obs))
+    }
+}
+
+impl Model for Delivery {
+    type State = World;
+    type Action = Action;
+
+    fn initial(&self) -> World {
+        World {
+            boxes: vec![Gateway::new(Epoch::new(1))],
+            up: Few::default(),
+            down: Few::default(),
+            centre: Centre::default(),
+            backup: None,
+            old_disk: None,
+            to_take: self.observations,
+            next_obs: 0,
+            next_epoch: 2,
+            faults: self.faults,
+            faults_left: self.faults_max,
+            truth: Truth::default(),
+        }
+    }
+
+    fn actions(&self, w: &World) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.network(w, &mut actions);
+        self.homes(w, &mut actions);
+        self.service_centre(w, &mut actions);
+        actions
+    }
+
+    fn heal(&self, w: &World) -> Option<Action> {
+        let boxes = || w.boxes.iter().enumerate();
+        let lanes = || boxes().flat_map(|(at, gateway)| Lane::ALL.map(|lane| (at, gateway, lane)));
+        let arrives = || w.up.first().map(|message| Action::Arrive(*message));
+        let sync = || boxes().find(|(_, gateway)| gateway.wants_sync()).map(|(at, _)| Action::Sync(at));
+        let send = || {
+            lanes().find(|(_, gateway, lane)| gateway.may_send(*lane, self)).map(|(at, _, lane)| Action::Send(at, lane))
+        };
+        let take = || {
+            let mut left = Lane::ALL.into_iter().zip(w.to_take);
+            left.find(|(_, left)| *left > 0).map(|(lane, _)| Action::Take(0, lane))
+        };
+        let go_back = || {
+            lanes()
+                .find(|(_, gateway, lane)| gateway.may_go_back(*lane, self))
+                .map(|(at, _, lane)| Action::GoBack(at, lane))
+        };
+        let hears = w.down.first().map(|receipt| Action::HearAll(*receipt));
+        let commit = || w.centre.has_uncommitted().then_some(Action::Commit);
+        hears.or_else(arrives).or_else(commit).or_else(sync).or_else(send).or_else(take).or_else(go_back)
+    }
+
+    fn after(&self, world: &World, action: &Action) -> World {
+        let mut next = world.clone();
+        let w = &mut next;
+        match *action {
+            Action::Take(at, lane) => {
+                let obs = w.next_obs;
+                w.next_obs += 1;
+                for (of, left) in Lane::ALL.into_iter().zip(&mut w.to_take) {
+                    *left -= u8::from(of == lane);
+                }
+                if let Some(key) = w.boxes.get_mut(at).map(|gateway| gateway.take(lane, obs)) {
+                    w.truth.keys.insert(key);
+                }
+            }
+            Action::Sync(at) => w.with(at, Gateway::sync),
+            Action::Send(at, lane) => {
+                let sent = w.boxes.get_mut(at).and_then(|gateway| gateway.send(lane, self));
+                if let Some(message) = sent {
+                    w.up.insert(message);
+                }
+                if self.is(Broken::ReleaseOnPuback)
+                    && let Some(gateway) = w.boxes.get_mut(at)
+                {
+                    let released = gateway.release_all_sent(lane);
+                    w.truth.released_early |= released.iter().any(|key| !w.truth.committed.contains(key));
+                }
+            }
+            Action::GoBack(at, lane) => w.with(at, |gateway| gateway.go_back(lane)),
+            Action::Arrive(message) => {
+                w.up.remove(&message);
+                self.arrive(w, &message);
+            }
+            Action::ArriveAndStay(message) => {
+                w.spend(|f| &mut f.repeat);
+                self.arrive(w, &message);
+            }
+            Action::Lose(message) => {
+                w.spend(|f| &mut f.lose);
+                w.up.remove(&message);
+            }
+            Action::Hear(receipt, at) => {
+                w.down.remove(&receipt);
+                self.hear(w, &receipt, at);
+            }
+            Action::HearAll(receipt) => {
+                w.down.remove(&receipt);
+                for at in 0..w.boxes.len() {
+                    self.hear(w, &receipt, at);
+                }
+            }
+            Action::HearAndStay(receipt, at) => {
+                w.spend(|f| &mut f.repeat);
+                self.hear(w, &receipt, at);
+            }
+            Action::LoseReceipt(receipt) => {
+                w.spend(|f| &mut f.lose);
+                w.down.remove(&receipt);
+            }
+            Action::Commit => {
+                let receipts = w.centre.commit();
+                for key in w.centre.durable.rows.iter().chain(w.centre.durable.dead_letters.iter()) {
+                    w.truth.committed.insert(*key);
+                }
+                w.say(receipts);
+            }
+            Action::CommitFails => {
+                w.spend(|f| &mut f.commit_fails);
+                w.centre.commit_fails(self);
+            }
+            Action::CentreCrash => {
+                w.spend(|f| &mut f.centre_crash);
+                w.centre.crash();
+            }
+            Action::CentreCrashHalfWay => {
+                w.spend(|f| &mut f.centre_crash);
+                w.centre.crash_half_way(self);
+            }
+            Action::GatewayCrash(at, kept) => {
+                w.spend(|f| &mut f.gateway_crash);
+                w.with(at, |gateway| gateway.crash(kept));
+                self.goes_on(w);
+            }
+            Action::Overflow(at, lane) => {
+                w.spend(|f| &mut f.overflow);
+                w.with(at, |gateway| gateway.overflow(lane));
+            }
+            Action::Clone => {
+                w.spend(|f| &mut f.clone);
+                w.truth.forked = true;
+                let mut copy = w.boxes.clone();
+                copy.iter_mut().for_each(|gateway| gateway.crash(0));
+                w.boxes.extend(copy);
+            }
+            Action::Image => w.old_disk = w.boxes.first().cloned(),
+            Action::LoseTail => {
+                w.spend(|f| &mut f.lost_tail);
+                w.truth.forked = true;
+                if let Some(mut old) = w.old_disk.take() {
+                    old.crash(0);
+                    let gone = w.boxes.iter().flat_map(Gateway::on_disk);
+                    let gone: Vec<Obs> = gone.filter(|obs| old.on_disk().all(|kept| kept != *obs)).collect();
+                    gone.into_iter().for_each(|obs| w.truth.excused.insert(obs));
+                    w.boxes = vec![old];
+                }
+                self.goes_on(w);
+            }
+            Action::Backup => w.backup = Some(w.centre.durable.clone()),
+            Action::Restore => {
+                w.spend(|f| &mut f.restore);
+                if let Some(backup) = w.backup.take() {
+                    w.centre = Centre::resume(backup);
+                }
+                self.goes_on(w);
+            }
+        }
+        next
+    }
+
+    fn broken(&self, w: &World) -> Option<&'static str> {
+        let durable = &w.centre.durable;
+        let keys: Few<Key> = durable.rows.iter().copied().collect();
+        if keys.len() < durable.rows.len() {
+            return Some("a batch was committed twice");
+        }
+        let rows: Few<Obs> = durable.rows.iter().map(|(obs, ..)| *obs).collect();
+        if rows.len() < keys.len() && !w.truth.forked {
+            return Some("an observation was committed twice");
+        }
+        if !rows.iter().all(|obs| w.truth.taken.contains(obs)) {
+            return Some("committed what no disk had");
+        }
+        if w.truth.released_early {
+            return Some("a batch was released before it was committed");
+        }
+        let complete_to = durable.complete_to();
+        if !w.truth.forked && w.owed().any(|obs| obs < complete_to && !w.is_accounted_for(obs)) {
+            return Some("the centre took data for complete that is not");
+        }
+        None
+    }
+
+    fn broken_at_rest(&self, w: &World) -> Option<&'static str> {
+        if !w.boxes.iter().all(Gateway::is_empty) {
+            return Some("a lane sticks: a spool is not empty at rest");
+        }
+        w.owed().any(|obs| !w.is_accounted_for(obs)).then_some("an observation was lost and nobody says so")
+    }
+}

@@ -1,0 +1,130 @@
+//! The centre: the product's own acceptance in front of a table that survives.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use carebed_contract::id::GatewayId;
+use carebed_contract::labels::{Epoch, Labels, Lane};
+use carebed_contract::time::Timestamp;
+use carebed_pipeline::accept::{Accept, Marks, Verdict};
+use carebed_pipeline::gap::Missing;
+
+use super::few::Few;
+use super::{Broken, Delivery, Key, Message, Obs, Receipt};
+
+pub(super) const CONTENT_TYPE: &str = "application/senml+cbor";
+
+static GATEWAY: LazyLock<GatewayId> = LazyLock::new(|| GatewayId::new("g1").expect("an id"));
+
+/// What survives a crash. Rows and marks are one commit; gaps and dead letters are written before it, each key once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Durable {
+    /// In order; a key that stands twice was committed twice.
+    pub(super) rows: Vec<Key>,
+    pub(super) dead_letters: Few<Key>,
+    gaps: Few<Missing>,
+    marks: BTreeMap<GatewayId, Marks>,
+}
+
+impl Durable {
+    /// Whether a gap says that this batch is missing.
+    pub(super) fn declares(&self, epoch: Epoch, lane: Lane, seq: u64) -> bool {
+        self.gaps.iter().any(|gap| {
+            gap.epoch == epoch && gap.lane == lane && gap.from_seq <= seq && gap.to_seq.is_none_or(|to| seq <= to)
+        })
+    }
+
+    pub(super) fn complete_to(&self) -> Obs {
+        let marks = self.marks.get(&*GATEWAY).map_or(Timestamp::MIN, |marks| marks.complete_to);
+        Obs::try_from(marks.millis().max(0)).unwrap_or(Obs::MAX)
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Centre {
+    pub(super) durable: Durable,
+    accept: Accept,
+    rows: Vec<Key>,
+    dead_letters: Few<Key>,
+    gaps: Few<Missing>,
+}
+
+impl Centre {
+    pub(super) fn resume(durable: Durable) -> Self {
+        let accept = Accept::resume(durable.marks.clone());
+        Self { durable, accept, ..Self::default() }
+    }
+
+    pub(super) fn has_uncommitted(&self) -> bool {
+        // A roll-back that was forgotten leaves marks that are ahead without rows.
+        !self.rows.is_empty() || !self.dead_letters.is_empty() || !self.accept.clone().begin().is_empty()
+    }
+
+    /// Judges a batch. A receipt leaves at once for what is not new.
+    pub(super) fn arrive(&mut self, message: &Message, model: &Delivery) -> Option<Receipt> {
+        let Message { epoch, lane, seq, base, prev, complete_to, obs } = *message;
+        let undecodable = model.undecodable == Some(obs);
+        if undecodable && model.is(Broken::RefusesUndecodable) {
+            return None;
+        }
+        let complete_to = Timestamp::from_millis(complete_to.into());
+        let labels = Labels { epoch, lane, seq, base, prev, complete_to };
+        let verdict = self.accept.offer(&GATEWAY, &labels, CONTENT_TYPE, &[obs], Timestamp::from_millis(1_000));
+        if let Verdict::Next { gaps } = verdict {
+            if !model.is(Broken::KeepsGapsToItself) {
+                gaps.into_iter().for_each(|gap| self.gaps.insert(gap));
+            }
+            if undecodable {
+                self.dead_letters.insert((obs, epoch, lane, seq));
+            } else {
+                self.rows.push((obs, epoch, lane, seq));
+            }
+            if model.is(Broken::ReceiptBeforeCommit) {
+                let mark = self.accept.marks(&GATEWAY)?.lane(epoch, lane);
+                return Some(Receipt { epoch, lane, next: mark.next, digest: mark.digest });
+            }
+            return None;
+        }
+        Some(self.receipt(epoch, lane))
+    }
+
+    fn receipt(&self, epoch: Epoch, lane: Lane) -> Receipt {
+        let mark = self.accept.committed(&GATEWAY, epoch, lane);
+        Receipt { epoch, lane, next: mark.next, digest: mark.digest }
+    }
+
+    fn write_before_commit(&mut self) {
+        self.durable.gaps.append(&mut self.gaps);
+        self.durable.dead_letters.append(&mut self.dead_letters);
+    }
+
+    /// Rows and marks become durable together; receipts are owed for every lane that moved.
+    pub(super) fn commit(&mut self) -> Vec<Receipt> {
+        self.write_before_commit();
+        let changes = self.accept.begin();
+        self.durable.rows.append(&mut self.rows);
+        self.durable.marks.extend(changes.clone());
+        let moved = self.accept.finish(changes);
+        moved.into_iter().map(|(_, epoch, lane)| self.receipt(epoch, lane)).collect()
+    }
+
+    pub(super) fn commit_fails(&mut self, model: &Delivery) {
+        self.write_before_commit();
+        self.rows.clear();
+        if !model.is(Broken::NoRollBack) {
+            self.accept.roll_back();
+        }
+    }
+
+    pub(super) fn crash(&mut self) {
+        *self = Self::resume(std::mem::take(&mut self.durable));
+    }
+
+    pub(super) fn crash_half_way(&mut self, model: &Delivery) {
+        self.write_before_commit();
+        if model.is(Broken::MarksAfterRows) {
+            self.durable.rows.append(&mut self.rows);
+        }
+        self.crash();
+    }
+}

@@ -1,0 +1,86 @@
+//! Real programs, started, killed and started again by a test.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+/// A program of ours and how to start it. It ends with the test.
+#[derive(Debug)]
+pub struct Program {
+    program: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Program {
+    /// Names a program; nothing runs yet. What it says on stderr is appended to `log`.
+    #[must_use]
+    pub fn new(program: &Path, arguments: &[&str], log: &Path) -> Self {
+        Self {
+            program: program.to_owned(),
+            arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
+            log: log.to_owned(),
+            child: None,
+        }
+    }
+
+    /// Starts it. With `crash_at` it aborts when it first reaches that crash point.
+    pub fn start(&mut self, crash_at: Option<&str>) -> std::io::Result<()> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        match crash_at {
+            Some(point) => command.env("CAREBED_CRASH_AT", point),
+            None => command.env_remove("CAREBED_CRASH_AT"),
+        };
+        self.child = Some(command.spawn()?);
+        Ok(())
+    }
+
+    /// Ends it at once (SIGKILL) and waits until it is gone.
+    pub async fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // An error means that it has ended already.
+            let _ended = child.kill().await;
+        }
+    }
+
+    /// Waits until it ends by itself, as after an abort; none when it is still there after `within`.
+    pub async fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
+        let child = self.child.as_mut()?;
+        let status = tokio::time::timeout(within, child.wait()).await.ok()?.ok();
+        self.child = None;
+        status
+    }
+
+    /// Whether it runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// What it has said so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// Asks again and again until there is an answer; none after `within`.
+pub async fn until<T, F>(within: Duration, mut ask: impl FnMut() -> F) -> Option<T>
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = tokio::time::Instant::now() + within;
+    loop {
+        if let Some(answer) = ask().await {
+            return Some(answer);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
