@@ -31,12 +31,18 @@ pub struct NotAnId(String);
 impl AlertId {
     const LENGTH: usize = 24;
 
-    /// The id of the alert that a finding raises.
+    /// The id of the alert about what happened to `subject` at `raised_at`.
     #[must_use]
-    pub fn of(finding: &Finding) -> Self {
-        let name = format!("{}\0{}\0{}", finding.detection, finding.subject, finding.raised_at.millis());
+    pub fn new(detection: &str, subject: &Subject, raised_at: Timestamp) -> Self {
+        let name = format!("{detection}\0{subject}\0{}", raised_at.millis());
         let digest = Digest::of_bytes(name.as_bytes()).to_string();
         Self(digest.chars().take(Self::LENGTH).collect::<String>().into())
+    }
+
+    /// The id of the alert that a finding raises, the first time it happens.
+    #[must_use]
+    pub fn of(finding: &Finding) -> Self {
+        Self::new(&finding.detection, &finding.subject, finding.raised_at)
     }
 
     /// The text.

@@ -1,6 +1,7 @@
 //! The state machine: findings, timers and people in; transitions out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use carebed_contract::finding::{Class, Finding, Subject};
@@ -28,6 +29,11 @@ pub const UPDATE_EVERY: Duration = Duration::from_secs(30);
 /// The evidence name by which a detection says that an absence, a visit or the like explains its finding. It is
 /// ignored for rules that nothing suppresses.
 pub const SUPPRESSED_BY: &str = "suppressed_by";
+
+/// The evidence name by which a detection says when what it found last happened again, in RFC 3339: a call finding
+/// that joins presses some minutes apart still has each new press counted and told, and a press after the alert was
+/// resolved raises a new one.
+pub const HAPPENED_AGAIN_AT: &str = "last_press_at";
 
 /// A step that a person takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +93,8 @@ pub enum ReplayError {
 }
 
 type Key = (String, Subject);
+
+type Found<'a> = BTreeMap<Key, Vec<(&'a Finding, RangeInclusive<Timestamp>)>>;
 
 /// All alerts of a service centre.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,11 +158,11 @@ impl Alerts {
         self.alerts.get(id)
     }
 
-    /// Alerts that somebody must act on, most pressing first, then oldest first.
+    /// Alerts that somebody must act on: most pressing first, then those that still ring, then oldest first.
     #[must_use]
     pub fn open(&self) -> Vec<&Alert> {
         let mut open: Vec<_> = self.unsettled().filter(|alert| alert.state != State::Waiting).collect();
-        open.sort_by_key(|alert| (alert.priority, alert.rings_since.is_none(), alert.created_at, &alert.id));
+        open.sort_by_key(|alert| (alert.priority, !alert.rings(), alert.raised_at, &alert.id));
         open
     }
 
@@ -173,22 +181,23 @@ impl Alerts {
         now: Timestamp,
     ) -> Vec<Transition> {
         let mut out = Vec::new();
-        let mut findings: Vec<_> = findings.iter().collect();
-        findings.sort_by(|a, b| (a.raised_at, &a.subject, &a.detection).cmp(&(b.raised_at, &b.subject, &b.detection)));
-        let mut found: BTreeMap<Key, BTreeSet<Timestamp>> = BTreeMap::new();
-        for finding in findings {
-            let key = (finding.detection.clone(), finding.subject.clone());
-            let known = self.seen.get(&key).and_then(|times| times.get(&finding.raised_at)).cloned();
-            let change = match (known, self.current.get(&key).cloned()) {
-                (Some(id), _) => {
-                    self.note(&id, finding, &zone, now, &mut out);
-                    None
-                }
-                (None, Some(id)) => self.repeated(&id, finding, &zone, now).map(|change| (id, change)),
-                (None, None) => self.raised(&key, finding, &zone, now).map(|change| (AlertId::of(finding), change)),
-            };
-            out.extend(change.map(|(id, change)| self.record(now, id, change)));
-            found.entry(key).or_default().insert(finding.raised_at);
+        let found = by_key(findings);
+        for (key, (finding, span)) in found.iter().flat_map(|(key, row)| row.iter().map(move |found| (key, found))) {
+            let times: BTreeSet<_> = [*span.start(), *span.end()].into();
+            for at in times.iter().copied().filter(|at| self.owner(key, *at).is_none()).collect::<Vec<_>>() {
+                let new = match self.current.get(key).cloned() {
+                    Some(id) => self.repeated(&id, finding, at, &zone, now).map(|change| (id, change)),
+                    None => {
+                        let id = AlertId::new(&finding.detection, &finding.subject, at);
+                        self.raised(key, finding, at, &zone, now).map(|change| (id, change))
+                    }
+                };
+                out.extend(new.map(|(id, change)| self.record(now, id, change)));
+            }
+            let owners: BTreeSet<_> = times.iter().filter_map(|at| self.owner(key, *at)).collect();
+            for id in owners {
+                self.note(&id, finding, span, &zone, now, &mut out);
+            }
         }
         self.withdraw(&found, evaluated, now, &mut out);
         self.settle(evaluated, now, &mut out);
@@ -244,22 +253,34 @@ impl Alerts {
         self.current.values().filter_map(|id| self.alerts.get(id))
     }
 
+    /// The alert that stands for what happened then.
+    fn owner(&self, key: &Key, at: Timestamp) -> Option<AlertId> {
+        self.seen.get(key)?.get(&at).cloned()
+    }
+
     fn rule(&self, detection: &str) -> Rule {
         self.policy.rules.get(detection).cloned().unwrap_or_else(|| Rule::unknown(detection))
     }
 
-    fn is_late(&self, finding: &Finding, now: Timestamp) -> bool {
-        now.since(finding.raised_at) > self.policy.freshness
+    fn is_late(&self, at: Timestamp, now: Timestamp) -> bool {
+        now.since(at) > self.policy.freshness
     }
 
-    /// A finding that no alert stands for.
-    fn raised(&self, key: &Key, finding: &Finding, zone: impl Fn(&HomeId) -> Tz, now: Timestamp) -> Option<Change> {
-        if now.since(finding.raised_at) > MEMORY || self.is_overflow(key, finding) {
+    /// Something that happened at `at` and that no alert stands for.
+    fn raised(
+        &self,
+        key: &Key,
+        finding: &Finding,
+        at: Timestamp,
+        zone: impl Fn(&HomeId) -> Tz,
+        now: Timestamp,
+    ) -> Option<Change> {
+        if now.since(at) > MEMORY || self.is_overflow(key, at) {
             return None;
         }
         let rule = self.rule(&finding.detection);
         let zone = zone(&finding.home);
-        let late = self.is_late(finding, now);
+        let late = self.is_late(at, now);
         let suppressed = suppression(&rule, finding);
         Some(Change::Raised(Box::new(Raised {
             detection: finding.detection.clone(),
@@ -271,7 +292,7 @@ impl Alerts {
             title: render(&rule.title, finding, zone),
             sentence: render(&rule.wording, finding, zone),
             evidence: finding.evidence.clone(),
-            raised_at: finding.raised_at,
+            raised_at: at,
             cleared_at: finding.cleared_at,
             opens_at: (!rule.wait.is_zero()).then(|| now + rule.wait),
             late,
@@ -280,26 +301,27 @@ impl Alerts {
         })))
     }
 
-    /// A further finding under an alert that nobody resolved yet.
+    /// Something that happened at `at`, under an alert that nobody resolved yet.
     fn repeated(
         &self,
         id: &AlertId,
         finding: &Finding,
+        at: Timestamp,
         zone: impl Fn(&HomeId) -> Tz,
         now: Timestamp,
     ) -> Option<Change> {
         let alert = self.alerts.get(id)?;
-        if alert.repeats() >= REPEATS_MAX || now.since(finding.raised_at) > MEMORY {
+        if alert.repeats() >= REPEATS_MAX || now.since(at) > MEMORY {
             return None;
         }
         let rule = self.rule(&finding.detection);
-        let rings = rings(&rule, self.is_late(finding, now), suppression(&rule, finding).as_ref());
+        let rings = rings(&rule, self.is_late(at, now), suppression(&rule, finding).as_ref());
         let lapsed = |at: Timestamp| now.since(at) > self.policy.acknowledgement_holds;
         let acknowledged = alert.step(State::Acknowledged).filter(|_| alert.state == State::Acknowledged);
         // The sentence and the evidence are those of the latest finding, whatever order they come in.
-        let latest = alert.occurrences.last().is_none_or(|last| last.raised_at < finding.raised_at);
+        let latest = alert.occurrences.last().is_none_or(|last| last.raised_at < at);
         Some(Change::Repeated {
-            occurrence: Occurrence { raised_at: finding.raised_at, cleared_at: finding.cleared_at },
+            occurrence: Occurrence { raised_at: at, cleared_at: finding.cleared_at },
             sentence: if latest { render(&rule.wording, finding, zone(&finding.home)) } else { alert.sentence.clone() },
             evidence: if latest { finding.evidence.clone() } else { alert.evidence.clone() },
             rings,
@@ -312,49 +334,43 @@ impl Alerts {
         &mut self,
         id: &AlertId,
         finding: &Finding,
+        span: &RangeInclusive<Timestamp>,
         zone: impl Fn(&HomeId) -> Tz,
         now: Timestamp,
         out: &mut Vec<Transition>,
     ) {
         let Some(alert) = self.alerts.get(id).filter(|alert| !alert.is_settled()) else { return };
-        let Some(occurrence) = alert.occurrences.iter().find(|o| o.raised_at == finding.raised_at).copied() else {
-            return;
-        };
-        let raised_at = finding.raised_at;
-        let cleared = match finding.cleared_at {
-            at if at == occurrence.cleared_at => None,
-            Some(cleared_at) => Some(Change::Cleared { raised_at, cleared_at, reason: ClearReason::Recovered }),
-            None => Some(Change::HoldsAgain { raised_at }),
-        };
-        let is_latest = alert.occurrences.last().is_some_and(|last| last.raised_at == raised_at);
+        let changed =
+            alert.occurrences.iter().filter(|o| span.contains(&o.raised_at) && o.cleared_at != finding.cleared_at);
+        let mut changes: Vec<_> = changed
+            .map(|&Occurrence { raised_at, .. }| match finding.cleared_at {
+                Some(cleared_at) => Change::Cleared { raised_at, cleared_at, reason: ClearReason::Recovered },
+                None => Change::HoldsAgain { raised_at },
+            })
+            .collect();
+        let is_latest = alert.occurrences.last().is_some_and(|last| span.contains(&last.raised_at));
         let rule = self.rule(&finding.detection);
         let suppressed = suppression(&rule, finding);
         let is_due = suppressed != alert.suppressed || now.since(alert.updated_at) >= UPDATE_EVERY;
-        let updated = (is_latest && is_due && finding.evidence != alert.evidence).then(|| Change::Updated {
-            sentence: render(&rule.wording, finding, zone(&finding.home)),
-            evidence: finding.evidence.clone(),
-            suppressed,
-        });
-        for change in [cleared, updated].into_iter().flatten() {
+        if is_latest && is_due && finding.evidence != alert.evidence {
+            let sentence = render(&rule.wording, finding, zone(&finding.home));
+            changes.push(Change::Updated { sentence, evidence: finding.evidence.clone(), suppressed });
+        }
+        for change in changes {
             out.push(self.record(now, id.clone(), change));
         }
     }
 
     /// Conditions that an evaluation looked for and no longer found: late data refuted them.
-    fn withdraw(
-        &mut self,
-        found: &BTreeMap<Key, BTreeSet<Timestamp>>,
-        evaluated: &Evaluated,
-        now: Timestamp,
-        out: &mut Vec<Transition>,
-    ) {
+    fn withdraw(&mut self, found: &Found<'_>, evaluated: &Evaluated, now: Timestamp, out: &mut Vec<Transition>) {
         let mut gone = Vec::new();
         for (key, id) in &self.current {
             let Some(alert) = self.alerts.get(id) else { continue };
             if !evaluated.detections.contains(&alert.detection) || !evaluated.homes.contains_key(&alert.home) {
                 continue;
             }
-            let still = |at: Timestamp| found.get(key).is_some_and(|times| times.contains(&at));
+            let still =
+                |at: Timestamp| found.get(key).is_some_and(|spans| spans.iter().any(|(_, span)| span.contains(&at)));
             let holding = alert.occurrences.iter().filter(|o| o.cleared_at.is_none() && !still(o.raised_at));
             gone.extend(holding.map(|o| (id.clone(), o.raised_at)));
         }
@@ -408,12 +424,12 @@ impl Alerts {
     }
 
     /// A stuck button's findings that its alert did not count belong to it all the same.
-    fn is_overflow(&self, key: &Key, finding: &Finding) -> bool {
+    fn is_overflow(&self, key: &Key, at: Timestamp) -> bool {
         let Some(times) = self.seen.get(key) else { return false };
-        let before = times.range(..finding.raised_at).next_back().and_then(|(_, id)| self.alerts.get(id));
+        let before = times.range(..at).next_back().and_then(|(_, id)| self.alerts.get(id));
         before.is_some_and(|alert| {
             let resolved = alert.step(State::Resolved).map_or(Timestamp::MIN, |done| done.at);
-            alert.repeats() >= REPEATS_MAX && finding.raised_at <= resolved
+            alert.repeats() >= REPEATS_MAX && at <= resolved
         })
     }
 
@@ -464,6 +480,29 @@ impl Alerts {
             }
         }
     }
+}
+
+/// Findings in order, each with when it happened first and last. No two claim the same time: where they would, the
+/// later finding has it.
+fn by_key(findings: &[Finding]) -> Found<'_> {
+    let mut rows = BTreeMap::<Key, BTreeMap<Timestamp, &Finding>>::new();
+    for finding in findings {
+        let key = (finding.detection.clone(), finding.subject.clone());
+        rows.entry(key).or_default().insert(finding.raised_at, finding);
+    }
+    rows.into_iter().map(|(key, row)| (key, spans(row))).collect()
+}
+
+fn spans(row: BTreeMap<Timestamp, &Finding>) -> Vec<(&Finding, RangeInclusive<Timestamp>)> {
+    let nexts: Vec<_> = row.keys().copied().skip(1).map(Some).chain([None]).collect();
+    row.into_iter()
+        .zip(nexts)
+        .map(|((first, finding), next)| {
+            let again = finding.evidence.get(HAPPENED_AGAIN_AT).and_then(|at| Timestamp::parse(at.as_str()?));
+            let last = again.filter(|at| next.is_none_or(|next| *at < next)).unwrap_or(first);
+            (finding, first..=last.max(first))
+        })
+        .collect()
 }
 
 /// Lateness and suppression keep an alert quiet, unless nothing may.

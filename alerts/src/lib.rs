@@ -18,4 +18,6 @@ pub mod transition;
 mod alerts;
 pub mod refused;
 
-pub use alerts::{Act, Alerts, Evaluated, MEMORY, REPEATS_MAX, ReplayError, SUPPRESSED_BY, UPDATE_EVERY};
+pub use alerts::{
+    Act, Alerts, Evaluated, HAPPENED_AGAIN_AT, MEMORY, REPEATS_MAX, ReplayError, SUPPRESSED_BY, UPDATE_EVERY,
+};

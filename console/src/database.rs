@@ -70,8 +70,8 @@ pub enum DatabaseError {
 #[derive(Debug, Clone)]
 pub struct Database {
     pub(crate) pool: SqlitePool,
-    /// Held as long as any clone lives.
-    _lock: Arc<File>,
+    /// Held as long as any clone lives; none when opened for reading.
+    _lock: Option<Arc<File>>,
 }
 
 const TABLES: &[&str] = &[
@@ -112,7 +112,15 @@ impl Database {
             sqlx::query(*table).execute(&pool).await.map_err(open)?;
         }
         sqlx::query("PRAGMA user_version = 1").execute(&pool).await.map_err(open)?;
-        Ok(Self { pool, _lock: Arc::new(lock) })
+        Ok(Self { pool, _lock: Some(Arc::new(lock)) })
+    }
+
+    /// Opens the file at `path` for reading only, also while another process holds it.
+    pub async fn open_read(path: &Path) -> Result<Self, DatabaseError> {
+        let open = |source| DatabaseError::Open { path: path.to_owned(), source };
+        let options = SqliteConnectOptions::new().filename(path).read_only(true);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(open)?;
+        Ok(Self { pool, _lock: None })
     }
 }
 

@@ -399,6 +399,15 @@ impl DeskTask {
         }
         for told in told {
             let Told { transition, alert } = &*told;
+            tracing::info!(
+                number = transition.number,
+                alert = %alert.id,
+                detection = alert.detection,
+                home = %alert.home,
+                priority = alert.priority.as_str(),
+                state = alert.state.as_str(),
+                "alert"
+            );
             let home = self.registry.home(&alert.home);
             if let Some(action) = home.and_then(|home| asked(transition, alert, &self.alerts.open(), &home)) {
                 if self.actions.len() == ACTIONS_MAX

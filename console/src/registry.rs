@@ -47,8 +47,8 @@ pub struct Bed {
     pub person: Option<Person>,
 }
 
-/// What an operator needs to reach a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an operator needs to reach a person. It does not show itself in logs.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Person {
     /// Name.
     pub name: String,
@@ -56,6 +56,12 @@ pub struct Person {
     pub phone: String,
     /// Address.
     pub address: String,
+}
+
+impl std::fmt::Debug for Person {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Person").finish_non_exhaustive()
+    }
 }
 
 /// Why something was not registered.

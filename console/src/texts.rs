@@ -37,6 +37,7 @@ words! {
     sound_is_off: "提示音已关,点击打开", "Sound is off: turn on";
     connecting: "正在连接服务中心…", "Connecting to the service centre…";
     connected: "连接正常", "Connected";
+    disconnected: "连接中断", "Disconnected";
     lost: "与服务中心的连接已中断!页面内容可能已经过时,新的呼叫不会显示在这里。请立即改用电话值守并联系运维人员。", "Connection to the service centre is lost! This page may be out of date and new calls will not appear. Switch to the telephone and call the maintainers now.";
     lost_since: "最后一次收到数据:", "Last heard:";
     log_failing: "告警日志暂时无法写入磁盘。告警仍会显示,请立即联系运维人员检查磁盘空间。开始时间:", "The alert log cannot be written to disk. Alerts are still shown; ask the maintainers to check the disk now. Since:";

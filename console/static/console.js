@@ -31,7 +31,7 @@ function tick() {
   const isLost = quiet > HEARTBEATS_MISSED_MS || (everHeard && source.readyState !== EventSource.OPEN);
   const link = byId("link");
   const age = `${duration(quiet)}${words.ago === "前" ? "" : " "}${words.ago}`;
-  link.textContent = everHeard || isLost ? (isLost ? `✕ ${age}` : `${words.connected} · ${age}`) : words.connecting;
+  link.textContent = everHeard || isLost ? (isLost ? `✕ ${words.disconnected} · ${age}` : `${words.connected} · ${age}`) : words.connecting;
   link.classList.toggle("bad", isLost);
   if (isLost && byId("lost").hidden) beep(3);
   byId("lost").hidden = !isLost;

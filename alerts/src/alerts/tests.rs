@@ -207,6 +207,50 @@ fn a_second_press_is_counted_and_told() {
 }
 
 #[test]
+fn a_press_that_a_finding_joins_to_the_first_is_told_all_the_same() {
+    let call = |last: i64, presses: i64, cleared| {
+        let mut finding = finding("call", "b1", 0, cleared);
+        finding.evidence.insert(HAPPENED_AGAIN_AT.to_owned(), json!(at(last).to_string()));
+        finding.evidence.insert("n".to_owned(), json!(presses));
+        finding
+    };
+    let mut line = Line::new();
+    assert_eq!(line.apply(0, &[call(0, 1, None)]), ["raised"]);
+    assert_eq!(line.apply(5, &[call(5, 2, None)]), ["repeated"]);
+    assert_eq!(line.only().sentence.zh, "2 次");
+    assert!(line.apply(6, &[call(5, 2, None)]).is_empty());
+    // The press at 5 is still in the finding, though it names a later one now.
+    assert_eq!(line.apply(50, &[call(48, 3, None)]), ["repeated"]);
+    line.act(60, Act::Acknowledge).unwrap();
+    line.act(70, resolve()).unwrap();
+    assert!(line.apply(80, &[call(48, 3, None)]).is_empty());
+    assert_eq!(line.apply(90, &[call(89, 4, None)]), ["raised"], "a press after the alert was resolved is a new call");
+    assert!(line.alerts.open()[0].rings());
+    assert!(line.apply(91, &[call(89, 4, None)]).is_empty());
+    assert_eq!(line.apply(700, &[call(89, 4, Some(689))]), ["cleared"]);
+}
+
+#[test]
+fn the_queue_shows_the_pressing_and_the_untouched_first() {
+    let mut line = Line::new();
+    line.apply(
+        100,
+        &[finding("exit", "b1", 0, None), finding("call", "b2", 60, None), finding("call", "b3", 80, None)],
+    );
+    let first = line.alerts.open()[0].id.clone();
+    line.alerts.act(&first, Act::Acknowledge, by("王芳"), at(101)).unwrap();
+    let order: Vec<_> =
+        line.alerts.open().iter().map(|alert| (alert.priority, alert.state, alert.subject.to_string())).collect();
+    let of = |priority, state, bed: &str| (priority, state, format!("bed/{bed}"));
+    let expected = [
+        of(Priority::P1, State::Open, "b3"),
+        of(Priority::P1, State::Acknowledged, "b2"),
+        of(Priority::P2, State::Open, "b1"),
+    ];
+    assert_eq!(order, expected);
+}
+
+#[test]
 fn a_stuck_button_does_not_fill_the_log() {
     let mut line = Line::new();
     let presses: Vec<_> = (0..1500).map(|s| finding("call", "b1", s, Some(s))).collect();
@@ -407,6 +451,9 @@ fn findings(now: i64, drawn: Vec<(usize, usize, i64, bool, u8)>) -> Vec<Finding>
         finding.evidence.insert("n".to_owned(), json!(n));
         if n == 2 {
             finding.evidence.insert(SUPPRESSED_BY.to_owned(), json!("away"));
+        }
+        if detection == "call" {
+            finding.evidence.insert(HAPPENED_AGAIN_AT.to_owned(), json!(at(raised + 60 * i64::from(n)).to_string()));
         }
         findings.insert((detection, bed, raised), finding);
     }
