@@ -91,6 +91,16 @@ pub enum EvaluateError {
     },
 }
 
+impl EvaluateError {
+    /// Which detection gave no answer.
+    #[must_use]
+    pub fn detection(&self) -> &str {
+        match self {
+            Self::Run { detection, .. } | Self::Time { detection, .. } | Self::Row { detection, .. } => detection,
+        }
+    }
+}
+
 /// A detection that plans: it can be evaluated.
 #[derive(Debug, Clone)]
 pub struct Detection {

@@ -57,6 +57,11 @@ impl Live {
         &self.detections
     }
 
+    /// The homes that are looked at.
+    pub fn homes(&self) -> impl Iterator<Item = &HomeFacts> {
+        self.homes.values()
+    }
+
     /// The episodes so far.
     pub fn episodes(&mut self) -> &mut Episodes {
         &mut self.episodes

@@ -1,1 +1,232 @@
+use std::sync::Arc;
+use std::time::Duration;
 
+use carebed_contract::observation::Observation;
+use carebed_contract::time::Timestamp;
+use carebed_pipeline::schema;
+use carebed_pipeline::store::{Commit, Config, Store};
+use carebed_pipeline::view::{TableView, View};
+
+use super::*;
+use crate::engine::Engine;
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+use common::observation;
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+/// Two homes over three days of May, 10 observations a day and home.
+fn rows() -> Vec<Observation> {
+    let mut rows = Vec::new();
+    for (home, bed) in [("h1", "b1"), ("h2", "b2")] {
+        for day in 0..3 {
+            for n in 0..10u32 {
+                let time = at("2026-05-01T12:00:00Z") + Duration::from_secs(86_400 * day + 3_600 * u64::from(n));
+                rows.push(observation(home, bed, "mat", "heart_rate", time, Some(f64::from(60 + n)), "good"));
+            }
+        }
+    }
+    rows
+}
+
+/// A lake with everything but the last `n_hot` rows committed, and these still on their way.
+async fn lake(n_hot: usize) -> (tempfile::TempDir, Lake, Arc<View>) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let rows = rows();
+    let (cold, hot) = rows.split_at(rows.len() - n_hot);
+    for part in cold.chunks(15) {
+        let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+        let commit = Commit { rows: vec![Arc::from(part)], marks, ..Commit::default() };
+        store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
+    }
+    let mut view = View::clone(&store.view());
+    if n_hot > 0 {
+        let hot = schema::to_batch(&hot.iter().collect::<Vec<_>>()).unwrap();
+        view.observations = TableView { hot: Arc::from([hot]), ..view.observations };
+    }
+    (directory, Lake::of(&store), Arc::new(view))
+}
+
+fn homes() -> Vec<HomeFacts> {
+    ["h1", "h2"].map(|h| HomeFacts::unregistered(h.parse().unwrap(), "area-1".parse().unwrap())).to_vec()
+}
+
+fn session(lake: &Lake, view: &Arc<View>, rows_max: usize) -> SqlSession {
+    SqlSession::open(lake, Arc::clone(view), &homes(), Limits::default(), rows_max).unwrap()
+}
+
+async fn text(session: &SqlSession, sql: &str) -> String {
+    let answer = session.run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let mut written = Vec::new();
+    write(&answer, Format::Csv, &mut written).unwrap();
+    String::from_utf8(written).unwrap()
+}
+
+#[tokio::test]
+async fn files_and_rows_on_their_way_are_one_table() {
+    for n_hot in [0, 7, 60] {
+        let (_directory, lake, view) = lake(n_hot).await;
+        let session = session(&lake, &view, 1_000);
+        for (sql, expected) in [
+            ("SELECT count(*) AS n, count(DISTINCT event_time) AS t FROM observations", "n,t\n60,30\n"),
+            ("SELECT count(*) AS n FROM observations WHERE home_id = 'h2'", "n\n30\n"),
+            ("SELECT count(*) AS n FROM observations WHERE bed_id IS NULL", "n\n0\n"),
+            ("SELECT count(*) AS n FROM observations WHERE event_day = DATE '2026-05-02'", "n\n20\n"),
+            ("SELECT count(*) AS n FROM observations WHERE event_time >= '2026-05-03T20:00:00Z'", "n\n4\n"),
+            ("SELECT home_id, value FROM latest ORDER BY home_id", "home_id,value\nh1,69.0\nh2,69.0\n"),
+            // 16:00 UTC begins a day in Shanghai: four before, six after.
+            (
+                "SELECT local_day, observations FROM daily_counts WHERE home_id = 'h1' ORDER BY 1",
+                "local_day,observations\n2026-05-01,4\n2026-05-02,10\n2026-05-03,10\n2026-05-04,6\n",
+            ),
+            ("SELECT count(*) AS n FROM gaps", "n\n0\n"),
+            ("SELECT count(*) AS n FROM episodes", "n\n0\n"),
+            ("SELECT home_id FROM homes ORDER BY 1", "home_id\nh1\nh2\n"),
+        ] {
+            assert_eq!(text(&session, sql).await, expected, "{sql} with {n_hot} rows on their way");
+        }
+    }
+}
+
+#[tokio::test]
+async fn filters_leave_files_out() {
+    let (_directory, lake, view) = lake(0).await;
+    let session = session(&lake, &view, 1_000);
+    let files = view.observations.files.len();
+    assert!(files > 5, "{files}");
+    for (filter, left) in [
+        // The plan names no more than five.
+        ("TRUE", 5),
+        ("event_day = DATE '2026-05-09'", 0),
+        ("event_time < '2026-05-01T00:00:00Z'", 0),
+        ("home_id = 'h9'", 0),
+        ("bed_id = 'a'", 0),
+    ] {
+        let plan =
+            text(&session, &format!("EXPLAIN FORMAT INDENT SELECT value FROM observations WHERE {filter}")).await;
+        assert_eq!(plan.matches(".parquet").count(), left, "{filter}: {plan}");
+    }
+    let day =
+        text(&session, "EXPLAIN FORMAT INDENT SELECT value FROM observations WHERE event_day = DATE '2026-05-01'")
+            .await;
+    assert!(day.contains("2026-05-01/") && !day.contains("2026-05-02/") && !day.contains("2026-05-03/"), "{day}");
+}
+
+#[tokio::test]
+async fn only_reading_is_let_through() {
+    let (_directory, lake, view) = lake(0).await;
+    let session = session(&lake, &view, 1_000);
+    for sql in [
+        "DROP TABLE observations",
+        "INSERT INTO observations SELECT * FROM observations",
+        "CREATE TABLE x AS SELECT 1",
+        "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'",
+        "COPY observations TO '/tmp/x.csv'",
+        "EXPLAIN ANALYZE INSERT INTO observations SELECT * FROM observations",
+        "SET datafusion.execution.target_partitions = 64",
+        "DELETE FROM observations",
+        "SELECT 1; SELECT 2",
+    ] {
+        assert!(session.run(sql).await.is_err(), "{sql} was run");
+    }
+    let error = session.run("DROP TABLE observations").await.unwrap_err();
+    assert!(error.to_string().contains("DROP TABLE"), "{error}");
+    let error = session.run("SELECT nothing FROM observations").await.unwrap_err();
+    assert!(error.to_string().contains("nothing"), "{error}");
+    assert!(session.run("SELECT * FROM '/etc/passwd'").await.is_err());
+    for sql in ["SHOW TABLES", "DESCRIBE observations", "EXPLAIN SELECT 1", "WITH x AS (SELECT 1 AS a) SELECT * FROM x"]
+    {
+        assert!(session.run(sql).await.unwrap().rows() > 0, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_has_a_limit_in_rows_memory_and_time() {
+    let (_directory, lake, view) = lake(0).await;
+    let answer = session(&lake, &view, 25).run("SELECT * FROM observations").await.unwrap();
+    assert_eq!((answer.rows(), answer.cut), (25, true));
+    let answer = session(&lake, &view, 60).run("SELECT * FROM observations").await.unwrap();
+    assert_eq!((answer.rows(), answer.cut), (60, false));
+
+    let endless = "SELECT count(*) FROM generate_series(1, 100000000000) a";
+    let limits = Limits { time: Duration::from_millis(200), ..Limits::default() };
+    let quick = SqlSession::open(&lake, Arc::clone(&view), &[], limits, 10).unwrap();
+    assert!(matches!(quick.run(endless).await, Err(SqlError::Time(_))));
+    assert!(quick.run("SELECT 1").await.is_ok(), "the session goes on");
+
+    let limits = Limits { memory_bytes: 1_000_000, ..Limits::default() };
+    let small = SqlSession::open(&lake, Arc::clone(&view), &[], limits, 10).unwrap();
+    let hungry = "SELECT array_agg(a.value) FROM generate_series(1, 1000000) a";
+    assert!(matches!(small.run(hungry).await, Err(SqlError::Failed { .. })));
+}
+
+#[tokio::test]
+async fn answers_are_written_for_people_and_programs() {
+    let (_directory, lake, view) = lake(0).await;
+    let session = session(&lake, &view, 100);
+    let answer = session.run("SELECT 1 AS a, NULL::text AS b, TIMESTAMP '2026-05-01T00:00:00Z' AS t").await.unwrap();
+    let written = |format| {
+        let mut bytes = Vec::new();
+        write(&answer, format, &mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    assert!(written(Format::Table).contains("| a | b |"));
+    assert_eq!(written(Format::Csv), "a,b,t\n1,,2026-05-01T00:00:00\n");
+    assert_eq!(written(Format::Json), "[{\"a\":1,\"b\":null,\"t\":\"2026-05-01T00:00:00\"}]\n");
+    assert_eq!(written(Format::Jsonl), "{\"a\":1,\"b\":null,\"t\":\"2026-05-01T00:00:00\"}\n");
+    let nothing = session.run("SELECT 1 AS a WHERE FALSE").await.unwrap();
+    let mut bytes = Vec::new();
+    write(&nothing, Format::Csv, &mut bytes).unwrap();
+    write(&nothing, Format::Json, &mut bytes).unwrap();
+    assert_eq!(String::from_utf8(bytes).unwrap(), "a\n[]\n");
+}
+
+#[tokio::test]
+async fn a_backtest_finds_what_live_would_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let on = |time: &str, value| observation("h1", "b1", "mat", "bed_occupancy", at(time), Some(value), "good");
+    let seen = |time: &str| observation("h1", "-", "pir", "motion_event", at(time), Some(1.0), "good");
+    let rows = vec![
+        on("2026-05-01T14:00:00Z", 1.0),
+        on("2026-05-01T17:00:00Z", 0.0),
+        seen("2026-05-01T17:01:00Z"),
+        observation("h1", "b1", "cord", "call_event", at("2026-05-01T17:20:00Z"), Some(1.0), "good"),
+        on("2026-05-01T18:00:00Z", 1.0),
+        on("2026-05-01T22:00:00Z", 0.0),
+        seen("2026-05-02T12:00:00Z"),
+    ];
+    let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+    let commit = Commit { rows: vec![Arc::from(rows)], marks, ..Commit::default() };
+    store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
+    let (lake, view) = (Lake::of(&store), store.view());
+
+    let engine = Engine::new(Limits::default()).unwrap();
+    let (detections, _) = engine.builtin().await;
+    let span = history::extent(&lake, &view, Limits::default()).await.unwrap().unwrap();
+    assert_eq!((span.from, span.to), (at("2026-05-01T14:00:00Z"), at("2026-05-02T12:00:00.001Z")));
+    let found = |span| {
+        let (engine, lake, view, detections) = (&engine, &lake, &view, &detections);
+        async move {
+            let round = history::backtest(engine, lake, view, span, &homes(), detections).await.unwrap();
+            assert!(round.failed.is_empty(), "{:?}", round.failed);
+            let mut lines: Vec<_> =
+                round.findings.iter().map(|f| format!("{} {} {}", f.detection, f.subject, f.raised_at)).collect();
+            lines.sort();
+            lines
+        }
+    };
+    let all = [
+        "bed_exit_no_return bed/b1 2026-05-01T17:30:00.000Z",
+        "call_for_help bed/b1 2026-05-01T17:20:00.000Z",
+        "inactivity_cap home/h1 2026-05-02T10:00:00.000Z",
+    ];
+    assert_eq!(found(span).await, all);
+    // A part of the span sees what began before it.
+    let part = Span { from: at("2026-05-01T17:25:00Z"), to: at("2026-05-02T00:00:00Z") };
+    assert_eq!(found(part).await, all[..1]);
+}

@@ -10,7 +10,7 @@ use carebed_contract::time::{ClockQuality, Timestamp};
 use carebed_contract::value::Value;
 
 /// An observation as the centre accepts it; `bed` may be `-` or `NULL`.
-pub fn observation(
+pub(crate) fn observation(
     home: &str,
     bed: &str,
     device: &str,

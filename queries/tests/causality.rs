@@ -1,0 +1,174 @@
+//! Detections are causal in event time: what was known at `t` gives the findings of the whole with `raised_at` ≤ `t`, and with
+//! `cleared_at` only where that was known by `t`. And it does not matter whether they look once or every hour.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carebed_contract::finding::Finding;
+use carebed_contract::observation::Observation;
+use carebed_contract::time::Timestamp;
+use carebed_queries::engine::{Detection, Engine, Inputs, Limits};
+use carebed_queries::episodes::{Definitions, Episodes};
+use carebed_queries::home::{HomeFacts, Param};
+use carebed_queries::live::Live;
+use common::observation;
+use proptest::prelude::*;
+use tokio::runtime::Runtime;
+
+struct Bench {
+    runtime: Runtime,
+    engine: Arc<Engine>,
+    detections: Vec<Detection>,
+    definitions: Arc<Definitions>,
+    homes: Vec<HomeFacts>,
+}
+
+fn bench() -> Bench {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let engine = Arc::new(Engine::new(Limits::default()).unwrap());
+    let (detections, refused) = runtime.block_on(engine.builtin());
+    assert!(refused.is_empty(), "{refused:?}");
+    let home = |name: &str, residents, hours| HomeFacts {
+        residents,
+        params: vec![Param { detection: "inactivity_cap".into(), key: "hours".into(), value: hours }],
+        ..HomeFacts::unregistered(name.parse().unwrap(), "area-1".parse().unwrap())
+    };
+    let homes = vec![home("h1", 1, 3.0), home("h2", 2, 8.0)];
+    Bench { runtime, engine, detections, definitions: Arc::new(Definitions::builtin().unwrap()), homes }
+}
+
+impl Bench {
+    /// All that is found with `observations`, complete up to `now`.
+    fn find(&self, observations: &[Observation], now: Timestamp) -> Vec<Finding> {
+        let mut episodes = Episodes::new(Arc::clone(&self.definitions));
+        for facts in &self.homes {
+            episodes.set_residents(&facts.home, facts.residents);
+        }
+        for observation in observations {
+            episodes.push(observation);
+        }
+        for facts in &self.homes {
+            episodes.advance(&facts.home, now);
+        }
+        let inputs = Inputs::new(&episodes.all(), self.homes.iter().map(|facts| (facts, Some(now))));
+        let mut findings = Vec::new();
+        for detection in &self.detections {
+            findings.extend(self.runtime.block_on(self.engine.evaluate(detection, &inputs, now)).unwrap());
+        }
+        findings.into_iter().map(|finding| self.settled(finding)).collect()
+    }
+
+    /// Without the evidence that may still change.
+    fn settled(&self, mut finding: Finding) -> Finding {
+        let detection = self.detections.iter().find(|d| d.name == finding.detection).unwrap();
+        finding.evidence.retain(|name, _| !detection.meaning.evolving.contains(name));
+        finding
+    }
+}
+
+fn start() -> Timestamp {
+    // 20:00 by the clock in Shanghai.
+    Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
+}
+
+/// Two homes' observations over a few days, mostly nights.
+fn streams() -> impl Strategy<Value = Vec<Observation>> {
+    let gap = prop_oneof![4 => 0u64..400, 4 => 300u64..4_000, 2 => 3_000u64..20_000];
+    let step = (gap, 0usize..9, any::<bool>(), any::<bool>());
+    prop::collection::vec(step, 10..120).prop_map(|steps| {
+        let mut time = start();
+        let mut made = Vec::new();
+        for (gap, what, on, second) in steps {
+            time = time + Duration::from_secs(gap);
+            let (home, bed) = if second { ("h2", "b2") } else { ("h1", "b1") };
+            let value = Some(f64::from(u8::from(on)));
+            let (bed, device, quantity) = match what {
+                0..=2 => (bed, "mat", "bed_occupancy"),
+                3 => ("-", "pir", "motion"),
+                4 => ("-", "pir2", "motion_event"),
+                5 => ("-", "door", "door_open"),
+                6 => ("-", "door2", "door_event"),
+                7 => (bed, "button", "call_button"),
+                _ => ("-", "cord", "call_event"),
+            };
+            made.push(observation(home, bed, device, quantity, time, value, "good"));
+        }
+        made
+    })
+}
+
+fn end_of(stream: &[Observation]) -> Timestamp {
+    stream.last().map_or(start(), |last| last.event_time) + Duration::from_secs(50_000)
+}
+
+#[test]
+fn detections_look_at_nothing_later() {
+    let bench = bench();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(40));
+    let cuts = prop::collection::vec(any::<prop::sample::Index>(), 3);
+    let check = |(stream, cuts, later): (Vec<Observation>, Vec<prop::sample::Index>, u64)| {
+        let end = end_of(&stream);
+        let whole = bench.find(&stream, end);
+        for finding in &whole {
+            *seen.entry(finding.detection.clone()).or_default() += 1;
+        }
+        // Cuts anywhere, and at the instants that matter: where something was raised or cleared.
+        let mut instants: Vec<_> =
+            cuts.iter().map(|c| c.get(&stream).event_time + Duration::from_secs(later)).collect();
+        if let Some(finding) = whole.get(cuts[0].index(whole.len().max(1))) {
+            instants.extend([finding.raised_at, finding.raised_at - Duration::from_millis(1)]);
+            instants.extend(finding.cleared_at);
+        }
+        for cut in instants {
+            let known: Vec<_> = stream.iter().filter(|o| o.event_time <= cut).cloned().collect();
+            let mut expected: Vec<_> = whole.iter().filter(|f| f.raised_at <= cut).cloned().collect();
+            for finding in &mut expected {
+                finding.cleared_at = finding.cleared_at.filter(|cleared| *cleared <= cut);
+            }
+            prop_assert_eq!(bench.find(&known, cut), expected, "cut at {}", cut);
+        }
+        Ok(())
+    };
+    let check = std::cell::RefCell::new(check);
+    let result = runner.run(&(streams(), cuts, 0u64..5_000), |case| (check.borrow_mut())(case));
+    result.unwrap_or_else(|error| panic!("{error}"));
+    drop(check);
+    assert_eq!(seen.len(), bench.detections.len(), "some detection was never raised: {seen:?}");
+}
+
+#[test]
+fn once_and_every_hour_find_the_same() {
+    let bench = bench();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(6));
+    let check = |stream: Vec<Observation>| {
+        let end = end_of(&stream);
+        let whole = bench.find(&stream, end);
+        let mut live = Live::new(Arc::clone(&bench.engine), bench.detections.clone(), Arc::clone(&bench.definitions));
+        bench.homes.iter().for_each(|facts| live.set_home(facts.clone()));
+        let mut found: BTreeMap<_, Finding> = BTreeMap::new();
+        let mut rest = stream.as_slice();
+        let mut now = start();
+        while now < end {
+            now = (now + Duration::from_secs(3_600)).min(end);
+            let (come, later) = rest.split_at(rest.partition_point(|o| o.event_time <= now));
+            rest = later;
+            live.feed(come);
+            bench.homes.iter().for_each(|facts| live.advance(&facts.home, now));
+            let round = bench.runtime.block_on(live.tick(now));
+            prop_assert!(round.failed.is_empty(), "{:?}", round.failed);
+            for finding in round.findings {
+                let finding = bench.settled(finding);
+                found.insert((finding.detection.clone(), finding.raised_at, finding.subject.clone()), finding);
+            }
+        }
+        let mut whole: Vec<_> = whole;
+        whole.sort_by(|a, b| (&a.detection, a.raised_at, &a.subject).cmp(&(&b.detection, b.raised_at, &b.subject)));
+        prop_assert_eq!(found.into_values().collect::<Vec<_>>(), whole);
+        Ok(())
+    };
+    runner.run(&streams(), check).unwrap_or_else(|error| panic!("{error}"));
+}
