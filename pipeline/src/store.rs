@@ -360,10 +360,11 @@ impl Keyed {
         Ok(Self { table, keys })
     }
 
-    async fn append<T>(
+    /// Appends those rows whose keys are new.
+    async fn append<T: Sync>(
         &mut self,
         rows: &[(Digest, &T)],
-        to_batch: impl Fn(&[&T]) -> Result<RecordBatch, ArrowError>,
+        to_batch: fn(&[&T]) -> Result<RecordBatch, ArrowError>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut keys = HashSet::new();

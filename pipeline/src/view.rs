@@ -156,12 +156,11 @@ impl Publisher {
 impl Hot {
     /// Keeps the list of pending batches short.
     fn join(&mut self) {
-        if self.pending.len() > HOT_BATCHES_MAX {
-            if let Some(first) = self.pending.first() {
-                if let Ok(joined) = concat_batches(&first.schema(), &self.pending) {
-                    self.pending = vec![joined];
-                }
-            }
+        if self.pending.len() > HOT_BATCHES_MAX
+            && let Some(first) = self.pending.first()
+            && let Ok(joined) = concat_batches(&first.schema(), &self.pending)
+        {
+            self.pending = vec![joined];
         }
     }
 }

@@ -102,10 +102,10 @@ impl Connection {
                     }
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    if let Some(message) = message(publish) {
-                        if self.messages.send(message).await.is_err() {
-                            return Ended::NobodyIngests;
-                        }
+                    if let Some(message) = message(publish)
+                        && self.messages.send(message).await.is_err()
+                    {
+                        return Ended::NobodyIngests;
                     }
                 }
                 Ok(_) => {}

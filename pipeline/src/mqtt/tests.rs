@@ -1,1 +1,173 @@
+//! Against a real broker on loopback: what is sent is told, committed and receipted.
 
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+
+use bytes::Bytes;
+use carebed_contract::clock::SystemClock;
+use carebed_contract::digest::Digest;
+use carebed_contract::labels::{Epoch, Labels};
+use carebed_contract::receipt::Receipt;
+use carebed_contract::time::Timestamp;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
+use rumqttc::v5::{AsyncClient, MqttOptions};
+use tokio::time::timeout;
+
+use super::*;
+
+/// Far beyond what anything here takes; a test that hangs ends.
+const LIMIT: Duration = Duration::from_secs(12);
+
+/// A broker on a thread of its own. It cannot be stopped, so it ends with the test program.
+fn broker() -> u16 {
+    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let connections = rumqttd::ConnectionSettings {
+        connection_timeout_ms: 5_000,
+        max_payload_size: 6 << 20,
+        max_inflight_count: 100,
+        auth: None,
+        external_auth: None,
+        dynamic_filters: true,
+    };
+    let server = rumqttd::ServerSettings {
+        name: "test".into(),
+        listen: SocketAddr::from(([127, 0, 0, 1], free.port())),
+        tls: None,
+        next_connection_delay_ms: 1,
+        connections,
+    };
+    let config = rumqttd::Config {
+        router: rumqttd::RouterConfig {
+            max_connections: 100,
+            max_outgoing_packet_count: 200,
+            max_segment_size: 10 << 20,
+            max_segment_count: 4,
+            ..Default::default()
+        },
+        v5: Some(HashMap::from([("test".to_owned(), server)])),
+        ..Default::default()
+    };
+    std::thread::spawn(move || rumqttd::Broker::new(config).start());
+    free.port()
+}
+
+/// A gateway's end of the wire.
+struct Gateway {
+    client: AsyncClient,
+    incoming: mpsc::UnboundedReceiver<Publish>,
+}
+
+fn topic(channel: Channel) -> Topic {
+    Topic::new("360702".parse().unwrap(), "gw-1".parse().unwrap(), channel)
+}
+
+async fn gateway(port: u16) -> Gateway {
+    let mut options = MqttOptions::new("gw-1", "127.0.0.1", port);
+    options.set_max_packet_size(Some(PACKET));
+    let (client, mut polling) = AsyncClient::new(options, 16);
+    let (publishes, incoming) = mpsc::unbounded_channel();
+    let (ready, is_ready) = tokio::sync::oneshot::channel::<()>();
+    let mut ready = Some(ready);
+    let subscriber = client.clone();
+    tokio::spawn(async move {
+        loop {
+            match polling.poll().await {
+                Ok(rumqttc::v5::Event::Incoming(Packet::ConnAck(_))) => {
+                    for channel in [Channel::Receipt, Channel::Command] {
+                        subscriber.try_subscribe(topic(channel).to_string(), QoS::AtLeastOnce).unwrap();
+                    }
+                }
+                Ok(rumqttc::v5::Event::Incoming(Packet::SubAck(_))) => drop(ready.take()),
+                Ok(rumqttc::v5::Event::Incoming(Packet::Publish(publish))) => {
+                    if publishes.send(publish).is_err() {
+                        return;
+                    }
+                }
+                Ok(_) => {}
+                // The broker's thread may still be on its way to its port.
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    });
+    let _subscribed = timeout(LIMIT, is_ready).await.unwrap();
+    Gateway { client, incoming }
+}
+
+const PACKET: u32 = 5 << 20;
+const CALL: &[u8] = br#"[{"n":"h1/b1/call-1/call_button","vb":true}]"#;
+
+impl Gateway {
+    async fn send(&self, labels: &Labels) {
+        let properties = PublishProperties {
+            correlation_data: Some(Bytes::from(labels.encode())),
+            content_type: Some("application/senml+json".to_owned()),
+            ..PublishProperties::default()
+        };
+        let to = topic(Channel::Batch(labels.lane)).to_string();
+        self.client.publish_with_properties(to, QoS::AtLeastOnce, false, CALL, properties).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Publish {
+        timeout(LIMIT, self.incoming.recv()).await.expect("nothing came").unwrap()
+    }
+
+    /// Sends until a receipt comes: the centre may not have subscribed yet, and a spool sends again too.
+    async fn receipted(&mut self, labels: &Labels) -> Receipt {
+        for _ in 0..100 {
+            self.send(labels).await;
+            if let Ok(Some(publish)) = timeout(Duration::from_millis(300), self.incoming.recv()).await {
+                return Receipt::decode(&publish.payload).unwrap();
+            }
+        }
+        panic!("no receipt came");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_on_the_wire_is_told_committed_and_receipted_and_a_command_goes_back() {
+    let lake = tempfile::tempdir().unwrap();
+    let store = Store::open(crate::store::Config::local(lake.path()).unwrap()).await.unwrap();
+    let port = broker();
+    let (events, mut told) = mpsc::channel(64);
+    let (command, commands) = mpsc::channel(4);
+    let shutdown = Shutdown::new();
+    let config = Config { commit_every: Duration::from_millis(100), ..Config::new("127.0.0.1", port) };
+    let clock = Arc::new(SystemClock::new());
+    let running = tokio::spawn(run(config, store.clone(), events, commands, clock, shutdown.clone()));
+
+    let mut gateway = gateway(port).await;
+    let epoch = Epoch::random();
+    let labels = |lane, seq, prev| Labels { epoch, lane, seq, base: 0, prev, complete_to: Timestamp::MIN };
+    let first = labels(Lane::Urgent, 0, Digest::ORIGIN);
+    let receipt = gateway.receipted(&first).await;
+    let digest = Digest::of_batch(epoch, Lane::Urgent, 0, Digest::ORIGIN, "application/senml+json", CALL);
+    assert_eq!((receipt.epoch, receipt.lane, receipt.next, receipt.digest), (epoch, Lane::Urgent, 1, digest));
+    let event = timeout(LIMIT, told.recv()).await.unwrap().unwrap();
+    assert!(matches!(&event, Event::Accepted { rows, .. } if rows.len() == 1), "{event:?}");
+
+    let receipt = gateway.receipted(&labels(Lane::Routine, 0, Digest::ORIGIN)).await;
+    // It may be a late repetition of the first one's.
+    assert_eq!(receipt.next, 1);
+
+    let lamp = Command {
+        id: "c-1".into(),
+        device: "lamp-1".parse().unwrap(),
+        action: "set".into(),
+        value: true.into(),
+        expires_at: Timestamp::MAX,
+    };
+    command.send((topic(Channel::Command), lamp.clone())).await.unwrap();
+    let came = loop {
+        let publish = gateway.next().await;
+        if publish.topic == topic(Channel::Command).to_string() {
+            break serde_json::from_slice::<Command>(&publish.payload).unwrap();
+        }
+    };
+    assert_eq!(came, lamp);
+
+    shutdown.cancel();
+    timeout(LIMIT, running).await.unwrap().unwrap().unwrap();
+    let rows: u64 = store.view().observations.files.iter().filter_map(|file| file.rows).sum();
+    assert_eq!(rows, 2, "each batch once, however often it was sent");
+}

@@ -211,10 +211,8 @@ impl Table {
 
         let mut opened = DeltaTable::new(Arc::clone(&log));
         let writes = matches!(access, Access::Write(_));
-        if writes {
-            if let Some(aside) = check_log(store.as_ref(), table).await? {
-                tracing::warn!(table, entry = %aside, "set aside a torn log entry that was never receipted");
-            }
+        if writes && let Some(aside) = check_log(store.as_ref(), table).await? {
+            tracing::warn!(table, entry = %aside, "set aside a torn log entry that was never receipted");
         }
         if writes && !log.is_delta_table_location().await.map_err(reading)? {
             opened = CreateBuilder::new()
@@ -348,10 +346,10 @@ impl Table {
                     if self.catch_up(&entry).await? {
                         return Ok(());
                     }
-                    if let Some((app_id, n)) = transaction {
-                        if self.transaction(app_id).is_some_and(|there| there >= n) {
-                            return Err(TableError::Overtaken { table, app_id: app_id.to_owned() });
-                        }
+                    if let Some((app_id, n)) = transaction
+                        && self.transaction(app_id).is_some_and(|there| there >= n)
+                    {
+                        return Err(TableError::Overtaken { table, app_id: app_id.to_owned() });
                     }
                 }
                 Err(source) => {
