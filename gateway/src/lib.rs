@@ -21,5 +21,7 @@ pub mod command;
 pub mod status;
 pub mod uplink;
 
+mod cli;
 pub mod run;
+pub use cli::main;
 pub use run::{Error, run};

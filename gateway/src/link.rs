@@ -78,29 +78,25 @@ impl Links {
         clock: &Arc<dyn Clock>,
         shutdown: &Shutdown,
     ) -> Self {
-        let mut endpoints: Vec<((String, u16), Vec<(usize, Arc<Board>)>, mpsc::Sender<Write>, mpsc::Receiver<Write>)> =
-            Vec::new();
+        let mut endpoints: Vec<Endpoint> = Vec::new();
         let mut writes = Vec::new();
         for (index, board) in boards.iter().enumerate() {
-            let known = endpoints.iter_mut().find(|endpoint| endpoint.0 == board.link);
-            match known {
-                Some((_, on_link, sender, _)) => {
-                    on_link.push((index, Arc::clone(board)));
-                    writes.push(sender.clone());
-                }
-                None => {
-                    let (sender, receiver) = mpsc::channel(WRITES_MAX);
-                    writes.push(sender.clone());
-                    endpoints.push((board.link.clone(), vec![(index, Arc::clone(board))], sender, receiver));
-                }
+            let at = endpoints.iter().position(|endpoint| endpoint.address == board.link).unwrap_or_else(|| {
+                let (sender, writes) = mpsc::channel(WRITES_MAX);
+                endpoints.push(Endpoint { address: board.link.clone(), boards: Vec::new(), sender, writes });
+                endpoints.len() - 1
+            });
+            if let Some(endpoint) = endpoints.get_mut(at) {
+                endpoint.boards.push((index, Arc::clone(board)));
+                writes.push(endpoint.sender.clone());
             }
         }
-        for (address, on_link, _, receiver) in endpoints {
-            let link = modbus_tcp::ModbusTcp::new(address, &on_link, events.clone(), Arc::clone(clock));
+        for Endpoint { address, boards, writes, .. } in endpoints {
+            let link = modbus_tcp::ModbusTcp::new(address, &boards, events.clone(), Arc::clone(clock));
             let shutdown = shutdown.clone();
             tokio::spawn(async move {
                 tokio::select! {
-                    () = link.run(receiver) => {}
+                    () = link.run(writes) => {}
                     () = shutdown.cancelled() => {}
                 }
             });
@@ -117,6 +113,14 @@ impl Links {
             None => Err(write),
         }
     }
+}
+
+/// Boards that share a connection.
+struct Endpoint {
+    address: (String, u16),
+    boards: Vec<(usize, Arc<Board>)>,
+    sender: mpsc::Sender<Write>,
+    writes: mpsc::Receiver<Write>,
 }
 
 /// Asks a board once for everything its profile polls, outside any running gateway: pairs of poll and data.

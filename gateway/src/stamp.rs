@@ -93,6 +93,7 @@ impl Stamper {
     }
 
     /// The record of something that may wait for the clock; given back when it still has to, at `now`.
+    #[expect(clippy::result_large_err, reason = "what is given back is kept by the caller, not passed up")]
     pub fn when_known(&self, observed: Observed, now: Sample) -> Result<Record, Observed> {
         let sample = observed.sample;
         if !self.is_synchronised(now.wall) {

@@ -1,6 +1,7 @@
 //! Whole-system scenarios, the fault proxy, and the workspace's own rules. Nothing imports this crate.
 
 pub mod layers;
+pub mod model;
 pub mod process;
 pub mod proxy;
 pub mod real;

@@ -1,11 +1,10 @@
 //! The delivery protocol, explored exhaustively: what is taken is committed once, or its absence is told; no lane
 //! sticks; nothing is released before it is committed. And each promise is seen to break when a part is left out.
 
-use carebed_tests::model::delivery::{Broken, Delivery, Faults};
+use carebed_tests::model::delivery::{
+    BATCH_TWICE, Broken, Delivery, Faults, LOST, NEVER_ON_DISK, NOT_COMPLETE, NOT_EMPTY, RELEASED_EARLY,
+};
 use carebed_tests::model::explore::{Explored, STICKS, explore};
-
-const LOST: &str = "an observation was lost and nobody says so";
-const RELEASED_EARLY: &str = "a batch was released before it was committed";
 
 /// More states than any of these worlds has: one that outgrows it fails its test.
 const STATES_MAX: usize = 300_000;
@@ -48,7 +47,7 @@ fn world(urgent: u8, routine: u8, faults_max: u8, faults: Faults) -> Delivery {
 fn a_network_loses_repeats_and_reorders() {
     check(
         &world(0, 3, 2, Faults { lose: 2, repeat: 2, ..NONE }),
-        &[(Broken::NeverGoesBack, STICKS), (Broken::ReleaseOnPuback, RELEASED_EARLY)],
+        &[(Broken::NeverGoesBack, NOT_EMPTY), (Broken::ReleaseOnPuback, RELEASED_EARLY)],
     );
 }
 
@@ -56,7 +55,7 @@ fn a_network_loses_repeats_and_reorders() {
 fn calls_overtake_and_completeness_waits_for_them() {
     check(
         &world(1, 1, 1, Faults { lose: 1, repeat: 1, ..NONE }),
-        &[(Broken::ClaimsTooMuch, "the centre took data for complete that is not")],
+        &[(Broken::ClaimsTooMuch, NOT_COMPLETE)],
     );
 }
 
@@ -65,9 +64,9 @@ fn power_goes_at_either_end_at_any_instant() {
     check(
         &world(0, 2, 1, Faults { gateway_crash: 1, centre_crash: 1, ..NONE }),
         &[
-            (Broken::SendBeforeSync, "committed what no disk had"),
+            (Broken::SendBeforeSync, NEVER_ON_DISK),
             (Broken::ReceiptBeforeCommit, RELEASED_EARLY),
-            (Broken::MarksAfterRows, "a batch was committed twice"),
+            (Broken::MarksAfterRows, BATCH_TWICE),
         ],
     );
     check(&world(0, 1, 3, Faults { gateway_crash: 1, centre_crash: 1, lose: 1, repeat: 1, ..NONE }), &[]);
@@ -77,7 +76,7 @@ fn power_goes_at_either_end_at_any_instant() {
 fn a_commit_fails() {
     check(
         &world(0, 2, 2, Faults { commit_fails: 2, lose: 1, centre_crash: 1, ..NONE }),
-        &[(Broken::NoRollBack, RELEASED_EARLY)],
+        &[(Broken::NoRollBack, NOT_COMPLETE)],
     );
 }
 
@@ -91,7 +90,7 @@ fn a_batch_cannot_be_decoded() {
 fn a_spool_overflows() {
     check(
         &world(0, 3, 2, Faults { overflow: 1, lose: 1, ..NONE }),
-        &[(Broken::HidesBase, STICKS), (Broken::KeepsGapsToItself, LOST)],
+        &[(Broken::HidesBase, STICKS), (Broken::KeepsGapsToItself, NOT_COMPLETE)],
     );
 }
 
@@ -102,7 +101,7 @@ fn a_box_is_cloned() {
 
 #[test]
 fn a_disk_loses_its_tail() {
-    check(&world(0, 2, 1, Faults { lost_tail: 1, ..NONE }), &[(Broken::IgnoresAhead, LOST)]);
+    check(&world(0, 2, 1, Faults { lost_tail: 1, ..NONE }), &[(Broken::IgnoresAhead, STICKS)]);
 }
 
 #[test]

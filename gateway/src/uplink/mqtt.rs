@@ -33,7 +33,8 @@ const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// Requests the client may hold: two windows and what goes beside them. One more is not taken; it is tried again later.
 const REQUESTS_MAX: usize = 256;
 /// Room for topic and properties beside the largest payload.
-const PACKET_MAX: u32 = BYTES_MAX as u32 + (64 << 10);
+const PACKET_MAX: u32 = (5 << 20) - 1;
+const _: () = assert!(BYTES_MAX + (64 << 10) < PACKET_MAX as usize);
 
 /// What comes from the connection.
 #[derive(Debug)]
@@ -210,10 +211,10 @@ impl Mqtt {
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
                     let event = self.read(&publish);
                     receipted |= matches!(event, Some(UplinkEvent::Receipt(_)));
-                    if let Some(event) = event {
-                        if self.events.send(event).await.is_err() {
-                            return (receipted, Ok(()));
-                        }
+                    if let Some(event) = event
+                        && self.events.send(event).await.is_err()
+                    {
+                        return (receipted, Ok(()));
                     }
                 }
                 Ok(Event::Outgoing(Outgoing::Publish(_))) => {

@@ -15,6 +15,21 @@ use super::explore::Model;
 /// An observation, numbered in the order of its event time.
 pub type Obs = u8;
 
+/// A batch was committed twice under the same number.
+pub const BATCH_TWICE: &str = "a batch was committed twice";
+/// An observation was committed under two numbers.
+pub const OBSERVATION_TWICE: &str = "an observation was committed twice";
+/// An observation was committed that a power cut took from its gateway.
+pub const NEVER_ON_DISK: &str = "committed what no disk had";
+/// Nothing may be released before it is committed.
+pub const RELEASED_EARLY: &str = "a batch was released before it was committed";
+/// Silence would be judged on data that is still on its way.
+pub const NOT_COMPLETE: &str = "the centre took data for complete that is not";
+/// Nothing is on its way and nothing is due, but not everything was delivered.
+pub const NOT_EMPTY: &str = "a lane sticks: a spool is not empty at rest";
+/// Neither a row nor a dead letter nor a gap tells of an observation.
+pub const LOST: &str = "an observation was lost and nobody says so";
+
 /// Batches in flight at most, per gateway and lane.
 const WINDOW: u64 = 2;
 /// Messages on the way at most, in each direction. A gateway waits for room; a receipt without room is lost.
@@ -187,7 +202,7 @@ pub enum Action {
     Overflow(usize, Lane),
     /// A box's disk is copied into another box.
     Clone,
-    /// Somebody makes an image of a box's disk, or a backup of the centre.
+    /// Somebody makes an image of a box's disk.
     Image,
     /// A box's disk is set back to the image.
     LoseTail,
@@ -202,7 +217,6 @@ impl Delivery {
         self.broken == Some(broken)
     }
 
-    /// Every action of the network: `fault` tells which of them cost a fault.
     fn network(&self, w: &World, actions: &mut Vec<Action>) {
         for message in w.up.iter() {
             actions.push(Action::Arrive(*message));
@@ -514,29 +528,29 @@ impl Model for Delivery {
         let durable = &w.centre.durable;
         let keys: Few<Key> = durable.rows.iter().copied().collect();
         if keys.len() < durable.rows.len() {
-            return Some("a batch was committed twice");
+            return Some(BATCH_TWICE);
         }
         let rows: Few<Obs> = durable.rows.iter().map(|(obs, ..)| *obs).collect();
         if rows.len() < keys.len() && !w.truth.forked {
-            return Some("an observation was committed twice");
+            return Some(OBSERVATION_TWICE);
         }
         if !rows.iter().all(|obs| w.truth.taken.contains(obs)) {
-            return Some("committed what no disk had");
+            return Some(NEVER_ON_DISK);
         }
         if w.truth.released_early {
-            return Some("a batch was released before it was committed");
+            return Some(RELEASED_EARLY);
         }
         let complete_to = durable.complete_to();
         if !w.truth.forked && w.owed().any(|obs| obs < complete_to && !w.is_accounted_for(obs)) {
-            return Some("the centre took data for complete that is not");
+            return Some(NOT_COMPLETE);
         }
         None
     }
 
     fn broken_at_rest(&self, w: &World) -> Option<&'static str> {
         if !w.boxes.iter().all(Gateway::is_empty) {
-            return Some("a lane sticks: a spool is not empty at rest");
+            return Some(NOT_EMPTY);
         }
-        w.owed().any(|obs| !w.is_accounted_for(obs)).then_some("an observation was lost and nobody says so")
+        w.owed().any(|obs| !w.is_accounted_for(obs)).then_some(LOST)
     }
 }

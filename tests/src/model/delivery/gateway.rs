@@ -224,8 +224,9 @@ impl Gateway {
         }
         let released = self.release(receipt.lane, receipt.next);
         let queue = self.queue_mut(receipt.lane);
-        // It asks for less than was sent: something was lost on the way, or the centre forgot. Once for each receipt.
-        if receipt.next < queue.sent && queue.went_back_on != Some(*receipt) && !model.is(Broken::NeverGoesBack) {
+        // It asks for what was sent before: something was lost, or the centre forgot. Once for each receipt.
+        let asks_for_less = released.is_empty() && queue.sent > queue.base;
+        if asks_for_less && queue.went_back_on != Some(*receipt) && !model.is(Broken::NeverGoesBack) {
             queue.went_back_on = Some(*receipt);
             queue.sent = queue.base;
         }
@@ -245,3 +246,6 @@ impl Gateway {
         keys
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::config::Config;
+use crate::home::HomeFile;
+use crate::link;
+use crate::run::Error;
+use crate::spool::DirectoryError;
 use anyhow::Context as _;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::SystemClock;
 use carebed_device_profiles::decoder::Decoder;
 use carebed_device_profiles::document::Mistakes;
 use carebed_device_profiles::shipped;
-use carebed_gateway::config::Config;
-use carebed_gateway::home::HomeFile;
-use carebed_gateway::link;
-use carebed_gateway::run::Error;
-use carebed_gateway::spool::DirectoryError;
 use clap::{Args, Parser, Subcommand};
 
 /// Exit codes; clap's own for wrong arguments is 2.
@@ -68,7 +68,8 @@ struct Files {
     home: PathBuf,
 }
 
-fn main() -> ExitCode {
+/// Parses the command line, runs the command, tells a failure once.
+pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -134,7 +135,7 @@ fn run(files: &Files) -> anyhow::Result<Exit> {
             }
             stop.cancel();
         });
-        carebed_gateway::run(config, home, Arc::new(SystemClock::new()), shutdown).await?;
+        crate::run(config, home, Arc::new(SystemClock::new()), shutdown).await?;
         Ok(Exit::Ok)
     })
 }
