@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn only_the_exact_answer_is_taken() {
-        let cases: &[(&[u8], Result<&[u8], Reject>)] = &[
+        type Case = (&'static [u8], Result<&'static [u8], Reject>);
+        let cases: &[Case] = &[
             (&[2, 1, 0x20], Ok(&[0x20])),
             (&[0x82, 2], Err(Reject::Exception(2))),
             (&[1, 1, 0x20], Err(Reject::Function { asked: 2, answered: 1 })),

@@ -68,7 +68,7 @@ pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown
     };
     let mqtt = Mqtt::new(config.broker.clone(), home.area.clone(), home.gateway.clone(), will, uplink_sender);
     let stop_uplink = Shutdown::new();
-    let uplink = tokio::spawn(mqtt.run(stop_uplink.clone()));
+    let mut uplink = tokio::spawn(mqtt.run(stop_uplink.clone()));
     let stop_links = shutdown.child_token();
     let links = Links::start(&boards, &link_sender, &clock, &stop_links);
     drop(link_sender);
@@ -115,7 +115,9 @@ pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown
     gateway.goodbye().await?;
     stop_uplink.cancel();
     // A broker that does not take the goodbye in time tells the last will instead.
-    let _late = tokio::time::timeout(GOODBYE, uplink).await;
+    if tokio::time::timeout(GOODBYE, &mut uplink).await.is_err() {
+        uplink.abort();
+    }
     Ok(())
 }
 

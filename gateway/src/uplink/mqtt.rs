@@ -155,7 +155,7 @@ impl Mqtt {
         Self { broker, place: Place { area, gateway }, will, events }
     }
 
-    /// Runs until `stop` is cancelled while there is no connection, or until [`Publisher::disconnect`] has gone out.
+    /// Runs until `stop` is cancelled while there is no connection, or until the broker has taken [`Publisher::disconnect`].
     pub async fn run(self, stop: Shutdown) {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
         let mut told = false;
@@ -188,7 +188,7 @@ impl Mqtt {
         let (client, mut eventloop) = AsyncClient::new(self.options(), REQUESTS_MAX);
         let (sent, mut order) = mpsc::unbounded_channel();
         let mut publisher = Some(Publisher { client, place: self.place.clone(), sent });
-        let mut receipted = false;
+        let (mut receipted, mut leaving) = (false, false);
         loop {
             let event = tokio::select! {
                 event = eventloop.poll() => event,
@@ -222,8 +222,10 @@ impl Mqtt {
                         crash::point("gateway.after_publish");
                     }
                 }
-                Ok(Event::Outgoing(Outgoing::Disconnect)) => return (receipted, Ok(())),
+                // The broker closes then. Closing first would lose the goodbye behind acknowledgements not yet read.
+                Ok(Event::Outgoing(Outgoing::Disconnect)) => leaving = true,
                 Ok(_) => {}
+                Err(_) if leaving => return (receipted, Ok(())),
                 Err(error) => return (receipted, Err(error)),
             }
         }
