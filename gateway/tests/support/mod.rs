@@ -14,7 +14,7 @@ use carebed_contract::time::Timestamp;
 use carebed_contract::topic::{Channel, Topic};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, LastWill, Packet, PingResp, PubAck, Publish, SubAck, SubscribeReasonCode,
+    ConnAck, ConnectReturnCode, Error, LastWill, Packet, PingResp, PubAck, Publish, SubAck, SubscribeReasonCode,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -224,7 +224,13 @@ async fn serve(
     let (mut inbox, mut pkid) = (BytesMut::new(), 0);
     loop {
         let mut out = BytesMut::new();
-        while let Ok(packet) = Packet::read(&mut inbox, None) {
+        loop {
+            let packet = match Packet::read(&mut inbox, None) {
+                Ok(packet) => packet,
+                // rumqttc does not read the DISCONNECT without a reason that it writes itself.
+                Err(Error::PayloadRequired) => return true,
+                Err(_) => break,
+            };
             let answer = match packet {
                 Packet::Connect(_, will, _) => {
                     let _over = seen.send(Seen::Connected(will.unwrap()));
