@@ -21,6 +21,7 @@ const NONE: Faults = Faults {
 };
 
 /// The whole protocol keeps every promise in this world; without each of these parts it breaks the one named.
+#[expect(clippy::print_stdout, reason = "the size of each walk is what a reader of the test's output wants to know")]
 fn check(world: &Delivery, parts: &[(Broken, &str)]) {
     let Explored { states, steps, exhausted, violation } = explore(world, STATES_MAX);
     println!("{world:?}: {states} states, {steps} steps");
@@ -53,10 +54,7 @@ fn a_network_loses_repeats_and_reorders() {
 
 #[test]
 fn calls_overtake_and_completeness_waits_for_them() {
-    check(
-        &world(1, 1, 1, Faults { lose: 1, repeat: 1, ..NONE }),
-        &[(Broken::ClaimsTooMuch, NOT_COMPLETE)],
-    );
+    check(&world(1, 1, 1, Faults { lose: 1, repeat: 1, ..NONE }), &[(Broken::ClaimsTooMuch, NOT_COMPLETE)]);
 }
 
 #[test]
@@ -101,7 +99,8 @@ fn a_box_is_cloned() {
 
 #[test]
 fn a_disk_loses_its_tail() {
-    check(&world(0, 2, 1, Faults { lost_tail: 1, ..NONE }), &[(Broken::IgnoresAhead, STICKS)]);
+    check(&world(0, 1, 2, Faults { lost_tail: 1, lose: 1, ..NONE }), &[]);
+    check(&world(0, 2, 1, Faults { lost_tail: 1, ..NONE }), &[(Broken::IgnoresAhead, RELEASED_EARLY)]);
 }
 
 #[test]

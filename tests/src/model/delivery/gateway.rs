@@ -7,7 +7,7 @@ use super::few::Few;
 use super::{Broken, Delivery, Key, Message, Obs, Receipt, WINDOW};
 
 /// One observation sealed under a number.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Batch {
     obs: Obs,
     prev: Digest,
@@ -15,7 +15,7 @@ struct Batch {
 }
 
 /// One lane. On disk: `batches` below `synced`, from `first` on. In memory only: the rest.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Queue {
     first: u64,
     batches: Vec<Batch>,
@@ -67,7 +67,7 @@ impl Queue {
 }
 
 /// A box in a home.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Gateway {
     epoch: Epoch,
     queues: [Queue; 2],
@@ -107,9 +107,9 @@ impl Gateway {
     }
 
     pub(super) fn on_disk(&self) -> impl Iterator<Item = Obs> {
-        self.queues.iter().flat_map(|queue| {
-            (queue.first..queue.synced).filter_map(|seq| queue.batch(seq)).map(|batch| batch.obs)
-        })
+        self.queues
+            .iter()
+            .flat_map(|queue| (queue.first..queue.synced).filter_map(|seq| queue.batch(seq)).map(|batch| batch.obs))
     }
 
     pub(super) fn take(&mut self, lane: Lane, obs: Obs) -> Key {
@@ -215,7 +215,8 @@ impl Gateway {
         let ahead = receipt.next > queue.next();
         let foreign = queue.digest_before(receipt.next).is_some_and(|digest| digest != receipt.digest);
         if ahead && model.is(Broken::IgnoresAhead) {
-            return Vec::new();
+            let to = queue.next();
+            return self.release(receipt.lane, to);
         }
         if ahead || foreign && !model.is(Broken::IgnoresForeignDigest) {
             self.begin_epoch(Epoch::new(*next_epoch)).into_iter().for_each(|key| keys.insert(key));

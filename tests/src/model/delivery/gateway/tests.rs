@@ -17,7 +17,12 @@ enum Op {
     Send(Lane),
     Reconnect,
     /// Hears a receipt for a number up to two beyond the lane's end, with the gateway's own digest or another's.
-    Hear { lane: Lane, next: u64, own: bool, this_epoch: bool },
+    Hear {
+        lane: Lane,
+        next: u64,
+        own: bool,
+        this_epoch: bool,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
