@@ -140,7 +140,7 @@ impl World {
         std::fs::write(
             &config,
             format!(
-                "data = {:?}\n[broker]\naddress = \"{}\"\n[ingest]\ncommit_every = \"200ms\"\n[detection]\nevery = \"500ms\"\n[console]\nlisten = \"{console}\"\n",
+                "data = {:?}\n[broker]\naddress = \"{}\"\n[ingest]\ncommit_every = \"200ms\"\n[detection]\nevery = \"2s\"\n[console]\nlisten = \"{console}\"\n",
                 folder.path().join("data"),
                 centre_network.address(),
             ),
