@@ -48,7 +48,9 @@ fn broker() -> u16 {
         v5: Some(HashMap::from([("test".to_owned(), server)])),
         ..Default::default()
     };
-    std::thread::spawn(move || rumqttd::Broker::new(config).start());
+    std::thread::spawn(move || {
+        let _runs_until_the_end = rumqttd::Broker::new(config).start();
+    });
     free.port()
 }
 

@@ -107,7 +107,7 @@ async fn what_was_committed_is_there_after_opening_again() {
     }
     let reader = Store::open_read(config).await.unwrap();
     assert_eq!(numbers(&reader, &reader.view()).await, (0..expected).collect::<Vec<_>>());
-    let file = reader.view().observations.files[0].clone();
+    let file = Arc::clone(&reader.view().observations.files[0]);
     assert!(file.sorted && file.bed.as_ref().unwrap().0.as_ref() == "b1" && file.event_time.is_some(), "{file:?}");
     assert!(matches!(reader.commit(&Commit::default(), START).await, Err(StoreError::ReadOnly)));
 }

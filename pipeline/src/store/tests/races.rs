@@ -29,7 +29,7 @@ async fn a_lost_race_is_looked_at_and_committed_again() {
     home.good(commit);
 
     // Somebody else takes a file away (retention, say) and so the next version.
-    let gone = store.view().observations.files[0].clone();
+    let gone = Arc::clone(&store.view().observations.files[0]);
     let gone_rows = gone.rows.unwrap();
     let remove = Remove {
         path: gone.path.to_string(),
