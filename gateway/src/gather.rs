@@ -55,7 +55,7 @@ impl Gather {
         Some(due.saturating_sub(now.monotonic))
     }
 
-    /// The next batch: everything that has a time by now, at most [`RECORDS_MAX`] records; perhaps nothing.
+    /// The next batch: everything that has a time by now, at most 500 records; perhaps nothing.
     pub fn take(&mut self, stamper: &Stamper, now: Sample) -> Vec<Record> {
         self.stamp(stamper, now);
         let rest = self.ready.split_off(self.ready.len().min(RECORDS_MAX));

@@ -3,7 +3,7 @@
 //! The way of the data: a [`link`] polls devices; [`device`] turns answers into records; urgent ones go at once and
 //! routine ones are gathered ([`gather`]) into batches; the [`spool`] keeps every batch until the centre says it has it;
 //! the [`uplink`] sends them over MQTT. [`command`] is the way back: the centre asks, an output is set, the result is told.
-//! [`status`] says how everything is; [`run`] puts it together.
+//! [`status`] says how everything is; [`mod@run`] puts it together.
 //!
 //! The gateway knows beds, not people; it knows neither SQL nor alerts.
 

@@ -31,14 +31,13 @@ pub struct Keeper {
     spool: Option<Box<Spool>>,
     troubles: Vec<String>,
     epoch_changed: bool,
-    in_memory: bool,
 }
 
 impl Keeper {
     /// Takes a spool that was opened.
     #[must_use]
     pub fn new(spool: Spool) -> Self {
-        Self { spool: Some(Box::new(spool)), troubles: Vec::new(), epoch_changed: false, in_memory: false }
+        Self { spool: Some(Box::new(spool)), troubles: Vec::new(), epoch_changed: false }
     }
 
     /// The spool, for what needs no disk.
@@ -136,8 +135,73 @@ impl Keeper {
             "observations are kept in memory only, under a new epoch; replace the disk or make room, then restart";
         self.troubles.push(format!("{why}; {what}"));
         self.spool = Some(Box::new(opened.spool));
-        self.in_memory = true;
         self.epoch_changed = true;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use carebed_contract::pack::ContentType;
+    use carebed_contract::time::Timestamp;
+
+    use super::*;
+    use crate::spool::Disk;
+
+    /// Memory that refuses to sync once it is told to fail.
+    #[derive(Debug, Default)]
+    struct Failing {
+        disk: Memory,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Disk for Failing {
+        fn names(&self) -> io::Result<Vec<String>> {
+            self.disk.names()
+        }
+        fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+            self.disk.read(name)
+        }
+        fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+            self.disk.read_at(name, offset, length)
+        }
+        fn create(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+            self.disk.create(name, bytes)
+        }
+        fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+            self.disk.append(name, bytes)
+        }
+        fn sync(&mut self, _name: &str) -> io::Result<()> {
+            if self.fails.load(Ordering::SeqCst) { Err(io::Error::other("no medium")) } else { Ok(()) }
+        }
+        fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+            self.disk.truncate(name, length)
+        }
+        fn remove(&mut self, name: &str) -> io::Result<()> {
+            self.disk.remove(name)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_disk_does_not_silence_a_call() {
+        let fails = Arc::new(AtomicBool::new(false));
+        let disk = Failing { disk: Memory::default(), fails: Arc::clone(&fails) };
+        let mut keeper = Keeper::new(Spool::open(Box::new(disk), Limits::default()).unwrap().spool);
+        let call = Sealed { content_type: ContentType::Cbor, bytes: vec![7; 9] };
+        let span = Span { from: Timestamp::MAX, complete_to: Timestamp::MIN };
+        assert_eq!(keeper.append(Lane::Urgent, call.clone(), span).await.unwrap().seq, 0);
+        let epoch = keeper.spool().unwrap().epoch();
+        assert!(!keeper.take_epoch_changed());
+
+        fails.store(true, Ordering::SeqCst);
+        assert_eq!(keeper.append(Lane::Urgent, call.clone(), span).await.unwrap().seq, 0, "the first of a new epoch");
+        assert!(keeper.take_epoch_changed() && keeper.spool().unwrap().epoch() != epoch);
+        assert_eq!(keeper.batch(Lane::Urgent, 0).await.unwrap().unwrap().sealed, call);
+        let troubles = keeper.take_troubles();
+        assert!(troubles[0].contains("no medium") && troubles[0].contains("kept in memory only"), "{troubles:?}");
     }
 }

@@ -14,7 +14,7 @@ use carebed_contract::time::Timestamp;
 use carebed_contract::topic::{Channel, Topic};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, Error, LastWill, Packet, PingResp, PubAck, Publish, SubAck, SubscribeReasonCode,
+    ConnAck, ConnectReturnCode, LastWill, Packet, PingResp, PubAck, Publish, SubAck, SubscribeReasonCode,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -228,7 +228,7 @@ async fn serve(
             let packet = match Packet::read(&mut inbox, None) {
                 Ok(packet) => packet,
                 // rumqttc does not read the DISCONNECT without a reason that it writes itself.
-                Err(Error::PayloadRequired) => return true,
+                Err(rumqttc::v5::mqttbytes::Error::PayloadRequired) => return true,
                 Err(_) => break,
             };
             let answer = match packet {
