@@ -5,11 +5,16 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 /// The format written; a file with a higher one is refused.
 const FORMAT: i64 = 1;
+
+/// How often, and how long apart, a held lock is tried again: a process that is just ending still has it for a moment.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +99,7 @@ const TABLES: &[&str] = &[
 impl Database {
     /// Opens the file at `path`, or makes it.
     pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
-        let lock = lock(path)?;
+        let lock = lock(path).await?;
         let open = |source| DatabaseError::Open { path: path.to_owned(), source };
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -124,7 +129,7 @@ impl Database {
     }
 }
 
-fn lock(path: &Path) -> Result<File, DatabaseError> {
+async fn lock(path: &Path) -> Result<File, DatabaseError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let beside = PathBuf::from(beside);
@@ -134,11 +139,14 @@ fn lock(path: &Path) -> Result<File, DatabaseError> {
         .write(true)
         .open(&beside)
         .map_err(|source| DatabaseError::Lock { path: beside.clone(), source })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DatabaseError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(DatabaseError::Lock { path: beside, source }),
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(TryLockError::Error(source)) => return Err(DatabaseError::Lock { path: beside, source }),
+        }
     }
+    Err(DatabaseError::InUse { path: path.to_owned() })
 }
 
 #[cfg(test)]

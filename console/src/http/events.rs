@@ -42,8 +42,6 @@ struct Open {
     shutdown: Shutdown,
     live: Receiver<Arc<Told>>,
     heartbeat: Interval,
-    /// The last transition sent: one that a subscriber has is not sent again.
-    last: u64,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -59,45 +57,37 @@ pub(super) async fn stream(
     })?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let subscription = app.desk.subscribe(resumed.or(start.after)).await?;
-    let mut first = Vec::new();
-    let mut last = 0;
-    match subscription.missed {
-        Some(missed) => {
-            last = missed.last().map_or(0, |told| told.transition.number);
-            first.extend(missed.iter().filter_map(|told| transition(told)));
-        }
-        None => first.push(Event::default().event("reload").data("{}")),
-    }
+    let first: Vec<_> = match subscription.missed {
+        Some(missed) => missed.iter().filter_map(|told| transition(told)).collect(),
+        None => vec![reload()],
+    };
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let open = Open { shutdown: app.shutdown.clone(), live: subscription.live, heartbeat, last, app, _permit: permit };
+    let open = Open { shutdown: app.shutdown.clone(), live: subscription.live, heartbeat, app, _permit: permit };
     let live = stream::unfold(open, |mut open| async move { Some((next(&mut open).await?, open)) });
     Ok(Sse::new(stream::iter(first).chain(live).map(Ok)))
 }
 
 async fn next(open: &mut Open) -> Option<Event> {
-    loop {
-        tokio::select! {
-            () = open.shutdown.cancelled() => return None,
-            told = open.live.recv() => match told {
-                Ok(told) if told.transition.number <= open.last => {}
-                Ok(told) => {
-                    open.last = told.transition.number;
-                    if let Some(event) = transition(&told) {
-                        return Some(event);
-                    }
-                }
-                Err(RecvError::Lagged(_)) => return Some(Event::default().event("reload").data("{}")),
-                Err(RecvError::Closed) => return None,
-            },
-            _ = open.heartbeat.tick() => {
-                let clock = json!({ "now": open.app.clock.now(), "speed": open.app.speed });
-                return Some(Event::default().event("clock").data(clock.to_string()));
-            }
+    tokio::select! {
+        () = open.shutdown.cancelled() => None,
+        told = open.live.recv() => match told {
+            Ok(told) => transition(&told),
+            Err(RecvError::Lagged(_)) => Some(reload()),
+            Err(RecvError::Closed) => None,
+        },
+        _ = open.heartbeat.tick() => {
+            let clock = json!({ "now": open.app.clock.now(), "speed": open.app.speed });
+            Some(Event::default().event("clock").data(clock.to_string()))
         }
     }
 }
 
+fn reload() -> Event {
+    Event::default().event("reload").data("{}")
+}
+
+/// None, which ends the stream so that the page comes back, only if it cannot be written as JSON.
 fn transition(told: &Told) -> Option<Event> {
     let data = serde_json::to_string(told).ok()?;
     Some(Event::default().event("transition").id(told.transition.number.to_string()).data(data))

@@ -1,5 +1,6 @@
 //! The process dies in the middle; the next one goes on.
 
+use std::path::Path;
 use std::process::Command;
 
 use carebed_alerts::alert::AlertId;
@@ -22,17 +23,15 @@ async fn child() {
     centre.stop().await;
 }
 
-/// Runs the child over fresh files and lets it die at `point`, the first time it comes there.
-fn die_at(point: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+/// Runs the child over the files in `dir` and lets it die at `point`, the first time it comes there.
+fn die_at(point: &str, dir: &Path) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash::child", "--nocapture"])
-        .env(DIR, dir.path())
+        .env(DIR, dir)
         .env("CAREBED_CRASH_AT", point)
         .output()
         .unwrap();
     assert!(!output.status.success(), "it did not die at {point}");
-    dir
 }
 
 #[tokio::test]
@@ -41,7 +40,8 @@ async fn a_crash_loses_no_call_and_tells_it_at_most_once_more() {
     let id = AlertId::of(&press);
     // Found again after the crash: new when it was not logged, known when it was.
     for (point, n_new) in [("console.before_log", 1), ("console.after_log", 0), ("console.after_told", 0)] {
-        let dir = die_at(point);
+        let dir = tempfile::tempdir().unwrap();
+        die_at(point, dir.path());
         let mut centre = Centre::open(dir.path()).await;
         assert_eq!(centre.findings(std::slice::from_ref(&press)).await, n_new, "{point}");
         // Whoever saw nothing yet, or lost the connection, gets it under the same id and number, once.
@@ -52,6 +52,35 @@ async fn a_crash_loses_no_call_and_tells_it_at_most_once_more() {
         assert_eq!(events.next_of("transition").await.id, Some(2), "{point}");
         let lamp = centre.actions.recv().await.unwrap();
         assert_eq!(lamp.command.id, format!("lamp-{id}-2"), "{point}");
+        centre.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledgement_that_was_logged_lights_the_lamp_after_the_crash() {
+    let press = finding("call_for_help", 0);
+    let id = AlertId::of(&press);
+    for (point, state) in
+        [("console.before_log", "open"), ("console.after_log", "acknowledged"), ("console.after_told", "acknowledged")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let centre = Centre::open(dir.path()).await;
+        centre.findings(std::slice::from_ref(&press)).await;
+        centre.stop().await;
+        die_at(point, dir.path());
+        let mut centre = Centre::open(dir.path()).await;
+        let (_, alert) = centre.get(&format!("/api/v1/alerts/{id}")).await;
+        assert_eq!(alert["state"], state, "{point}");
+        if state == "open" {
+            assert!(centre.actions.try_recv().is_err());
+        } else {
+            assert_eq!(centre.actions.recv().await.unwrap().command.id, format!("lamp-{id}-2"), "{point}");
+        }
+        centre.stop().await;
+        // Told now: the next start is silent.
+        let mut centre = Centre::open(dir.path()).await;
+        centre.get("/health").await;
+        assert!(centre.actions.try_recv().is_err(), "{point}");
         centre.stop().await;
     }
 }
