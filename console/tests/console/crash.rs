@@ -19,7 +19,7 @@ async fn child() {
     let id = AlertId::of(&press);
     centre.findings(&[press]).await;
     centre.desk.acknowledge(id, carebed_alerts::alert::OperatorId::new("王芳").unwrap()).await.unwrap();
-    centre.actions.recv().await.unwrap();
+    centre.action().await;
     centre.stop().await;
 }
 
@@ -50,7 +50,7 @@ async fn a_crash_loses_no_call_and_tells_it_at_most_once_more() {
         assert_eq!((event.id, &event.data["alert"]["id"]), (Some(1), &json!(id)), "{point}");
         centre.step(&id, "acknowledge", json!({"by": "王芳"})).await;
         assert_eq!(events.next_of("transition").await.id, Some(2), "{point}");
-        let lamp = centre.actions.recv().await.unwrap();
+        let lamp = centre.action().await;
         assert_eq!(lamp.command.id, format!("lamp-{id}-2"), "{point}");
         centre.stop().await;
     }
@@ -74,7 +74,7 @@ async fn an_acknowledgement_that_was_logged_lights_the_lamp_after_the_crash() {
         if state == "open" {
             assert!(centre.actions.try_recv().is_err());
         } else {
-            assert_eq!(centre.actions.recv().await.unwrap().command.id, format!("lamp-{id}-2"), "{point}");
+            assert_eq!(centre.action().await.command.id, format!("lamp-{id}-2"), "{point}");
         }
         centre.stop().await;
         // Told now: the next start is silent.

@@ -169,6 +169,11 @@ impl Centre {
         (answer.status(), answer.json().await.unwrap())
     }
 
+    /// What the home is asked next; a test that waits for nothing fails.
+    pub(crate) async fn action(&mut self) -> HomeAction {
+        tokio::time::timeout(Duration::from_secs(10), self.actions.recv()).await.unwrap().unwrap()
+    }
+
     pub(crate) async fn events(&self, after: Option<u64>) -> Events {
         let request = self.client.get(self.url("/api/v1/events"));
         let request = match after {

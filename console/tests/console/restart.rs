@@ -15,7 +15,7 @@ async fn a_clean_restart_goes_on_and_tells_nobody_again() {
     let id = AlertId::of(&press);
     centre.findings(std::slice::from_ref(&press)).await;
     centre.step(&id, "acknowledge", json!({"by": "王芳"})).await;
-    centre.actions.recv().await.unwrap();
+    centre.action().await;
     // The lamp command is noted as taken before the next request is served.
     let (_, before) = centre.get(&format!("/api/v1/alerts/{id}")).await;
     centre.stop().await;
@@ -44,17 +44,17 @@ async fn the_lamp_burns_while_somebody_is_at_it() {
     for id in [&ids[2], &ids[0], &ids[1]] {
         centre.step(id, "acknowledge", json!({"by": "王芳"})).await;
     }
-    let action = centre.actions.recv().await.unwrap();
+    let action = centre.action().await;
     assert_eq!((action.home.as_str(), action.gateway.as_str(), action.area.as_str()), ("h1", "g1", "a1"));
     let command = action.command;
     assert_eq!((command.device.as_str(), command.action.as_str(), command.value), ("lamp-1", "set", json!(true)));
     assert_eq!(command.expires_at, start() + Duration::from_secs(300));
     assert!(command.id.starts_with(&format!("lamp-{}", ids[0])), "a technical alert lights no lamp");
-    assert_eq!(centre.actions.recv().await.unwrap().command.value, json!(true));
+    assert_eq!(centre.action().await.command.value, json!(true));
     let done = json!({"by": "王芳", "outcome": "verified"});
     centre.step(&ids[0], "resolve", done.clone()).await;
     centre.step(&ids[1], "resolve", done).await;
-    let off = centre.actions.recv().await.unwrap().command;
+    let off = centre.action().await.command;
     assert!(off.id.starts_with(&format!("lamp-{}", ids[1])), "it burns until the last is resolved");
     assert_eq!(off.value, json!(false));
     centre.stop().await;
