@@ -1,11 +1,12 @@
 //! Plans and runs detections. The one engine for what happens now and for what happened: only its inputs differ.
 //!
-//! A detection reads four tables, `episodes`, `homes`, `beds` and `params`, and the parameter `$now`. It is planned and
-//! optimised once; each evaluation puts that evaluation's rows and time into the plan.
+//! A detection reads four tables, `episodes`, `homes`, `beds` and `params`, and the parameter `$now`. It is planned
+//! once; each evaluation puts its rows and its time where the plan looks for them.
 
 mod finding;
 pub mod functions;
 mod inputs;
+mod slot;
 
 #[cfg(test)]
 mod tests;
@@ -13,25 +14,34 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use carebed_contract::finding::Finding;
 use carebed_contract::time::Timestamp;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DataFusionError, ParamValues, ScalarValue, TableReference};
-use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::common::{DataFusionError, plan_err};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::physical_plan::collect;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as Sql;
+use tokio::sync::Mutex;
 
 use crate::detection::{Meaning, Refused, Source};
 use crate::episodes::DefinitionsError;
 
 pub use inputs::Inputs;
+use slot::Slot;
 
 /// What queries may use together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +118,10 @@ pub struct Detection {
     pub name: String,
     /// What it means to people.
     pub meaning: Meaning,
-    plan: LogicalPlan,
+    plan: Arc<dyn ExecutionPlan>,
+    slot: Arc<Slot>,
+    /// Held while the plan runs: it has one slot.
+    running: Arc<Mutex<()>>,
 }
 
 /// Plans and runs detections.
@@ -127,12 +140,15 @@ impl Engine {
     /// # Errors
     /// When the query engine cannot be set up.
     pub fn new(limits: Limits) -> Result<Self, EngineError> {
-        let context = SessionContext::new_with_state(session(limits, runtime(limits)?));
-        for (name, schema) in inputs::tables() {
-            let table = MemTable::try_new(schema, vec![vec![]]).map_err(setup)?;
-            context.register_table(name, Arc::new(table)).map_err(setup)?;
-        }
-        Ok(Self { state: context.state(), limits })
+        let mut state = session(limits, runtime(limits)?);
+        let options = state.config_mut().options_mut();
+        // A plan that is run again must not carry what it learnt from the last run, and recursion cannot be run again at all.
+        options.optimizer.enable_dynamic_filter_pushdown = false;
+        options.optimizer.enable_join_dynamic_filter_pushdown = false;
+        options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        options.execution.enable_recursive_ctes = false;
+        Ok(Self { state, limits })
     }
 
     /// What its queries may use.
@@ -164,30 +180,46 @@ impl Engine {
     /// # Errors
     /// When it does not plan, does more than select, or returns other columns than a detection must.
     pub async fn prepare(&self, source: Source) -> Result<Detection, Refused> {
-        let refuse = |error: &DataFusionError| refused(&source, error);
-        let plan = self.state.create_logical_plan(&source.sql).await.map_err(|e| refuse(&e))?;
-        if !matches!(
-            plan,
-            LogicalPlan::Projection(_)
-                | LogicalPlan::Sort(_)
-                | LogicalPlan::Union(_)
-                | LogicalPlan::Distinct(_)
-                | LogicalPlan::Limit(_)
-        ) {
-            let refused = Refused::new(&source.name, &source.sql_file, &source.sql, "it is not one SELECT statement");
-            return Err(refused.help("a detection only reads; it returns its findings as rows"));
-        }
-        let plan = typed(plan).and_then(|plan| self.state.optimize(&plan)).map_err(|e| refuse(&e))?;
-        finding::check_columns(plan.schema().as_arrow()).map_err(|message| {
-            Refused::new(&source.name, &source.sql_file, &source.sql, message).help(finding::COLUMNS)
-        })?;
-        let detection = Detection { name: source.name.clone(), meaning: source.meaning.clone(), plan };
-        // A parameter of another name, and whatever only shows when a plan is made, shows here and not in the night.
+        let slot = Arc::new(Slot::default());
+        let plan = self.plan(&source, &slot).await?;
+        let (name, meaning) = (source.name.clone(), source.meaning.clone());
+        let detection = Detection { name, meaning, plan, slot, running: Arc::default() };
+        // What only shows when it runs shows here and not in the night.
         match self.evaluate(&detection, &Inputs::empty(), Timestamp::from_millis(0)).await {
             Ok(_) => Ok(detection),
             Err(EvaluateError::Run { source: error, .. }) => Err(refused(&source, &error)),
             Err(other) => Err(Refused::new(&source.name, &source.sql_file, &source.sql, other.to_string())),
         }
+    }
+
+    async fn plan(&self, source: &Source, slot: &Arc<Slot>) -> Result<Arc<dyn ExecutionPlan>, Refused> {
+        let refuse = |error: DataFusionError| refused(source, &error);
+        // A catalogue of its own: its tables read from this detection's slot.
+        let names = &self.state.config_options().catalog;
+        let catalog = Arc::new(MemoryCatalogProvider::new());
+        catalog.register_schema(&names.default_schema, Arc::new(MemorySchemaProvider::new())).map_err(refuse)?;
+        let catalogs = Arc::new(MemoryCatalogProviderList::new());
+        catalogs.register_catalog(names.default_catalog.clone(), catalog);
+        let state = SessionStateBuilder::new_from_existing(self.state.clone()).with_catalog_list(catalogs).build();
+        let context = SessionContext::new_with_state(state);
+        for (name, schema) in inputs::tables() {
+            let table = slot.table(name, schema).map_err(refuse)?;
+            context.register_table(name, Arc::new(table)).map_err(refuse)?;
+        }
+        let state = context.state();
+        let statement =
+            state.sql_to_statement(&source.sql, &state.config_options().sql_parser.dialect).map_err(refuse)?;
+        if !matches!(&statement, Statement::Statement(sql) if matches!(&**sql, Sql::Query(_))) {
+            let refused = Refused::new(&source.name, &source.sql_file, &source.sql, "it is not one SELECT statement");
+            return Err(refused.help("a detection only reads; it returns its findings as rows"));
+        }
+        let plan = state.statement_to_plan(statement).await.map_err(refuse)?;
+        let plan = with_now(plan, slot).map_err(refuse)?;
+        let plan = state.optimize(&plan).map_err(refuse)?;
+        finding::check_columns(plan.schema().as_arrow()).map_err(|message| {
+            Refused::new(&source.name, &source.sql_file, &source.sql, message).help(finding::COLUMNS)
+        })?;
+        state.query_planner().create_physical_plan(&plan, &state).await.map_err(refuse)
     }
 
     /// What a detection finds in `inputs` at `now`, in order of `raised_at` and subject. Whether something holds at `now` is for the
@@ -215,22 +247,13 @@ impl Engine {
         detection: &Detection,
         inputs: &Inputs,
         now: Timestamp,
-    ) -> Result<Vec<arrow::array::RecordBatch>, DataFusionError> {
-        let plan = detection.plan.clone().transform_down_with_subqueries(|node| match node {
-            LogicalPlan::TableScan(mut scan) => match inputs.table(&scan.table_name) {
-                Some(batch) => {
-                    let table = MemTable::try_new(batch.schema(), vec![vec![batch.clone()]])?;
-                    scan.source = provider_as_source(Arc::new(table));
-                    Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
-                }
-                None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
-            },
-            other => Ok(Transformed::no(other)),
-        })?;
-        let now = ScalarValue::TimestampMillisecond(Some(now.millis()), Some("UTC".into()));
-        let plan = plan.data.with_param_values(ParamValues::from(vec![("now", now)]))?;
-        let physical = self.state.query_planner().create_physical_plan(&plan, &self.state).await?;
-        collect(physical, self.state.task_ctx()).await
+    ) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let _running = detection.running.lock().await;
+        detection.slot.put(inputs.clone(), now);
+        let plan = reset_plan_states(Arc::clone(&detection.plan))?;
+        let rows = collect(plan, self.state.task_ctx()).await;
+        detection.slot.clear();
+        rows
     }
 }
 
@@ -262,18 +285,23 @@ fn setup(error: DataFusionError) -> EngineError {
     EngineError::Setup(Box::new(error))
 }
 
-/// Gives `$now` its type wherever it stands, so that the plan can be optimised before its value is known.
-fn typed(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    let time = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
-    let field = Arc::new(Field::new("now", time, true));
+/// Puts the time of the evaluation where `$now` stands. Any other parameter is a mistake.
+fn with_now(plan: LogicalPlan, slot: &Arc<Slot>) -> Result<LogicalPlan, DataFusionError> {
+    let now = slot.now();
     let plan = plan.transform_up_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expression| {
-            expression.transform_up(|expression| match expression {
+            let name = names.save(&expression);
+            let replaced = expression.transform_up(|expression| match expression {
                 Expr::Placeholder(Placeholder { id, .. }) if id == NOW => {
-                    Ok(Transformed::yes(Expr::Placeholder(Placeholder::new_with_field(id, Some(Arc::clone(&field))))))
+                    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&now), vec![]))))
+                }
+                Expr::Placeholder(Placeholder { id, .. }) => {
+                    plan_err!("there is no parameter {id}; a detection has {NOW} only")
                 }
                 other => Ok(Transformed::no(other)),
-            })
+            })?;
+            Ok(replaced.update_data(|expression| name.restore(expression)))
         })?;
         node.map_data(LogicalPlan::recompute_schema)
     })?;
@@ -299,11 +327,6 @@ fn place_in_text(text: &str) -> Option<(u64, u64)> {
     let (line, rest) = rest.split_once(", Column: ")?;
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     Some((line.parse().ok()?, rest.get(..digits)?.parse().ok()?))
-}
-
-/// The name a plan gives one of our tables.
-fn bare(name: &TableReference) -> &str {
-    name.table()
 }
 
 /// A table's name and columns.

@@ -16,6 +16,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use carebed_contract::id::{BedId, DeviceId, HomeId, Room};
@@ -57,6 +58,10 @@ pub struct Episode {
     /// More about it: a JSON object, or none.
     pub attributes: Option<Arc<str>>,
 }
+
+/// How much longer than asked ended episodes are kept for the sake of one that lasted longer. A bed that nobody has used for a month
+/// keeps no more than that.
+pub const KEEP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 /// What became of an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +134,8 @@ impl Episodes {
         self.homes.values_mut().flat_map(Stream::episodes).collect()
     }
 
-    /// Drops episodes that had ended, and were known to, before `before`. Those that still last stay.
+    /// Drops episodes that had ended, and were known to, before `before`. What lasted longer stays, and so does whatever ended since
+    /// it began, back to [`KEEP_MAX`] before `before`: a detection weighs the one against the other.
     pub fn forget(&mut self, before: Timestamp) {
         self.homes.values_mut().for_each(|stream| stream.forget(before));
     }

@@ -10,8 +10,11 @@ use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 
 use crate::engine::{Detection, Engine, EvaluateError, Inputs};
-use crate::episodes::{Definitions, Episodes, Pushed};
+use crate::episodes::{Definitions, Episodes, KEEP_MAX, Pushed};
 use crate::home::HomeFacts;
+
+/// How much longer than the longest window ended episodes are kept, so that what a finding within its window rests on is whole.
+const MARGIN: Duration = Duration::from_secs(86_400);
 
 /// What a round of detections found. One that failed does not hold up the others.
 #[derive(Debug, Default)]
@@ -107,7 +110,7 @@ impl Live {
             Some(inputs) => inputs,
             None => {
                 let window = self.detections.iter().map(|d| d.meaning.window).max().unwrap_or(Duration::ZERO);
-                self.episodes.forget(now - window);
+                self.episodes.forget(now - window - MARGIN);
                 let complete = self.homes.values().map(|facts| (facts, self.episodes.complete_to(&facts.home)));
                 let complete: Vec<_> = complete.collect();
                 Inputs::new(&self.episodes.all(), complete)
@@ -130,7 +133,13 @@ impl Live {
         let mut round = Round::default();
         for detection in self.detections.iter().filter(|d| wanted(d)) {
             match self.engine.evaluate(detection, inputs, now).await {
-                Ok(findings) => round.findings.extend(findings),
+                Ok(findings) => {
+                    // What others rest on is forgotten in part: they were told in their time, or were not so.
+                    let (over, known) = (now - detection.meaning.window, now - KEEP_MAX);
+                    let is_whole =
+                        |f: &Finding| f.raised_at >= known && f.cleared_at.is_none_or(|cleared| cleared >= over);
+                    round.findings.extend(findings.into_iter().filter(is_whole));
+                }
                 Err(error) => round.failed.push(error),
             }
         }

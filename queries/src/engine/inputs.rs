@@ -7,9 +7,8 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt8Array}
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use carebed_contract::id::{Area, HomeId};
 use carebed_contract::time::Timestamp;
-use datafusion::common::TableReference;
 
-use super::{Table, bare};
+use super::Table;
 use crate::episodes::{self, Episode, Episodes};
 use crate::home::HomeFacts;
 
@@ -59,8 +58,8 @@ impl Inputs {
         Self::new(&[], [])
     }
 
-    pub(super) fn table(&self, name: &TableReference) -> Option<&RecordBatch> {
-        match bare(name) {
+    pub(super) fn table(&self, name: &str) -> Option<&RecordBatch> {
+        match name {
             "episodes" => Some(&self.episodes),
             "homes" => Some(&self.homes),
             "beds" => Some(&self.beds),

@@ -10,7 +10,7 @@ use carebed_contract::time::Timestamp;
 use super::definition::{Definitions, Rules};
 use super::machine::{Machine, Setting};
 use super::seen::Seen;
-use super::{Episode, Pushed};
+use super::{Episode, KEEP_MAX, Pushed};
 
 /// How far behind the complete data a late observation may still be put in its place. The contract promises none at all;
 /// corrected clocks and second gateways may break it.
@@ -186,6 +186,10 @@ impl Stream {
     }
 
     pub(super) fn forget(&mut self, before: Timestamp) {
+        let recent = self.ended.iter().filter(|episode| episode.end_known_at.is_none_or(|known| known >= before));
+        let lasting = self.steady.told().chain(self.immediate.told());
+        let oldest = recent.chain(lasting).map(|episode| episode.started_at).min().unwrap_or(before);
+        let before = before.min(oldest.max(before - KEEP_MAX));
         self.ended.retain(|episode| episode.end_known_at.is_none_or(|known| known >= before));
         self.revised.retain(|(_, _, started_at), _| *started_at >= before);
     }

@@ -165,19 +165,30 @@ fn late_data_is_a_revision() {
 }
 
 #[test]
-fn forgetting_keeps_what_lasts() {
+fn forgetting_keeps_what_lasts_and_what_ended_since_it_began() {
     let mut episodes = none_yet();
-    for (time, value) in [("01:00:00", 1.0), ("02:00:00", 0.0)] {
-        episodes.push_seen(&home(), seen(at(time), "mat", "bed_occupancy", Some("b1"), value));
+    let bed = |time: &str, value| seen(at(time), "mat", "bed_occupancy", Some("b1"), value);
+    for (time, value) in [("00:10:00", 1.0), ("00:12:00", 0.0), ("01:00:00", 1.0), ("02:00:00", 0.0)] {
+        episodes.push_seen(&home(), bed(time, value));
     }
     for minute in 0..300 {
         let time = at("03:00:00") + Duration::from_secs(60 * minute);
         episodes.push_seen(&home(), seen(time, "pir", "motion_event", None, 1.0));
     }
     episodes.advance(&home(), at("08:00:00"));
+    let kinds = |episodes: &mut Episodes| episodes.of(&home()).iter().map(|e| e.kind.to_string()).collect::<Vec<_>>();
+    assert_eq!(kinds(&mut episodes), ["in_bed", "in_bed", "out_of_bed", "quiet", "quiet", "quiet"]);
+    // Out of bed since 02:00: what was over before is gone.
     episodes.forget(at("07:00:00"));
-    let kinds: Vec<_> = episodes.of(&home()).into_iter().map(|e| e.kind.to_string()).collect();
-    assert_eq!(kinds, ["out_of_bed"]);
+    assert_eq!(kinds(&mut episodes), ["in_bed", "out_of_bed", "quiet", "quiet"]);
+    episodes.push_seen(&home(), bed("08:10:00", 1.0));
+    for minute in 0..100 {
+        let time = at("08:11:00") + Duration::from_secs(60 * minute);
+        episodes.push_seen(&home(), seen(time, "pir", "motion_event", None, 1.0));
+    }
+    episodes.advance(&home(), at("09:50:00"));
+    episodes.forget(at("08:30:00"));
+    assert_eq!(kinds(&mut episodes), ["in_bed", "out_of_bed"]);
 }
 
 /// A day or two of one home: steps of seconds, minutes and hours between whatever sensors may say.
