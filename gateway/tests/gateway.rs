@@ -34,7 +34,9 @@ impl Running {
 
 fn start(board: &Board, centre: &Centre, spool: &Path, change: impl FnOnce(&mut Config)) -> Running {
     let mut home = HomeFile::parse("home.toml", include_str!("../../deploy/gateway/home.toml")).unwrap();
-    home.boards[0].link = (board.address.ip().to_string(), board.address.port());
+    for wired in &mut home.boards {
+        wired.link = (board.address.ip().to_string(), board.address.port());
+    }
     let broker = Broker { host: centre.address.ip().to_string(), port: centre.address.port() };
     let mut config = Config::new(broker, spool.to_owned());
     (config.routine_every, config.complete_every) = (Duration::from_millis(50), Duration::from_millis(300));

@@ -161,16 +161,17 @@ impl Centre {
 
     /// Waits for something published on a channel that `want` takes, passing over everything else.
     pub(crate) async fn wait<T>(&mut self, channel: Channel, mut want: impl FnMut(&Publish) -> Option<T>) -> T {
-        loop {
-            if let Seen::Published(publish) = self.next().await {
+        let wanted = async {
+            loop {
+                let Seen::Published(publish) = self.next().await else { continue };
                 let topic = Topic::parse(std::str::from_utf8(&publish.topic).unwrap()).unwrap();
-                if topic.channel == channel {
-                    if let Some(wanted) = want(&publish) {
-                        return wanted;
-                    }
+                let wanted = if topic.channel == channel { want(&publish) } else { None };
+                if let Some(wanted) = wanted {
+                    return wanted;
                 }
             }
-        }
+        };
+        timeout(PATIENCE, wanted).await.expect("the gateway says other things")
     }
 
     /// Waits for JSON on a channel that `want` accepts.
