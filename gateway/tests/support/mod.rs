@@ -160,7 +160,7 @@ impl Centre {
     }
 
     /// Waits for something published on a channel that `want` takes, passing over everything else.
-    pub(crate) async fn wait<T>(&mut self, channel: Channel, mut want: impl FnMut(&Publish) -> Option<T>) -> T {
+    pub(crate) async fn wait<T>(&mut self, channel: Channel, mut want: impl FnMut(&Publish) -> Option<T> + Send) -> T {
         let wanted = async {
             loop {
                 let Seen::Published(publish) = self.next().await else { continue };
@@ -178,9 +178,9 @@ impl Centre {
     pub(crate) async fn json(
         &mut self,
         channel: Channel,
-        want: impl Fn(&serde_json::Value) -> bool,
+        want: impl Fn(&serde_json::Value) -> bool + Send,
     ) -> serde_json::Value {
-        let read = |publish: &Publish| serde_json::from_slice(&publish.payload).ok().filter(&want);
+        let read = move |publish: &Publish| serde_json::from_slice(&publish.payload).ok().filter(|json| want(json));
         self.wait(channel, read).await
     }
 
