@@ -67,23 +67,23 @@ impl Refused {
                 let zh_by = by.as_ref().map_or("系统", OperatorId::as_str);
                 let en_by = by.as_ref().map_or("the system", OperatorId::as_str);
                 Text::new(
-                    format!("该告警{}:{zh_by},{time}。无需重复操作。", state.get(Language::Zh)),
+                    format!("该告警{}：{zh_by}，{time}。无需重复操作。", state.get(Language::Zh)),
                     format!("This alert is already {}: by {en_by} at {time}. Nothing to do.", state.get(Language::En)),
                 )
             }
             Self::TooEarly { state, needs } => {
                 let (state, needs) = (state.text(), needs.text());
                 Text::new(
-                    format!("该告警目前为“{}”,须先“{}”才能进行此操作。", state.zh, needs.zh),
+                    format!("该告警目前为“{}”，须先“{}”才能进行此操作。", state.zh, needs.zh),
                     format!("This alert is {}; it has to be {} first.", state.en, needs.en),
                 )
             }
             Self::NoteTooLong => Text::new(
-                format!("备注不能超过 {NOTE_LENGTH_MAX} 字,请缩短后重试。"),
+                format!("备注不能超过 {NOTE_LENGTH_MAX} 字，请缩短后重试。"),
                 format!("A note has at most {NOTE_LENGTH_MAX} characters; please shorten it."),
             ),
             Self::NotAChoice => Text::new(
-                "处置结果须为:情况属实、误报、测试或其他。",
+                "处置结果须为：情况属实、误报、测试或其他。",
                 "The outcome must be verified, false_alarm, test or other.",
             ),
         }

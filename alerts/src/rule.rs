@@ -35,7 +35,7 @@ impl Rule {
             class: Class::Care,
             title: Text::new(format!("检测项 {detection} 有新发现"), format!("Detection {detection} found something")),
             wording: Text::new(
-                "该检测项尚未配置文案,请核实老人情况并联系运维人员。",
+                "该检测项尚未配置文案，请核实老人情况并联系运维人员。",
                 "This detection has no wording yet: check on the person and tell the maintainers.",
             ),
             suppressible: true,

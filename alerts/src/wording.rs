@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn templates_become_sentences() {
-        check("{exit_at} 离床,已 {minutes} 分钟", "06:15 离床,已 31 分钟");
-        check("{hours} 小时,{room},已证实:{confirmed}", "12.2 小时,卧室,已证实:否");
+        check("{exit_at} 离床，已 {minutes} 分钟", "06:15 离床，已 31 分钟");
+        check("{hours} 小时，{room}，已证实：{confirmed}", "12.2 小时，卧室，已证实：否");
         check("{home}/{bed} {raised_at}", "h1/b1 00:45");
         check("{nothing} {nested}", "未知 未知");
         check("{open 和 }", "未知");

@@ -53,7 +53,9 @@ pub enum BrokerError {
     #[error("the embedded broker refused to run: {0}")]
     Refused(String),
     /// Not loopback.
-    #[error("the embedded broker has no access control and listens on loopback only, not on {0}; use mosquitto or EMQX with the configuration in deploy/ for a network")]
+    #[error(
+        "the embedded broker has no access control and listens on loopback only, not on {0}; use mosquitto or EMQX with the configuration in deploy/ for a network"
+    )]
     NotLoopback(SocketAddr),
 }
 
@@ -68,10 +70,13 @@ pub struct EmbeddedBroker {
 impl EmbeddedBroker {
     /// Starts `program broker` on a free port (or the given one) and waits until it accepts a connection.
     pub async fn start(program: &Path, port: Option<u16>) -> Result<Self, BrokerError> {
-        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), match port {
-            Some(port) => port,
-            None => free_port().map_err(BrokerError::Port)?,
-        });
+        let address = SocketAddr::new(
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            match port {
+                Some(port) => port,
+                None => free_port().map_err(BrokerError::Port)?,
+            },
+        );
         let child = spawn(program, address)?;
         let mut broker = Self { program: program.to_owned(), address, child };
         broker.answers().await?;

@@ -65,7 +65,9 @@ impl Centre {
         let console = Console::bind(console, database, registry.clone(), actions_in, Arc::clone(&clock))
             .await
             .context("failed to open the console")?;
-        let live = LiveTask::open(&store, detections, &registry, &console, config.detection.clone(), Arc::clone(&clock)).await?;
+        let live =
+            LiveTask::open(&store, detections, &registry, &console, config.detection.clone(), Arc::clone(&clock))
+                .await?;
         Ok(Self {
             config: config.clone(),
             broker,
@@ -113,7 +115,8 @@ impl Centre {
         };
         let ingest = async {
             let clock = Arc::clone(&self.clock);
-            let ended = carebed_pipeline::mqtt::run(ingest, self.store.clone(), events_in, commands, clock, stop.clone()).await;
+            let ended =
+                carebed_pipeline::mqtt::run(ingest, self.store.clone(), events_in, commands, clock, stop.clone()).await;
             stop.cancel();
             live_stop.cancel();
             ended.context("ingest stopped")

@@ -1,5 +1,6 @@
 //! The command line: data on stdout, everything else on stderr, exit codes as in [`crate::exit`].
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -131,8 +132,14 @@ pub struct BacktestArguments {
 /// Parses the command line, runs the command, prints a failure's whole chain once.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = !matches!(cli.command, Command::Serve { .. } | Command::Broker { .. });
-    log_to_stderr(quiet);
+    log_to_stderr(match cli.command {
+        Command::Serve { .. } => {
+            "info,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake_core=warn,datafusion=warn,sqlx=warn"
+        }
+        // rumqttd calls every client that leaves an error; what matters shows in the clients.
+        Command::Broker { .. } => "off",
+        _ => "warn",
+    });
     match run(cli.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -161,11 +168,15 @@ fn run(command: Command) -> anyhow::Result<Exit> {
     })
 }
 
-fn log_to_stderr(quiet: bool) {
-    let default = if quiet { "warn,rumqttd=error" } else { "info,rumqttd=warn" };
+/// `CAREBED_LOG` overrides, as in `CAREBED_LOG=debug`.
+fn log_to_stderr(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAREBED_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// Says something that is not data: to stderr.

@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        for (text, millis) in [("250ms", 250), ("2s", 2_000), ("5m", 300_000), ("12h", 43_200_000), ("3d", 259_200_000)] {
+        for (text, millis) in [("250ms", 250), ("2s", 2_000), ("5m", 300_000), ("12h", 43_200_000), ("3d", 259_200_000)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
         }
         for bad in ["", "s", "2", "2 weeks", "-1s", "99999999999999999999d"] {

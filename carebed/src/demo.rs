@@ -60,7 +60,7 @@ const HOUSEHOLDS: [Household; 3] = [
 pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     let temporary = Temporary::new(arguments.data.clone())?;
     let data = temporary.path();
-    let clock = Arc::new(ScaledClock::new(evening()?, arguments.speed));
+    let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(evening()?, arguments.speed));
     let shutdown = Shutdown::new();
     tokio::spawn(cancel_on_signal(shutdown.clone()));
 
@@ -70,14 +70,14 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     // On a fast clock two real seconds would be two minutes of the residents' evening.
     config.detection.every = Duration::from_secs(u64::from(arguments.speed).div_ceil(2).max(2));
     config.ingest.commit_every = Duration::from_secs(u64::from(arguments.speed).max(2));
-    let centre = Centre::open(&config, broker.address().to_string(), clock.clone(), arguments.speed)
+    let centre = Centre::open(&config, broker.address().to_string(), Arc::clone(&clock), arguments.speed)
         .await
         .context("the demo's centre did not open; with --listen 127.0.0.1:0 it takes any free port")?;
     register(centre.registry()).await?;
 
     say("carebed demo · 家庭养老床位演示");
     say(&format!("  page / 页面       http://{}/   (English: http://{}/?lang=en)", centre.address(), centre.address()));
-    say(&format!("  clock / 时钟      starts {}, runs {} times as fast as life", local(clock.now()), arguments.speed));
+    say(&format!("  clock / 时钟      starts {}， runs {} times as fast as life", local(clock.now()), arguments.speed));
     say(&format!("  data / 数据       {}", data.display()));
     say("  Ctrl-C ends it    按 Ctrl-C 结束");
 
@@ -86,19 +86,19 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     for household in &HOUSEHOLDS {
         let seed = arguments.seed.wrapping_add(household.number as u64);
         let id = HomeId::new(home_name(household.number))?;
-        let home = SimulatedHome::start(SimulatedHomeConfig::new(id, seed, clock.clone())).await?;
+        let home = SimulatedHome::start(SimulatedHomeConfig::new(id, seed, Arc::clone(&clock))).await?;
         let file = HomeFile::parse("demo", &home_file(household.number, home.addr()))
             .map_err(|mistakes| anyhow::anyhow!("{:?}", miette::Report::new(mistakes)))?;
         let (host, port) = (broker.address().ip().to_string(), broker.address().port());
         let gateway = GatewayConfig::new(Broker { host, port }, data.join(format!("spool-{}", household.number)));
-        gateways.spawn(carebed_gateway::run(gateway, file, clock.clone(), shutdown.clone()));
+        gateways.spawn(carebed_gateway::run(gateway, file, Arc::clone(&clock), shutdown.clone()));
         homes.push(home);
     }
 
     let desk = centre.desk();
     let running = tokio::spawn(centre.run(shutdown.clone()));
-    let watching = tokio::spawn(watch(desk, clock.clone(), shutdown.clone()));
-    let playing = tokio::spawn(play(homes, clock.clone(), shutdown.clone()));
+    let watching = tokio::spawn(watch(desk, Arc::clone(&clock), shutdown.clone()));
+    let playing = tokio::spawn(play(homes, Arc::clone(&clock), shutdown.clone()));
 
     tokio::select! {
         () = shutdown.cancelled() => say("stopping · 正在停止"),
@@ -132,7 +132,7 @@ async fn wire_time(length: Option<Duration>) {
 }
 
 /// Says each alert and step on the terminal. Returns how many alerts each detection raised.
-async fn watch(desk: Desk, clock: Arc<ScaledClock>, shutdown: Shutdown) -> BTreeMap<String, usize> {
+async fn watch(desk: Desk, clock: Arc<dyn Clock>, shutdown: Shutdown) -> BTreeMap<String, usize> {
     let mut seen = BTreeMap::new();
     let Ok(mut subscription) = desk.subscribe(None).await else { return seen };
     loop {
@@ -145,7 +145,9 @@ async fn watch(desk: Desk, clock: Arc<ScaledClock>, shutdown: Shutdown) -> BTree
                 if matches!(told.transition.change, Change::Raised { .. }) {
                     *seen.entry(told.alert.detection.clone()).or_default() += 1;
                 }
-                say(&line(&told, clock.now()));
+                if let Some(line) = line(&told, clock.now()) {
+                    say(&line);
+                }
             }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return seen,
@@ -153,33 +155,25 @@ async fn watch(desk: Desk, clock: Arc<ScaledClock>, shutdown: Shutdown) -> BTree
     }
 }
 
-fn line(told: &Told, now: Timestamp) -> String {
+/// What a step is on the terminal; none for those that say nothing new, such as reminders every few real seconds.
+fn line(told: &Told, now: Timestamp) -> Option<String> {
     let Told { transition, alert } = told;
     let step = match &transition.change {
-        Change::Raised { .. } => "新告警 raised".to_owned(),
-        Change::Acknowledged { by, .. } => format!("已确认 acknowledged by {by}"),
+        Change::Raised { .. } => {
+            format!("新告警 new alert\n         {}\n         {}", alert.sentence.zh, alert.sentence.en)
+        }
         Change::Cleared { .. } => "情况已解除 over".to_owned(),
         Change::Repeated { .. } => "再次发生 again".to_owned(),
-        Change::Reminded => "仍未确认 still not acknowledged".to_owned(),
-        Change::Escalated { to } => format!("升级 escalated to {}", to.as_str()),
-        other => match other.leads_to() {
-            Some(state) => format!("{} {}", state.text().zh, state.text().en),
-            None => "已更新 updated".to_owned(),
-        },
+        Change::Escalated { to } => format!("无人确认，升级为 not acknowledged, escalated to {}", to.as_str()),
+        Change::Acknowledged { by } => format!("{by} 已确认 acknowledged"),
+        other => other.leads_to().map(|state| format!("{} {}", state.text().zh, state.text().en))?,
     };
-    format!(
-        "{} {} {} {} | {} | {}",
-        local(now),
-        alert.priority.as_str(),
-        alert.home,
-        step,
-        alert.sentence.zh,
-        alert.sentence.en
-    )
+    let (priority, title) = (alert.priority.as_str(), &alert.title);
+    Some(format!("{} {priority} {} {} · {}: {step}", local(now), alert.home, title.zh, title.en))
 }
 
 /// Tells the residents what to do, and says what becomes of their lamps.
-async fn play(homes: Vec<SimulatedHome>, clock: Arc<ScaledClock>, shutdown: Shutdown) {
+async fn play(homes: Vec<SimulatedHome>, clock: Arc<dyn Clock>, shutdown: Shutdown) {
     let [caller, leaver, ..] = homes.as_slice() else { return };
     let script = async {
         clock.sleep(CALL_AFTER).await;
@@ -213,7 +207,8 @@ async fn register(registry: &Registry) -> anyhow::Result<()> {
     registry.put_area(area.clone(), Text::new("章贡区（演示）", "Zhanggong (demo)")).await?;
     for household in &HOUSEHOLDS {
         let name = home_name(household.number);
-        let person = Person { name: household.person.to_owned(), phone: String::new(), address: household.name.to_owned() };
+        let person =
+            Person { name: household.person.to_owned(), phone: String::new(), address: household.name.to_owned() };
         registry
             .put_home(Home {
                 id: HomeId::new(&name)?,
@@ -223,7 +218,11 @@ async fn register(registry: &Registry) -> anyhow::Result<()> {
                 time_zone: carebed_console::registry::TIME_ZONE,
                 residents: 1,
                 lamp: Some(DeviceId::new(format!("{name}-lamp"))?),
-                beds: vec![Bed { id: BedId::new(format!("{name}-bed"))?, name: "主卧床位".to_owned(), person: Some(person) }],
+                beds: vec![Bed {
+                    id: BedId::new(format!("{name}-bed"))?,
+                    name: "主卧床位".to_owned(),
+                    person: Some(person),
+                }],
             })
             .await?;
     }
@@ -301,6 +300,17 @@ room = "bathroom"
 device = "{home}-pir-living"
 quantity = "motion"
 room = "living"
+
+[device.inputs.7]
+device = "{home}-fridge"
+quantity = "cabinet_open"
+room = "living"
+
+[device.inputs.8]
+device = "{home}-cord"
+quantity = "call_button"
+bed = "{home}-bed"
+room = "bathroom"
 
 [device.outputs.1]
 device = "{home}-lamp"

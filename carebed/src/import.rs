@@ -91,7 +91,14 @@ impl Recording {
                 header.unwrap_or_default()
             );
         }
-        let mut recording = Self { path: path.to_owned(), home, digest, records: Vec::new(), broken: Vec::new(), devices: BTreeMap::new() };
+        let mut recording = Self {
+            path: path.to_owned(),
+            home,
+            digest,
+            records: Vec::new(),
+            broken: Vec::new(),
+            devices: BTreeMap::new(),
+        };
         let mut rows = csv::ReaderBuilder::new().has_headers(true).flexible(true).from_reader(bytes.as_slice());
         let mut row = csv::StringRecord::new();
         loop {
@@ -115,13 +122,12 @@ impl Recording {
         else {
             return Err(format!("expected 4 columns, found {}", row.len()));
         };
-        let at = Timestamp::parse(time).ok_or_else(|| format!("{time:?} is not a time; write it as 2026-03-01T22:15:00Z"))?;
+        let at = Timestamp::parse(time)
+            .ok_or_else(|| format!("{time:?} is not a time; write it as 2026-03-01T22:15:00Z"))?;
         let rule = meaning.rule(sensor, kind).ok_or_else(|| {
             format!("the meaning does not say what sensor {sensor:?} of kind {kind:?} is; add a [[sensor]] for it")
         })?;
-        let value = rule
-            .value(text)
-            .ok_or_else(|| format!("{text:?} is not a value of {}", rule.quantity))?;
+        let value = rule.value(text).ok_or_else(|| format!("{text:?} is not a value of {}", rule.quantity))?;
         let bed = rule.bed.then(|| BedId::new(format!("{}-bed", self.home))).transpose().map_err(|e| e.to_string())?;
         let device = DeviceId::new(sensor).map_err(|e| e.to_string())?;
         let known = self.devices.entry(device.clone()).or_insert_with(|| InventoryDevice {
@@ -192,8 +198,11 @@ impl Recording {
     /// What is where in the home, as far as the meaning says.
     pub fn inventory(&self, meaning: &Meaning) -> anyhow::Result<Inventory> {
         let unknown = Room::new("unknown")?;
-        let bed_rooms: BTreeMap<&BedId, &Room> =
-            self.devices.values().filter_map(|d| Some((d.bed.as_ref()?, d.room.as_ref().unwrap_or(&unknown)))).collect();
+        let bed_rooms: BTreeMap<&BedId, &Room> = self
+            .devices
+            .values()
+            .filter_map(|d| Some((d.bed.as_ref()?, d.room.as_ref().unwrap_or(&unknown))))
+            .collect();
         let mut rooms: Vec<Room> = self.devices.values().filter_map(|d| d.room.clone()).collect();
         rooms.sort();
         rooms.dedup();
@@ -253,8 +262,12 @@ pub struct Imported {
 /// `carebed import`: one bad file or line does not keep the others out.
 pub async fn run(arguments: ImportArguments) -> anyhow::Result<Exit> {
     let meaning = match SHIPPED.iter().find(|(name, _)| *name == arguments.meaning) {
-        Some((name, text)) => Meaning::parse(name, text).map_err(|e| anyhow::anyhow!("{:?}", miette::Report::new(*e)))?,
-        None => Meaning::load(Path::new(&arguments.meaning)).context("give a file, or one of tihm, ordonez, somnofy")?,
+        Some((name, text)) => {
+            Meaning::parse(name, text).map_err(|e| anyhow::anyhow!("{:?}", miette::Report::new(*e)))?
+        }
+        None => {
+            Meaning::load(Path::new(&arguments.meaning)).context("give a file, or one of tihm, ordonez, somnofy")?
+        }
     };
     let imported = import(&Config::at(arguments.data), &meaning, &arguments.files).await?;
     say(&format!(
@@ -326,11 +339,14 @@ fn offer(ingest: &mut Ingest, recording: &Recording, meaning: &Meaning, now: Tim
     let mut became = Became::Known;
     for batch in recording.batches() {
         let (labels, Sealed { content_type, bytes }) = batch?;
-        let digest = Digest::of_batch(labels.epoch, labels.lane, labels.seq, labels.prev, content_type.as_str(), &bytes);
+        let digest =
+            Digest::of_batch(labels.epoch, labels.lane, labels.seq, labels.prev, content_type.as_str(), &bytes);
         let offered = ingest.offer(&batches, Some(&labels.encode()), content_type.as_str(), &Bytes::from(bytes), now);
         match offered.receipt {
             None => became = Became::Added,
-            Some((_, receipt)) if receipt.next == labels.seq + 1 && receipt.digest != digest => return Ok(Became::Forked),
+            Some((_, receipt)) if receipt.next == labels.seq + 1 && receipt.digest != digest => {
+                return Ok(Became::Forked);
+            }
             Some((_, receipt)) if receipt.next <= labels.seq => return Ok(Became::Forked),
             Some(_) => {}
         }
@@ -351,7 +367,11 @@ async fn register(registry: &Registry, recording: &Recording, meaning: &Meaning)
         time_zone: meaning.time_zone,
         residents: meaning.residents,
         lamp: None,
-        beds: inventory.beds.into_iter().map(|bed| Bed { name: bed.id.to_string(), id: bed.id, person: None }).collect(),
+        beds: inventory
+            .beds
+            .into_iter()
+            .map(|bed| Bed { name: bed.id.to_string(), id: bed.id, person: None })
+            .collect(),
     };
     Ok(crate::live::put(registry, home).await?)
 }
@@ -371,7 +391,8 @@ fn place(row: &csv::StringRecord, otherwise: usize) -> usize {
 fn home_of(path: &Path) -> anyhow::Result<HomeId> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let stem = name.split('.').next().unwrap_or_default();
-    HomeId::new(stem).with_context(|| format!("{}: the file's name up to the first dot must be the home's id", path.display()))
+    HomeId::new(stem)
+        .with_context(|| format!("{}: the file's name up to the first dot must be the home's id", path.display()))
 }
 
 fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -62,9 +62,10 @@ impl LiveTask {
         let from = clock.now() - settings.rebuild;
         let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| facts(home)).collect();
         let span = Span { from, to: Timestamp::MAX };
-        *live.episodes() = history::episodes(&Lake::of(store), &store.view(), span, &facts, definitions, engine.limits())
-            .await
-            .context("failed to rebuild episodes from the lake")?;
+        *live.episodes() =
+            history::episodes(&Lake::of(store), &store.view(), span, &facts, definitions, engine.limits())
+                .await
+                .context("failed to rebuild episodes from the lake")?;
         Ok(Self { live, desk: console.desk(), board: console.board(), registry: registry.clone(), settings, clock })
     }
 
@@ -130,7 +131,10 @@ impl LiveTask {
     fn feed(&mut self, rows: &[Observation]) {
         let fed = self.live.feed(rows);
         if fed.too_late > 0 {
-            tracing::warn!(rows = fed.too_late, "observations came too late for the live episodes; they are in the table");
+            tracing::warn!(
+                rows = fed.too_late,
+                "observations came too late for the live episodes; they are in the table"
+            );
         }
     }
 

@@ -15,8 +15,7 @@ use crate::facts;
 /// Most rows given; more are cut, and that is said.
 const ROWS_MAX: usize = 1_000_000;
 /// A question may use both cores of a small machine and take its time: nobody's calls wait for it here.
-const LIMITS: Limits =
-    Limits { memory_bytes: 2 << 30, partitions: 2, time: std::time::Duration::from_secs(600) };
+const LIMITS: Limits = Limits { memory_bytes: 2 << 30, partitions: 2, time: std::time::Duration::from_secs(600) };
 
 impl From<Format> for sql::Format {
     fn from(format: Format) -> Self {

@@ -26,22 +26,22 @@ words! {
     other_language: "English(英文)", "中文 (Chinese)";
     queue: "待处理告警", "Alerts to act on";
     empty: "目前没有待处理的告警。", "No alerts to act on right now.";
-    empty_hint: "新告警会自动出现在这里,无需刷新页面。", "New alerts appear here by themselves; no need to reload.";
-    more: "还有更多告警未显示,请先处理以上各条。未显示条数:", "More alerts are not shown; work through these first. Not shown:";
+    empty_hint: "新告警会自动出现在这里，无需刷新页面。", "New alerts appear here by themselves; no need to reload.";
+    more: "还有更多告警未显示，请先处理以上各条。未显示条数：", "More alerts are not shown; work through these first. Not shown:";
     resolved: "最近办结", "Resolved lately";
     homes: "住户与网关", "Homes and gateways";
-    no_homes: "尚未登记住户(系统中没有可值守的床位)。", "No homes are registered yet, so no bed is being watched.";
-    operator: "值守人员(姓名)", "Operator (your name)";
-    operator_missing: "请先在页面上方填写值守人员姓名,再进行操作。", "Enter your name at the top of the page first.";
+    no_homes: "尚未登记住户（系统中没有可值守的床位）。", "No homes are registered yet, so no bed is being watched.";
+    operator: "值守人员（姓名）", "Operator (your name)";
+    operator_missing: "请先在页面上方填写值守人员姓名，再进行操作。", "Enter your name at the top of the page first.";
     sound_is_on: "提示音已开", "Sound is on";
-    sound_is_off: "提示音已关,点击打开", "Sound is off: turn on";
+    sound_is_off: "提示音已关，点击打开", "Sound is off: turn on";
     connecting: "正在连接服务中心…", "Connecting to the service centre…";
     connected: "连接正常", "Connected";
     disconnected: "连接中断", "Disconnected";
-    lost: "与服务中心的连接已中断!页面内容可能已经过时,新的呼叫不会显示在这里。请立即改用电话值守并联系运维人员。", "Connection to the service centre is lost! This page may be out of date and new calls will not appear. Switch to the telephone and call the maintainers now.";
-    lost_since: "最后一次收到数据:", "Last heard:";
-    log_failing: "告警日志暂时无法写入磁盘。告警仍会显示,请立即联系运维人员检查磁盘空间。开始时间:", "The alert log cannot be written to disk. Alerts are still shown; ask the maintainers to check the disk now. Since:";
-    no_script: "本页面需要启用 JavaScript 才能自动显示新告警。未启用时,请手动刷新,切勿以为无事发生。", "This page needs JavaScript to show new alerts by itself. Without it, reload by hand and do not take silence for peace.";
+    lost: "与服务中心的连接已中断！页面内容可能已经过时，新的呼叫不会显示在这里。请立即改用电话值守并联系运维人员。", "Connection to the service centre is lost! This page may be out of date and new calls will not appear. Switch to the telephone and call the maintainers now.";
+    lost_since: "最后一次收到数据：", "Last heard:";
+    log_failing: "告警日志暂时无法写入磁盘。告警仍会显示，请立即联系运维人员检查磁盘空间。开始时间：", "The alert log cannot be written to disk. Alerts are still shown; ask the maintainers to check the disk now. Since:";
+    no_script: "本页面需要启用 JavaScript 才能自动显示新告警。未启用时，请手动刷新，切勿以为无事发生。", "This page needs JavaScript to show new alerts by itself. Without it, reload by hand and do not take silence for peace.";
     ago: "前", "ago";
     lasted: "已", "for";
     unit_second: "秒", "s";
@@ -50,10 +50,10 @@ words! {
     unit_day: "天", "d";
     since: "发生于", "since";
     holds: "情况仍在持续", "still so";
-    cleared: "情况已解除,时间", "over since";
+    cleared: "情况已解除，时间", "over since";
     repeats: "重复次数", "Repeats";
-    late: "补录:数据到达较晚", "Late: the data came after the fact";
-    suppressed: "已静默,原因", "Quiet because of";
+    late: "补录：数据到达较晚", "Late: the data came after the fact";
+    suppressed: "已静默，原因", "Quiet because of";
     technical: "设备告警", "Technical";
     person: "老人", "Person";
     phone: "电话", "Phone";
@@ -69,9 +69,9 @@ words! {
     resolve: "办结", "Resolve";
     review: "复核通过", "Reviewed";
     outcome: "处置结果", "Outcome";
-    note: "备注(可不填)", "Note (optional)";
+    note: "备注（可不填）", "Note (optional)";
     system: "系统", "the system";
-    failed: "操作未成功:", "Not done:";
+    failed: "操作未成功：", "Not done:";
     new_alert: "新告警", "New alert";
 }
 

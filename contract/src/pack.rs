@@ -156,10 +156,10 @@ impl Pack {
         let plain = self.encode()?;
         if plain.len() >= COMPRESS_FROM {
             // Level 3 is zstd's default; packs are small, so higher levels gain little for their time.
-            if let Ok(packed) = zstd::bulk::compress(&plain, 3) {
-                if packed.len() < plain.len() {
-                    return Ok(Sealed { content_type: ContentType::CborZstd, bytes: packed });
-                }
+            if let Ok(packed) = zstd::bulk::compress(&plain, 3)
+                && packed.len() < plain.len()
+            {
+                return Ok(Sealed { content_type: ContentType::CborZstd, bytes: packed });
             }
         }
         Ok(Sealed { content_type: ContentType::Cbor, bytes: plain })

@@ -66,7 +66,10 @@ pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown
         let (clock, status) = (Arc::clone(&clock), StatusBoard::new(&home, start.wall));
         Arc::new(move || status.lost(clock.now()).json())
     };
-    let mqtt = Mqtt::new(config.broker.clone(), home.area.clone(), home.gateway.clone(), will, uplink_sender);
+    let stamper = Stamper::new(config.clock, spool.floor());
+    let delivery = Delivery::new(spool, config.window);
+    let place = (home.area.clone(), home.gateway.clone());
+    let mqtt = Mqtt::new(config.broker.clone(), place, will, uplink_sender, delivery.call_waits());
     let stop_uplink = Shutdown::new();
     let mut uplink = tokio::spawn(mqtt.run(stop_uplink.clone()));
     let stop_links = shutdown.child_token();
@@ -76,8 +79,8 @@ pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown
     let device = |board: &Arc<_>| Device::new(&home.home, Arc::clone(board), config.heartbeat, start.wall);
     let polled = boards.iter().map(|board| vec![None; board.profile.polls.len()]).collect();
     let mut gateway = Gateway {
-        stamper: Stamper::new(config.clock, spool.floor()),
-        delivery: Delivery::new(spool, config.window),
+        stamper,
+        delivery,
         devices: boards.iter().map(device).collect(),
         polled,
         gather: Gather::new(config.routine_every, config.complete_every, start.monotonic),

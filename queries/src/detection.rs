@@ -3,6 +3,7 @@
 //! A folder that cannot be used is refused when it is read, with its file and place; the others go on.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use carebed_contract::finding::{Class, Priority};
@@ -72,7 +73,7 @@ pub struct Refused {
     pub message: String,
     /// The file.
     #[source_code]
-    pub source_code: NamedSource<String>,
+    pub source_code: Arc<NamedSource<String>>,
     /// Where in it, when known.
     #[label("here")]
     pub at: Option<SourceSpan>,
@@ -86,7 +87,7 @@ impl Refused {
         Self {
             name: name.to_owned(),
             message: message.into(),
-            source_code: NamedSource::new(file, content.to_owned()),
+            source_code: Arc::new(NamedSource::new(file, content.to_owned())),
             at: None,
             help: None,
         }

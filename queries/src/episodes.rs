@@ -113,6 +113,11 @@ impl Episodes {
         self.stream(home).advance(complete_to);
     }
 
+    /// Like [`Self::advance`], and nothing will come late any more: for [`crate::history`], which reads in order.
+    pub(crate) fn seal(&mut self, home: &HomeId, complete_to: Timestamp) {
+        self.stream(home).seal(complete_to);
+    }
+
     /// How far a home's data is known; none when nothing was said.
     #[must_use]
     pub fn complete_to(&self, home: &HomeId) -> Option<Timestamp> {

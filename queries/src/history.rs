@@ -132,7 +132,7 @@ pub async fn extent(lake: &Lake, view: &Arc<View>, limits: Limits) -> Result<Opt
     let found = observations.aggregate(vec![], vec![least, max(col("event_time"))])?.collect().await?;
     let value = |column: usize| {
         let array = found.first()?.columns().get(column)?.as_primitive_opt::<TimestampMillisecondType>()?;
-        (array.len() > 0 && array.is_valid(0)).then(|| Timestamp::from_millis(array.value(0)))
+        (!array.is_empty() && array.is_valid(0)).then(|| Timestamp::from_millis(array.value(0)))
     };
     Ok(value(0).zip(value(1)).map(|(from, last)| Span { from, to: last + Duration::from_millis(1) }))
 }
@@ -196,7 +196,7 @@ impl Reader<'_> {
             self.since_advance += 1;
             if self.since_advance >= ROWS_BETWEEN_ADVANCES {
                 self.since_advance = 0;
-                episodes.advance(home, self.last);
+                episodes.seal(home, self.last - Duration::from_millis(1));
             }
         }
         Ok(())

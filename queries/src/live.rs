@@ -129,7 +129,7 @@ impl Live {
         self.round(&inputs, now, |detection| detection.meaning.urgent).await
     }
 
-    async fn round(&self, inputs: &Inputs, now: Timestamp, wanted: impl Fn(&Detection) -> bool) -> Round {
+    async fn round(&self, inputs: &Inputs, now: Timestamp, wanted: fn(&Detection) -> bool) -> Round {
         let mut round = Round::default();
         for detection in self.detections.iter().filter(|d| wanted(d)) {
             match self.engine.evaluate(detection, inputs, now).await {

@@ -133,7 +133,7 @@ fn detections_look_at_nothing_later() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         failure_persistence: None,
         max_shrink_iters: 64,
-        ..ProptestConfig::with_cases(16)
+        ..ProptestConfig::with_cases(10)
     });
     let cuts = prop::collection::vec(any::<prop::sample::Index>(), 3);
     let check = |(stream, cuts, later): (Vec<Observation>, Vec<prop::sample::Index>, u64)| {

@@ -314,6 +314,18 @@ impl SimulatedHome {
         self.shared.order(Order::CarryOn, None);
     }
 
+    /// Moves a contact on an input that no fact of the resident's life is wired to. Other inputs stay as they are.
+    pub fn switch(&self, input: usize, on: bool) {
+        let now = self.shared.clock.now();
+        let mut inner = self.shared.lock();
+        if inner.wiring.lines().all(|(wired, _)| wired != input) {
+            if let Some(level) = inner.board.inputs.get_mut(input) {
+                *level = on;
+                inner.ledger.show(now, input, on);
+            }
+        }
+    }
+
     /// Where the person is.
     #[must_use]
     pub fn state(&self) -> State {

@@ -1,5 +1,6 @@
 //! Whole-system scenarios, the fault proxy, and the workspace's own rules. Nothing imports this crate.
 
+pub mod faults;
 pub mod layers;
 pub mod model;
 pub mod process;

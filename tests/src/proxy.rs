@@ -105,7 +105,7 @@ async fn one_way(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
-    stalled: impl Fn(&Weather) -> bool,
+    stalled: fn(&Weather) -> bool,
 ) {
     let mut buffer = vec![0; 16 << 10];
     loop {

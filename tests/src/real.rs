@@ -46,10 +46,8 @@ pub fn python(modules: &[&str]) -> Option<PathBuf> {
 /// The folder of recordings: `CAREBED_RECORDINGS`, or `../shared/data` beside the checkout.
 #[must_use]
 pub fn recordings() -> Option<PathBuf> {
-    let folder = std::env::var_os("CAREBED_RECORDINGS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("CAREBED_RECORDINGS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
     if folder.is_dir() {
         return Some(folder);
     }

@@ -105,7 +105,9 @@ pub struct Home {
     /// Its id.
     pub id: HomeId,
     /// Its devices.
-    pub devices: SimulatedHome,
+    pub devices: Arc<SimulatedHome>,
+    /// How its home file begins the names of devices.
+    pub devices_name: String,
     /// Its gateway.
     pub gateway: Program,
 }
@@ -155,16 +157,8 @@ impl World {
         for number in 1..=n_homes {
             homes.push(home(programs, folder.path(), number, home_network.address()).await?);
         }
-        let mut world = Self {
-            folder,
-            broker,
-            home_network,
-            centre_network,
-            centre,
-            homes,
-            console,
-            http: reqwest::Client::new(),
-        };
+        let mut world =
+            Self { folder, broker, home_network, centre_network, centre, homes, console, http: reqwest::Client::new() };
         for index in 0..n_homes {
             world.start_gateway(index, None)?;
         }
@@ -207,10 +201,9 @@ impl World {
     }
 
     /// Waits until a query's first number satisfies; otherwise says what every program said.
-    pub async fn number(&self, sql: &str, satisfies: impl Fn(i64) -> bool) -> anyhow::Result<i64> {
-        let found = until(PATIENCE, || async {
-            self.numbers(sql).await.ok()?.first().copied().filter(|n| satisfies(*n))
-        });
+    pub async fn number(&self, sql: &str, satisfies: fn(i64) -> bool) -> anyhow::Result<i64> {
+        let found =
+            until(PATIENCE, || async { self.numbers(sql).await.ok()?.first().copied().filter(|n| satisfies(*n)) });
         match found.await {
             Some(number) => Ok(number),
             None => bail!("{sql} gave {:?}\n{}", self.numbers(sql).await, self.said()),
@@ -275,5 +268,5 @@ async fn home(programs: &Programs, folder: &Path, number: usize, broker: SocketA
         &["run", "--config", &config.to_string_lossy(), "--home", &home_file.to_string_lossy()],
         &folder.join(format!("gateway-{number}.log")),
     );
-    Ok(Home { id, devices, gateway })
+    Ok(Home { id, devices: Arc::new(devices), devices_name: format!("home-{number}"), gateway })
 }

@@ -1,4 +1,5 @@
 //! A press of a call button survives the death of every program at every step, as one alert and one row.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking and says what it saw")]
 
 use std::time::Duration;
 
@@ -147,7 +148,10 @@ async fn broker_dies_when_the_press_is_committed_and_not_receipted() {
     world.broker.restart().await.unwrap();
     // A second press proves that the lane goes on behind the first.
     world.homes[0].devices.reset_call();
-    world.number("SELECT count(*) FROM observations WHERE quantity = 'call_button' AND value = 0", |n| n >= 2).await.unwrap();
+    world
+        .number("SELECT count(*) FROM observations WHERE quantity = 'call_button' AND value = 0", |n| n >= 2)
+        .await
+        .unwrap();
     check(&world).await;
 }
 

@@ -1,4 +1,5 @@
 //! The workspace's own rules, each with the reason in its message.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,7 +45,8 @@ fn the_gateway_never_pulls_in_datafusion_or_arrow() {
 }
 
 fn tracked(ending: &str) -> Vec<PathBuf> {
-    let listed = Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output().unwrap();
+    let listed =
+        Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output().unwrap();
     String::from_utf8(listed.stdout)
         .unwrap()
         .lines()
@@ -68,8 +70,10 @@ fn no_test_is_switched_off() {
 fn every_test_that_the_architecture_names_exists() {
     let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let sources: String = tracked(".rs").iter().map(|p| std::fs::read_to_string(p).unwrap()).collect();
-    let named: Vec<&str> =
-        page.split('`').filter(|word| word.contains("::") && word.split("::").count() == 2 && word.contains('_')).collect();
+    let named: Vec<&str> = page
+        .split('`')
+        .filter(|word| word.contains("::") && word.split("::").count() == 2 && word.contains('_'))
+        .collect();
     assert!(named.len() >= 8, "the page names only {} tests", named.len());
     for test in named {
         let (_, function) = test.split_once("::").unwrap();

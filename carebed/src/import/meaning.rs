@@ -98,8 +98,10 @@ impl Meaning {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         use anyhow::Context as _;
-        let text = std::fs::read_to_string(path).with_context(|| format!("failed to read the meaning {}", path.display()))?;
-        Self::parse(&path.display().to_string(), &text).map_err(|error| anyhow::anyhow!("{:?}", miette::Report::new(*error)))
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("failed to read the meaning {}", path.display()))?;
+        Self::parse(&path.display().to_string(), &text)
+            .map_err(|error| anyhow::anyhow!("{:?}", miette::Report::new(*error)))
     }
 
     /// The rule for a row; none when the meaning does not name its sensor.
@@ -150,11 +152,16 @@ fn check(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Meaning> {
         let quantity = Quantity::new(name).filter(|q| q.definition().is_some());
         if quantity.is_none() {
             let nearest = nearest(name);
-            note(entry.quantity.span(), format!("{name:?} is not a quantity"), Some(format!("did you mean {nearest:?}?")));
+            note(
+                entry.quantity.span(),
+                format!("{name:?} is not a quantity"),
+                Some(format!("did you mean {nearest:?}?")),
+            );
         }
-        let room = entry.room.as_ref().map(|room| {
-            Room::new(room.get_ref()).map_err(|e| note(room.span(), e.to_string(), None)).ok()
-        });
+        let room = entry
+            .room
+            .as_ref()
+            .map(|room| Room::new(room.get_ref()).map_err(|e| note(room.span(), e.to_string(), None)).ok());
         if let Some(quantity) = quantity {
             rules.push(Rule {
                 sensor: entry.id,

@@ -109,7 +109,7 @@ pub(super) async fn step(
     })?;
     let by = OperatorId::new(&taken.by).map_err(|_| {
         let message =
-            Text::new("请先填写值守人员姓名(1–40 字)。", "Enter the operator's name first (1 to 40 characters).");
+            Text::new("请先填写值守人员姓名（1–40 字）。", "Enter the operator's name first (1 to 40 characters).");
         Failure::bad_request("no_operator", message)
     })?;
     let act = match (step.as_str(), taken.outcome) {

@@ -35,7 +35,7 @@ impl Failure {
     /// What the desk would not do; times in the home's zone.
     pub(crate) fn of(error: &RequestError, zone: Tz) -> Self {
         let RequestError::Refused(refused) = error else {
-            let message = Text::new("服务正在停止,请稍后重试。", "The service is stopping; try again later.");
+            let message = Text::new("服务正在停止，请稍后重试。", "The service is stopping; try again later.");
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message);
         };
         let status = match refused {
@@ -63,7 +63,7 @@ impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
         tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
         let message = Text::new(
-            "数据库暂时无法读取,请联系运维人员检查磁盘。",
+            "数据库暂时无法读取，请联系运维人员检查磁盘。",
             "The database cannot be read now; ask the maintainers to check the disk.",
         );
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "database", message)
@@ -74,7 +74,7 @@ impl From<QueryRejection> for Failure {
     fn from(rejection: QueryRejection) -> Self {
         let wrong = rejection.body_text();
         let message =
-            Text::new(format!("地址中的参数有误:{wrong}。"), format!("The address has a wrong parameter: {wrong}."));
+            Text::new(format!("地址中的参数有误：{wrong}。"), format!("The address has a wrong parameter: {wrong}."));
         Self::bad_request("bad_parameter", message)
     }
 }
@@ -82,7 +82,7 @@ impl From<QueryRejection> for Failure {
 impl From<BytesRejection> for Failure {
     fn from(rejection: BytesRejection) -> Self {
         let message = Text::new(
-            format!("请求内容未能完整接收(上限 {BODY_MAX} 字节)。"),
+            format!("请求内容未能完整接收（上限 {BODY_MAX} 字节）。"),
             format!("The request could not be read (at most {BODY_MAX} bytes)."),
         );
         Self::new(rejection.status(), "unreadable_body", message)

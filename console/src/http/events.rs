@@ -52,7 +52,7 @@ pub(super) async fn stream(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
     let Query(start) = start?;
     let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
-        let message = Text::new("打开的页面过多,请关闭不用的页面。", "Too many pages are open; close some.");
+        let message = Text::new("打开的页面过多，请关闭不用的页面。", "Too many pages are open; close some.");
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message)
     })?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());

@@ -25,7 +25,7 @@ async fn an_alert_is_worked_through() {
         ("acknowledge", json!({"by": "王芳"}), "acknowledged"),
         ("dispatch", json!({"by": "王芳"}), "dispatched"),
         ("arrive", json!({"by": "李强"}), "on_site"),
-        ("resolve", json!({"by": "李强", "outcome": "verified", "note": "已扶起,无外伤"}), "resolved"),
+        ("resolve", json!({"by": "李强", "outcome": "verified", "note": "已扶起，无外伤"}), "resolved"),
         ("review", json!({"by": "站长"}), "reviewed"),
     ] {
         centre.clock.advance(Duration::from_secs(60));
@@ -35,7 +35,7 @@ async fn an_alert_is_worked_through() {
     let (_, list) = centre.get("/api/v1/alerts").await;
     assert_eq!(list["alerts"], json!([]));
     let (_, list) = centre.get("/api/v1/alerts?state=resolved").await;
-    assert_eq!(list["alerts"][0]["notes"], json!(["已扶起,无外伤"]));
+    assert_eq!(list["alerts"][0]["notes"], json!(["已扶起，无外伤"]));
     let (_, log) = centre.get(&format!("/api/v1/alerts/{id}/log")).await;
     let changes: Vec<_> = log.as_array().unwrap().iter().map(|t| t["change"].as_str().unwrap()).collect();
     assert_eq!(changes, ["raised", "acknowledged", "dispatched", "arrived", "resolved", "reviewed"]);
@@ -55,7 +55,7 @@ async fn the_second_to_acknowledge_hears_who_was_first() {
     assert_eq!(status, StatusCode::CONFLICT);
     let error = &body["error"];
     assert_eq!((&error["code"], &error["by"]), (&json!("already_done"), &json!("王芳")));
-    assert_eq!(error["message"]["zh"], "该告警已确认:王芳,22:01:05。无需重复操作。");
+    assert_eq!(error["message"]["zh"], "该告警已确认：王芳，22:01:05。无需重复操作。");
     assert_eq!(error["message"]["en"], "This alert is already acknowledged: by 王芳 at 22:01:05. Nothing to do.");
     centre.stop().await;
 }

@@ -53,7 +53,7 @@ pub(crate) fn policy() -> Policy {
             Class::Care,
             text("离床未归", "Not back in bed"),
             text(
-                "{exit_at} 离床,已 {minutes} 分钟未归。",
+                "{exit_at} 离床，已 {minutes} 分钟未归。",
                 "Left the bed at {exit_at}, not back for {minutes} minutes.",
             ),
         ),

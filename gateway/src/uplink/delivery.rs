@@ -5,6 +5,7 @@ use carebed_contract::pack::Pack;
 use carebed_contract::receipt::Receipt;
 use carebed_contract::record::{Record, RecordTime};
 use carebed_contract::time::Timestamp;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::keeper::{Keeper, KeeperError};
@@ -20,6 +21,7 @@ pub struct Delivery {
     publisher: Option<Publisher>,
     boot: u64,
     troubles: Vec<String>,
+    call_waits: watch::Sender<bool>,
 }
 
 impl Delivery {
@@ -28,7 +30,14 @@ impl Delivery {
     pub fn new(spool: Spool, window: u64) -> Self {
         let session = Session::new(window, |lane| spool.base(lane));
         let boot = spool.boot();
-        Self { keeper: Keeper::new(spool), session, publisher: None, boot, troubles: Vec::new() }
+        let call_waits = watch::Sender::new(spool.base(Lane::Urgent) < spool.next(Lane::Urgent));
+        Self { keeper: Keeper::new(spool), session, publisher: None, boot, troubles: Vec::new(), call_waits }
+    }
+
+    /// Whether the urgent lane holds something that the centre does not have.
+    #[must_use]
+    pub fn call_waits(&self) -> watch::Receiver<bool> {
+        self.call_waits.subscribe()
     }
 
     /// Batches and bytes in the spool.
@@ -71,6 +80,7 @@ impl Delivery {
         };
         let appended = self.keeper.append(lane, sealed, span).await?;
         self.follow_epoch()?;
+        self.note_calls()?;
         if appended.given_up > 0 {
             self.troubles.push("the spool is full: the oldest observations are given up unsent".to_owned());
             let spool = self.keeper.spool()?;
@@ -149,7 +159,15 @@ impl Delivery {
             }
         }
         self.follow_epoch()?;
+        self.note_calls()?;
         self.pump().await
+    }
+
+    fn note_calls(&self) -> Result<(), KeeperError> {
+        let spool = self.keeper.spool()?;
+        let waits = spool.base(Lane::Urgent) < spool.next(Lane::Urgent);
+        self.call_waits.send_if_modified(|before| std::mem::replace(before, waits) != waits);
+        Ok(())
     }
 
     fn follow_epoch(&mut self) -> Result<(), KeeperError> {

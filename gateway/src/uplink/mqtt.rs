@@ -18,7 +18,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
@@ -28,6 +28,8 @@ use crate::config::Broker;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Pauses between connections, shortest and longest.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// The longest pause while a call waits; a call that comes during a pause ends it within the shortest.
+const RECONNECT_FOR_A_CALL: Duration = Duration::from_secs(3);
 /// A connection that lived this long was a good one; one that was accepted and then kicked is not.
 const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// Requests the client may hold: two windows and what goes beside them. One more is not taken; it is tried again later.
@@ -146,17 +148,24 @@ pub struct Mqtt {
     place: Place,
     will: Will,
     events: mpsc::Sender<UplinkEvent>,
+    call_waits: watch::Receiver<bool>,
 }
 
 impl Mqtt {
-    /// For one gateway.
+    /// For one gateway. `call_waits` says whether a call is to be sent: then pauses between connections are short.
     #[must_use]
-    pub fn new(broker: Broker, area: Area, gateway: GatewayId, will: Will, events: mpsc::Sender<UplinkEvent>) -> Self {
-        Self { broker, place: Place { area, gateway }, will, events }
+    pub fn new(
+        broker: Broker,
+        (area, gateway): (Area, GatewayId),
+        will: Will,
+        events: mpsc::Sender<UplinkEvent>,
+        call_waits: watch::Receiver<bool>,
+    ) -> Self {
+        Self { broker, place: Place { area, gateway }, will, events, call_waits }
     }
 
     /// Runs until `stop` is cancelled while there is no connection, or until the broker has taken [`Publisher::disconnect`].
-    pub async fn run(self, stop: Shutdown) {
+    pub async fn run(mut self, stop: Shutdown) {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
         let mut told = false;
         loop {
@@ -177,9 +186,22 @@ impl Mqtt {
                 told = true;
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff.pause(rand::random())) => {}
+                () = self.pause(backoff.pause(rand::random())) => {}
                 () = stop.cancelled() => return,
             }
+        }
+    }
+
+    /// Waits before the next connection; not for long while a call waits.
+    async fn pause(&mut self, pause: Duration) {
+        let jitter: f64 = rand::random();
+        let call_waits = *self.call_waits.borrow_and_update();
+        if call_waits {
+            return tokio::time::sleep(pause.min(RECONNECT_FOR_A_CALL.mul_f64(jitter))).await;
+        }
+        let call = tokio::time::timeout(pause, self.call_waits.wait_for(|waits| *waits)).await.is_ok();
+        if call {
+            tokio::time::sleep(RECONNECT.0.mul_f64(jitter)).await;
         }
     }
 

@@ -12,8 +12,10 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 
-/// How long to wait for a receipt: the centre commits every few seconds, so the shortest is a few of those.
+/// How long to wait for a receipt of routine data: the centre commits every few seconds, so the shortest is a few of those.
 const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
+/// How long to wait for a receipt of a call, which the centre commits at once.
+const RETRY_CALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
 
 /// What is under way in both lanes.
 #[derive(Debug)]
@@ -37,8 +39,8 @@ struct Flow {
 }
 
 impl Flow {
-    fn new(base: u64) -> Self {
-        let backoff = Backoff::new(RETRY.0, RETRY.1);
+    fn new(base: u64, (shortest, longest): (Duration, Duration)) -> Self {
+        let backoff = Backoff::new(shortest, longest);
         Self { receipted: base, cursor: base, asked: None, backoff, retry_at: None }
     }
 
@@ -52,7 +54,7 @@ impl Session {
     /// Not connected yet. `base` gives the lowest batch of each lane.
     #[must_use]
     pub fn new(window: u64, base: impl Fn(Lane) -> u64) -> Self {
-        let (urgent, routine) = (Flow::new(base(Lane::Urgent)), Flow::new(base(Lane::Routine)));
+        let (urgent, routine) = (Flow::new(base(Lane::Urgent), RETRY_CALL), Flow::new(base(Lane::Routine), RETRY));
         Self { window: window.max(1), connected: false, urgent, routine }
     }
 
@@ -217,6 +219,8 @@ mod tests {
         assert!(session.due().unwrap() > due + RETRY.0 * 2, "pauses grow");
         session.receipted(Lane::Routine, 3, digest(3), due, 0.0);
         assert_eq!(session.due(), None, "nothing under way");
+        drain(&mut session, [1, 9], due);
+        assert!(session.due().unwrap() <= due + RETRY_CALL.1, "a call is sent again sooner");
     }
 
     #[test]

@@ -139,6 +139,13 @@ impl Stream {
         }
     }
 
+    pub(super) fn seal(&mut self, complete_to: Timestamp) {
+        if complete_to > self.complete_to {
+            self.complete_to = complete_to;
+            self.fold(complete_to);
+        }
+    }
+
     /// Brings both machines as far as data goes.
     fn settle(&mut self) {
         let definitions = Arc::clone(&self.definitions);

@@ -1,6 +1,7 @@
 //! What a statement returned, and how it is written for people and programs.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -57,13 +58,13 @@ pub enum WriteError {
 pub fn write(answer: &Answer, format: Format, output: &mut impl Write) -> Result<(), WriteError> {
     match format {
         Format::Table => {
-            let table = pretty_format_batches_with_schema(answer.schema.clone(), &answer.batches)?;
+            let table = pretty_format_batches_with_schema(Arc::clone(&answer.schema), &answer.batches)?;
             writeln!(output, "{table}")?;
         }
         Format::Csv => {
             // The writer names the columns with the first rows; there may be none.
             let mut csv = arrow::csv::WriterBuilder::new().with_header(true).build(&mut *output);
-            csv.write(&RecordBatch::new_empty(answer.schema.clone()))?;
+            csv.write(&RecordBatch::new_empty(Arc::clone(&answer.schema)))?;
             for batch in &answer.batches {
                 csv.write(batch)?;
             }

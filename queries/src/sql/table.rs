@@ -153,6 +153,9 @@ impl TableProvider for LakeTable {
     }
 }
 
+/// The lowest and highest word of a column.
+type Words = (Arc<str>, Arc<str>);
+
 /// What the table's log says of its files.
 struct Files<'a>(&'a [Arc<DataFile>]);
 
@@ -161,7 +164,7 @@ impl Files<'_> {
         fn side<T: Clone>(pair: Option<&(T, T)>, low: bool) -> Option<T> {
             pair.map(|(min, max)| if low { min.clone() } else { max.clone() })
         }
-        let words = |pick: fn(&DataFile) -> Option<&(Arc<str>, Arc<str>)>| -> ArrayRef {
+        let words = |pick: fn(&DataFile) -> Option<&Words>| -> ArrayRef {
             Arc::new(self.0.iter().map(|file| side(pick(file), low)).collect::<StringArray>())
         };
         match column.name.as_str() {
