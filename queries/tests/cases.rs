@@ -5,6 +5,8 @@
 //! tables `findings(subject, raised_at, cleared_at, evidence)` and `episodes`. Observations arrive in the order in which they
 //! were inserted.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at what it did not expect")]
+
 use std::path::Path;
 use std::sync::Arc;
 
