@@ -136,7 +136,7 @@ fn detections_look_at_nothing_later() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         failure_persistence: None,
         max_shrink_iters: 64,
-        ..ProptestConfig::with_cases(10)
+        ..ProptestConfig::with_cases(6)
     });
     let cuts = prop::collection::vec(any::<prop::sample::Index>(), 3);
     let check = |(stream, cuts, later): (Vec<Observation>, Vec<prop::sample::Index>, u64)| {
@@ -180,7 +180,7 @@ fn once_and_every_few_hours_find_the_same() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         failure_persistence: None,
         max_shrink_iters: 0,
-        ..ProptestConfig::with_cases(8)
+        ..ProptestConfig::with_cases(4)
     });
     let check = |(stream, hours): (Vec<Observation>, u64)| {
         let end = end_of(&stream);
