@@ -54,6 +54,16 @@ impl Live {
         Self { engine, detections, episodes: Episodes::new(definitions), homes: BTreeMap::new(), inputs: None }
     }
 
+    /// Goes on from episodes that [`crate::history::episodes`] made of what the lake holds, as after a restart: who was in bed then is still
+    /// known to be. Feeding rows once more that were in it does no harm.
+    pub fn resume(&mut self, episodes: Episodes) {
+        self.episodes = episodes;
+        for facts in self.homes.values() {
+            self.episodes.set_residents(&facts.home, facts.residents);
+        }
+        self.inputs = None;
+    }
+
     /// The detections in use.
     #[must_use]
     pub fn detections(&self) -> &[Detection] {

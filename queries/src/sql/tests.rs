@@ -9,6 +9,7 @@ use carebed_pipeline::view::{TableView, View};
 
 use super::*;
 use crate::engine::Engine;
+use crate::live::Live;
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -229,4 +230,39 @@ async fn a_backtest_finds_what_live_would_have() {
     // A part of the span sees what began before it.
     let part = Span { from: at("2026-05-01T17:25:00Z"), to: at("2026-05-02T00:00:00Z") };
     assert_eq!(found(part).await, all[..1]);
+}
+
+#[tokio::test]
+async fn a_restart_remembers_who_was_in_bed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let on = |time: &str, value| observation("h1", "b1", "mat", "bed_occupancy", at(time), Some(value), "good");
+    let rows: Arc<[Observation]> = Arc::from(vec![
+        on("2026-05-01T14:00:00Z", 1.0),
+        observation("h1", "b1", "cord", "call_event", at("2026-05-01T14:30:00Z"), Some(1.0), "good"),
+        on("2026-05-01T15:00:00Z", 1.0),
+    ]);
+    let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+    let commit = Commit { rows: vec![Arc::clone(&rows)], marks, ..Commit::default() };
+    store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
+
+    let engine = Arc::new(Engine::new(Limits::default()).unwrap());
+    let (detections, _) = engine.builtin().await;
+    let definitions = Arc::new(Definitions::builtin().unwrap());
+    let mut live = Live::new(engine, detections, Arc::clone(&definitions));
+    homes().into_iter().for_each(|facts| live.set_home(facts));
+    let all = Span { from: Timestamp::MIN, to: Timestamp::MAX };
+    let view = store.view();
+    let before =
+        history::episodes(&Lake::of(&store), &view, all, &homes(), definitions, Limits::default()).await.unwrap();
+    live.resume(before);
+
+    // The same rows once more, then the exit.
+    live.feed(&rows);
+    live.feed(&[on("2026-05-01T17:00:00Z", 0.0)]);
+    let now = at("2026-05-01T17:50:00Z");
+    live.advance(&"h1".parse().unwrap(), now);
+    let found: Vec<_> =
+        live.tick(now).await.findings.iter().map(|f| format!("{} {}", f.detection, f.raised_at)).collect();
+    assert_eq!(found, ["bed_exit_no_return 2026-05-01T17:45:00.000Z", "call_for_help 2026-05-01T14:30:00.000Z"]);
 }
