@@ -17,7 +17,7 @@ async fn a_call_reaches_the_open_page_and_its_acknowledgement_reaches_the_home()
         gateway: env!("CARGO_BIN_EXE_gateway-under-test").into(),
     };
     let mut world = World::start(&programs, BrokerKind::Embedded, 1).await.unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/operator.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/at_the_desk.py");
     let mut operator = Command::new(python)
         .arg(script)
         .arg(world.page())

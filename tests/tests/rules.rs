@@ -56,7 +56,7 @@ fn tracked(ending: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// `#[ignore]` hides a broken promise, and a sleep in a test is a guess at a condition.
+/// A test that is switched off hides a broken promise.
 #[test]
 fn no_test_is_switched_off() {
     let ignore = concat!("#[ig", "nore");

@@ -3,7 +3,7 @@ other language, and sees what the page says when the centre goes away.
 
 Speaks with the test by lines: prints a word when it has seen something, waits for a line before it goes on.
 
-usage: operator.py URL [FOLDER_FOR_PICTURES]"""
+usage: at_the_desk.py URL [FOLDER_FOR_PICTURES]"""
 
 import os
 import sys
