@@ -6,7 +6,7 @@ use std::time::Duration;
 use carebed_contract::id::HomeId;
 use carebed_contract::labels::Lane;
 use carebed_contract::quality::Quality;
-use carebed_contract::record::Series;
+use carebed_contract::record::{Record, Series};
 use carebed_contract::status::{DeviceStatus, Health};
 use carebed_contract::time::Timestamp;
 use carebed_contract::value::Value;
@@ -91,6 +91,13 @@ impl Device {
             since: now,
             last_good: None,
             board,
+        }
+    }
+
+    /// A state that was told before the last stop and still waits in the spool: the same again is not told twice.
+    pub fn recall(&mut self, record: &Record, now: Sample) {
+        for point in self.points.iter_mut().filter(|point| point.series == record.series) {
+            point.told = Some((record.value.clone(), now.monotonic));
         }
     }
 
@@ -246,6 +253,26 @@ mod tests {
             (603, answer(&[0b0110]), &["routine mat-1 Some(1.0) good", "routine door-1 Some(0.0) good"]),
             (604, answer(&[0b0110]), &["routine call-1 Some(0.0) good"]),
         ]);
+    }
+
+    #[test]
+    fn a_press_that_waits_in_the_spool_is_not_told_again() {
+        let home = HomeFile::parse("home.toml", include_str!("../../deploy/gateway/home.toml")).unwrap();
+        let mut device = Device::new(&home.home, Arc::new(home.boards[0].clone()), None, Timestamp::from_millis(0));
+        let sample = Sample { monotonic: Duration::ZERO, wall: Timestamp::from_millis(0) };
+        let mut before = Device::new(&home.home, Arc::new(home.boards[0].clone()), None, Timestamp::from_millis(0));
+        let press = before.hear(answer(&[0b0001]), sample).remove(0);
+        assert_eq!((press.lane, &press.observed.value), (Lane::Urgent, &Value::Flag(true)));
+        device.recall(
+            &crate::stamp::Stamper::new(crate::stamp::ClockTrust::Trusted, Timestamp::MIN).at_once(press.observed),
+            sample,
+        );
+        assert!(device.hear(answer(&[0b0001]), sample).iter().all(|told| told.lane == Lane::Routine), "told twice");
+        let released = device.hear(answer(&[0b0000]), sample);
+        assert_eq!(
+            released.first().map(|t| (t.lane, t.observed.value.clone())),
+            Some((Lane::Urgent, Value::Flag(false)))
+        );
     }
 
     #[test]

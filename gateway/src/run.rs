@@ -8,6 +8,7 @@ use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
 use carebed_contract::command::Command;
 use carebed_contract::labels::Lane;
+use carebed_contract::pack::Pack;
 use carebed_contract::quality::Quality;
 use carebed_contract::record::Record;
 use carebed_contract::status::GatewayState;
@@ -31,6 +32,8 @@ use crate::uplink::mqtt::{JsonText as _, Mqtt, UplinkEvent};
 
 /// Events that may wait for the gateway; then links and connection wait, too.
 const EVENTS_MAX: usize = 256;
+/// Batches of the urgent lane that are read at start to know what was told; of more, older states are told again.
+const WAITING_CALLS_MAX: u64 = 64;
 /// How long saying goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -66,6 +69,11 @@ pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown
         let (clock, status) = (Arc::clone(&clock), StatusBoard::new(&home, start.wall));
         Arc::new(move || status.lost(clock.now()).json())
     };
+    let device = |board: &Arc<_>| Device::new(&home.home, Arc::clone(board), config.heartbeat, start.wall);
+    let mut devices: Vec<Device> = boards.iter().map(device).collect();
+    for record in waiting_calls(&spool) {
+        devices.iter_mut().for_each(|device| device.recall(&record, start));
+    }
     let stamper = Stamper::new(config.clock, spool.floor());
     let delivery = Delivery::new(spool, config.window);
     let place = (home.area.clone(), home.gateway.clone());
@@ -76,12 +84,11 @@ pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown
     let links = Links::start(&boards, &link_sender, &clock, &stop_links);
     drop(link_sender);
 
-    let device = |board: &Arc<_>| Device::new(&home.home, Arc::clone(board), config.heartbeat, start.wall);
     let polled = boards.iter().map(|board| vec![None; board.profile.polls.len()]).collect();
     let mut gateway = Gateway {
         stamper,
         delivery,
-        devices: boards.iter().map(device).collect(),
+        devices,
         polled,
         gather: Gather::new(config.routine_every, config.complete_every, start.monotonic),
         commands: Commands::default(),
@@ -122,6 +129,18 @@ pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown
         uplink.abort();
     }
     Ok(())
+}
+
+/// Urgent observations of the last life that the centre may not have, oldest first. Few: a home calls rarely, so only
+/// the last batches are read.
+fn waiting_calls(spool: &Spool) -> Vec<Record> {
+    let next = spool.next(Lane::Urgent);
+    let first = spool.base(Lane::Urgent).max(next.saturating_sub(WAITING_CALLS_MAX));
+    let batches = (first..next).filter_map(|seq| spool.batch(Lane::Urgent, seq).ok().flatten());
+    batches
+        .filter_map(|batch| Pack::decode(batch.sealed.content_type.as_str(), &batch.sealed.bytes).ok())
+        .flat_map(|pack| pack.records)
+        .collect()
 }
 
 async fn product_timer(clock: &dyn Clock, wait: Option<Duration>) {

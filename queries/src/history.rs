@@ -196,7 +196,9 @@ impl Reader<'_> {
             self.since_advance += 1;
             if self.since_advance >= ROWS_BETWEEN_ADVANCES {
                 self.since_advance = 0;
-                episodes.seal(home, self.last - Duration::from_millis(1));
+                let before = self.last - Duration::from_millis(1);
+                let known = self.view.complete.get(home).map_or(before, |complete| complete.complete_to.min(before));
+                episodes.seal(home, known);
             }
         }
         Ok(())
@@ -208,9 +210,13 @@ impl Reader<'_> {
         }
     }
 
-    /// A home is known as far as its gateway said, at least up to its last row, and no further than the span.
+    /// A home is known as far as its gateway said, and no further than the span: rows before its last one may still be on
+    /// their way. Of a home whose gateway never said anything, the last row is all there is.
     fn complete(&self, home: &HomeId, last: Timestamp, episodes: &mut Episodes) {
-        let said = self.view.complete.get(home).map_or(Timestamp::MIN, |complete| complete.complete_to);
-        episodes.advance(home, said.max(last).min(self.span.to));
+        episodes.advance(home, self.said(home).unwrap_or(last).min(self.span.to));
+    }
+
+    fn said(&self, home: &HomeId) -> Option<Timestamp> {
+        self.view.complete.get(home).map(|complete| complete.complete_to)
     }
 }
