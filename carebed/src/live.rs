@@ -62,10 +62,10 @@ impl LiveTask {
         let from = clock.now() - settings.rebuild;
         let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| facts(home)).collect();
         let span = Span { from, to: Timestamp::MAX };
-        *live.episodes() =
-            history::episodes(&Lake::of(store), &store.view(), span, &facts, definitions, engine.limits())
-                .await
-                .context("failed to rebuild episodes from the lake")?;
+        let episodes = history::episodes(&Lake::of(store), &store.view(), span, &facts, definitions, engine.limits())
+            .await
+            .context("failed to rebuild episodes from the lake")?;
+        live.resume(episodes);
         Ok(Self { live, desk: console.desk(), board: console.board(), registry: registry.clone(), settings, clock })
     }
 

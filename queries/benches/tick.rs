@@ -1,7 +1,14 @@
-//! How much the living side costs, unoptimised. Prints its figures; the bounds are generous, they catch mistakes of kind, not of degree.
+//! How much the living side costs: a tick of all detections over a hundred homes, and the urgent way of one. Run with
+//! `cargo bench -p carebed-queries --bench tick`.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a benchmark stops at what it did not expect and prints its figures"
+)]
 
+#[path = "../tests/common/mod.rs"]
 mod common;
 
 use std::sync::Arc;
@@ -15,8 +22,8 @@ use carebed_queries::live::Live;
 use common::observation;
 use tokio::time::Instant;
 
-#[tokio::test]
-async fn a_tick_over_a_hundred_homes_is_cheap() {
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
     let engine = Arc::new(Engine::new(Limits::default()).unwrap());
     let (detections, refused) = engine.builtin().await;
     assert!(refused.is_empty(), "{refused:?}");
@@ -59,5 +66,4 @@ async fn a_tick_over_a_hundred_homes_is_cheap() {
     live.tick_home(&homes[0], now).await;
     let urgent = begun.elapsed();
     println!("{} rows fed in {fed:?}; a tick {tick:?}; the urgent way {urgent:?}; {found} findings", rows.len());
-    assert!(tick < Duration::from_secs(2), "a tick took {tick:?}");
 }
