@@ -208,7 +208,9 @@ async fn register(registry: &Registry) -> anyhow::Result<()> {
     for household in &HOUSEHOLDS {
         let name = home_name(household.number);
         let person =
-            Person { name: household.person.to_owned(), phone: String::new(), address: household.name.to_owned() };
+            Person {
+                name: household.person.to_owned(), phone: "演示".to_owned(), address: household.name.to_owned()
+            };
         registry
             .put_home(Home {
                 id: HomeId::new(&name)?,

@@ -318,11 +318,10 @@ impl SimulatedHome {
     pub fn switch(&self, input: usize, on: bool) {
         let now = self.shared.clock.now();
         let mut inner = self.shared.lock();
-        if inner.wiring.lines().all(|(wired, _)| wired != input) {
-            if let Some(level) = inner.board.inputs.get_mut(input) {
-                *level = on;
-                inner.ledger.show(now, input, on);
-            }
+        let is_spare = inner.wiring.lines().all(|(wired, _)| wired != input);
+        if let Some(level) = inner.board.inputs.get_mut(input).filter(|_| is_spare) {
+            *level = on;
+            inner.ledger.show(now, input, on);
         }
     }
 

@@ -1,7 +1,5 @@
 //! The demo, as a newcomer runs it: the expected alerts come, and it ends cleanly by itself and on Ctrl-C.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

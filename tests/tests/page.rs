@@ -1,6 +1,4 @@
 //! An operator at a real browser: a call reaches the open page, acknowledging it lights the lamp in the home.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
 use std::process::Stdio;
 
 use carebed_simulator::home::Hold;

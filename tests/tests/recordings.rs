@@ -1,5 +1,5 @@
 //! Recordings of real homes go the same way as live data, and other programs agree on what is in the table.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
