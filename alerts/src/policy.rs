@@ -21,8 +21,8 @@ pub struct Steps {
 pub struct Escalation(pub BTreeMap<Priority, Steps>);
 
 impl Default for Escalation {
-    /// P1 is told again every 300 s; P2 every 600 s, and becomes P1 after 300 s without acknowledgement (the cloud
-    /// alert policies of the WiseFido product); P3 and P4 wait in their lists.
+    /// P1 is told again every 300 s; P2 every 600 s, and becomes P1 after 300 s without acknowledgement (as in the
+    /// alert policies published in github.com/hhtbing-wisefido/owlRD-prototype); P3 and P4 wait in their lists.
     fn default() -> Self {
         let secs = Duration::from_secs;
         Self(BTreeMap::from([

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::io::Read as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,12 +23,23 @@ const PACKET_BYTES_MAX: usize = 6 << 20;
 /// How long a started broker may take until it answers.
 const START_WITHIN: Duration = Duration::from_secs(20);
 
+/// Pause between attempts to start a broker that does not start.
+const RESTART_EVERY: Duration = Duration::from_secs(5);
+
 /// Why the embedded broker is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// No free port on loopback.
-    #[error("failed to find a free port on loopback")]
-    Port(#[source] std::io::Error),
+    /// The port is taken.
+    #[error(
+        "the embedded broker cannot listen on {listen}; stop the program that has the port, or choose another one in [broker] listen"
+    )]
+    Port {
+        /// Where it should listen.
+        listen: SocketAddr,
+        /// Why it cannot.
+        #[source]
+        source: std::io::Error,
+    },
     /// The program could not be started again.
     #[error("failed to start {program} as the embedded broker")]
     Start {
@@ -54,7 +65,7 @@ pub enum BrokerError {
     Refused(String),
     /// Not loopback.
     #[error(
-        "the embedded broker has no access control and listens on loopback only, not on {0}; use mosquitto or EMQX with the configuration in deploy/ for a network"
+        "the embedded broker has no access control and listens on loopback only, not on {0}; for a network run mosquitto or EMQX and name it in [broker] address"
     )]
     NotLoopback(SocketAddr),
 }
@@ -68,15 +79,15 @@ pub struct EmbeddedBroker {
 }
 
 impl EmbeddedBroker {
-    /// Starts `program broker` on a free port (or the given one) and waits until it accepts a connection.
-    pub async fn start(program: &Path, port: Option<u16>) -> Result<Self, BrokerError> {
-        let address = SocketAddr::new(
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            match port {
-                Some(port) => port,
-                None => free_port().map_err(BrokerError::Port)?,
-            },
-        );
+    /// Starts `program broker` and waits until it accepts a connection. Port 0 takes a free one.
+    pub async fn start(program: &Path, listen: SocketAddr) -> Result<Self, BrokerError> {
+        if !listen.ip().is_loopback() {
+            return Err(BrokerError::NotLoopback(listen));
+        }
+        // Connecting alone would take a stranger's broker on this port for ours.
+        let address = TcpListener::bind(listen)
+            .and_then(|taken| taken.local_addr())
+            .map_err(|source| BrokerError::Port { listen, source })?;
         let child = spawn(program, address)?;
         let mut broker = Self { program: program.to_owned(), address, child };
         broker.answers().await?;
@@ -106,6 +117,23 @@ impl EmbeddedBroker {
         self.kill().await;
         self.child = spawn(&self.program, self.address)?;
         self.answers().await
+    }
+
+    /// Starts it again whenever it ends, until told to stop.
+    pub async fn keep_alive(mut self, stop: carebed_contract::Shutdown) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return self.kill().await,
+                status = self.child.wait() => tracing::error!(?status, "the embedded broker ended; starting it again"),
+            }
+            while let Err(error) = self.restart().await {
+                tracing::error!(%error, "the embedded broker does not start; trying again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(RESTART_EVERY) => {}
+                }
+            }
+        }
     }
 
     async fn answers(&mut self) -> Result<(), BrokerError> {

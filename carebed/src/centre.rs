@@ -22,7 +22,7 @@ use carebed_pipeline::store::{Config as StoreConfig, Store};
 use carebed_queries::engine::Detection;
 use tokio::sync::mpsc;
 
-use crate::config::Config;
+use crate::config::{Config, host_and_port};
 use crate::detections;
 use crate::live::LiveTask;
 
@@ -107,7 +107,7 @@ impl Centre {
         let (commands_in, commands) = mpsc::channel(ACTIONS_MAX);
         let (events_in, events) = self.events;
 
-        let (host, port) = host_and_port(&self.broker)?;
+        let (host, port) = host_and_port(&self.broker).map_err(anyhow::Error::msg)?;
         let ingest = carebed_pipeline::mqtt::Config {
             areas: self.config.ingest.areas.clone(),
             commit_every: self.config.ingest.commit_every,
@@ -146,11 +146,6 @@ async fn pass_on(mut actions: mpsc::Receiver<HomeAction>, commands: mpsc::Sender
             tracing::warn!(%home, "a command for the home was not sent: the centre is stopping");
         }
     }
-}
-
-fn host_and_port(address: &str) -> anyhow::Result<(&str, u16)> {
-    let split = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-    split.with_context(|| format!("broker.address {address:?} is not host:port"))
 }
 
 /// What alerts need to know of the detections.

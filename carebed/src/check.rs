@@ -23,5 +23,5 @@ pub async fn run(path: &Path) -> anyhow::Result<Exit> {
         let (title, priority) = (&meaning.title, meaning.priority.as_str());
         say(&format!("  {priority} {:<22} {} · {}", detection.name, title.zh, title.en));
     }
-    Ok(Exit::Done)
+    Ok(if detections.n_refused == 0 { Exit::Done } else { Exit::Refused })
 }

@@ -1,4 +1,4 @@
-//! The command line: data on stdout, everything else on stderr, exit codes as in [`crate::exit`].
+//! The command line: data on stdout, everything else on stderr, exit codes as in [`Exit`].
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::parse_duration;
+use crate::config::{ConfigError, parse_duration};
 use crate::exit::Exit;
 
 /// The service centre of family care beds.
 #[derive(Debug, Parser)]
-#[command(name = "carebed", version, about)]
+#[command(name = "carebed", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -35,7 +35,7 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Answers a question over everything that was recorded.
+    /// Runs one read-only SQL statement over everything that was recorded.
     Sql(SqlArguments),
     /// Brings recordings in.
     Import(ImportArguments),
@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             complain(&format!("error: {error:#}"));
-            Exit::Failed.into()
+            if error.is::<ConfigError>() { Exit::Usage.into() } else { Exit::Failed.into() }
         }
     }
 }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use carebed_contract::id::Area;
 use serde::{Deserialize, Deserializer};
 
@@ -107,18 +106,39 @@ impl Config {
     }
 
     /// Reads a file; a mistake is told with its line and column.
-    pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("failed to read the configuration {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} cannot be used", path.display()))
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let place = || path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { place: place(), source })?;
+        Self::parse(&text).map_err(|message| ConfigError::Mistakes { place: place(), message })
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        let config: Self = toml::from_str(text)?;
-        if config.ingest.commit_every.is_zero() || config.detection.every.is_zero() {
-            bail!("ingest.commit_every and detection.every must be longer than nothing, e.g. \"2s\"");
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mistakes = config.mistakes();
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes.join("\n")) }
+    }
+
+    /// What reads well and cannot work.
+    fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        for (name, duration) in
+            [("ingest.commit_every", self.ingest.commit_every), ("detection.every", self.detection.every)]
+        {
+            if duration.is_zero() {
+                mistakes.push(format!("{name} must be longer than nothing, e.g. \"2s\""));
+            }
         }
-        Ok(config)
+        match &self.broker.address {
+            Some(address) => mistakes.extend(host_and_port(address).err()),
+            None if !self.broker.listen.ip().is_loopback() => {
+                mistakes.push(crate::broker::BrokerError::NotLoopback(self.broker.listen).to_string());
+            }
+            None => {}
+        }
+        if !self.console.listen.ip().is_loopback() {
+            mistakes.push(carebed_console::Error::OffLoopback(self.console.listen).to_string());
+        }
+        mistakes
     }
 
     /// The lake's folder.
@@ -132,6 +152,36 @@ impl Config {
     pub fn database(&self) -> PathBuf {
         self.data.join("centre.sqlite")
     }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("failed to read the configuration {place}")]
+    Read {
+        /// The file.
+        place: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What it says is wrong.
+    #[error("{place} cannot be used:\n{message}")]
+    Mistakes {
+        /// The file.
+        place: String,
+        /// What is wrong, with lines and columns where it is the writing.
+        message: String,
+    },
+}
+
+/// Splits `host:port`.
+pub fn host_and_port(address: &str) -> Result<(&str, u16), String> {
+    let split = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    split
+        .filter(|(host, _)| !host.is_empty() && !host.contains('/'))
+        .ok_or_else(|| format!("broker.address {address:?} is not host:port, as in \"broker.example.org:1883\""))
 }
 
 /// Reads `250ms`, `2s`, `5m`, `12h` or `3d`.
@@ -172,11 +222,15 @@ mod tests {
 
     #[test]
     fn mistakes_name_their_line_and_column() {
-        let error = format!("{:#}", Config::parse("data = \"d\"\n[ingest]\ncommit_evry = \"2s\"\n").unwrap_err());
+        let error = Config::parse("data = \"d\"\n[ingest]\ncommit_evry = \"2s\"\n").unwrap_err();
         assert!(error.contains("line 3") && error.contains("commit_every"), "{error}");
-        let error = format!("{:#}", Config::parse("data = \"d\"\n[ingest]\ncommit_every = \"2 weeks\"\n").unwrap_err());
+        let error = Config::parse("data = \"d\"\n[ingest]\ncommit_every = \"2 weeks\"\n").unwrap_err();
         assert!(error.contains("line 3") && error.contains("250ms"), "{error}");
-        assert!(Config::parse("data = \"d\"\n[detection]\nevery = \"0s\"\n").is_err());
+        let impossible = "data = \"d\"\n[detection]\nevery = \"0s\"\n[broker]\naddress = \"nonsense\"\n[console]\nlisten = \"0.0.0.0:80\"\n";
+        let all = Config::parse(impossible).unwrap_err();
+        for part in ["detection.every", "broker.address", "0.0.0.0:80"] {
+            assert!(all.contains(part), "{part} is not told: {all}");
+        }
     }
 
     #[test]

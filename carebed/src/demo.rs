@@ -60,11 +60,14 @@ const HOUSEHOLDS: [Household; 3] = [
 pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     let temporary = Temporary::new(arguments.data.clone())?;
     let data = temporary.path();
+    if data.join("centre").exists() {
+        bail!("{} holds an earlier demo, and its evening would begin again: name another folder", data.display());
+    }
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(evening()?, arguments.speed));
     let shutdown = Shutdown::new();
     tokio::spawn(cancel_on_signal(shutdown.clone()));
 
-    let broker = EmbeddedBroker::start(&program()?, None).await?;
+    let broker = EmbeddedBroker::start(&program()?, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let mut config = Config::at(data.join("centre"));
     config.console.listen = arguments.listen;
     // On a fast clock two real seconds would be two minutes of the residents' evening.
@@ -77,8 +80,12 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
 
     say("carebed demo · 家庭养老床位演示");
     say(&format!("  page / 页面       http://{}/   (English: http://{}/?lang=en)", centre.address(), centre.address()));
-    say(&format!("  clock / 时钟      starts {}， runs {} times as fast as life", local(clock.now()), arguments.speed));
-    say(&format!("  data / 数据       {}", data.display()));
+    say(&format!(
+        "  clock / 时钟      {} 开始，{speed} 倍速 · starts there, {speed} times as fast as life",
+        local(clock.now()),
+        speed = arguments.speed
+    ));
+    say(&format!("  data / 数据       {}", config.data.display()));
     say("  Ctrl-C ends it    按 Ctrl-C 结束");
 
     let mut homes = Vec::new();
@@ -142,7 +149,7 @@ async fn watch(desk: Desk, clock: Arc<dyn Clock>, shutdown: Shutdown) -> BTreeMa
         };
         match told {
             Ok(told) => {
-                if matches!(told.transition.change, Change::Raised { .. }) {
+                if matches!(told.transition.change, Change::Raised(_)) {
                     *seen.entry(told.alert.detection.clone()).or_default() += 1;
                 }
                 if let Some(line) = line(&told, clock.now()) {
@@ -162,7 +169,7 @@ fn line(told: &Told, now: Timestamp) -> Option<String> {
         Change::Raised { .. } => {
             format!("新告警 new alert\n         {}\n         {}", alert.sentence.zh, alert.sentence.en)
         }
-        Change::Cleared { .. } => "情况已解除 over".to_owned(),
+        Change::Cleared { .. } => "触发信号已消失 no longer detected".to_owned(),
         Change::Repeated { .. } => "再次发生 again".to_owned(),
         Change::Escalated { to } => format!("无人确认，升级为 not acknowledged, escalated to {}", to.as_str()),
         Change::Acknowledged { by } => format!("{by} 已确认 acknowledged"),
@@ -208,9 +215,7 @@ async fn register(registry: &Registry) -> anyhow::Result<()> {
     for household in &HOUSEHOLDS {
         let name = home_name(household.number);
         let person =
-            Person {
-                name: household.person.to_owned(), phone: "演示".to_owned(), address: household.name.to_owned()
-            };
+            Person { name: household.person.to_owned(), phone: String::new(), address: household.name.to_owned() };
         registry
             .put_home(Home {
                 id: HomeId::new(&name)?,

@@ -15,6 +15,8 @@ pub struct Detections {
     pub definitions: Arc<Definitions>,
     /// The detections that can be used.
     pub list: Vec<Detection>,
+    /// How many could not; each was told.
+    pub n_refused: usize,
 }
 
 /// Loads and plans all. One that cannot be used is told and left out; without any there is nothing to run.
@@ -28,5 +30,5 @@ pub async fn load() -> anyhow::Result<Detections> {
         bail!("no detection can be used");
     }
     let definitions = Definitions::builtin().context("failed to read the episodes")?;
-    Ok(Detections { engine: Arc::new(engine), definitions: Arc::new(definitions), list })
+    Ok(Detections { engine: Arc::new(engine), definitions: Arc::new(definitions), list, n_refused: refused.len() })
 }

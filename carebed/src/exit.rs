@@ -14,7 +14,7 @@ pub enum Exit {
     /// It was done, but part of the input was refused and told.
     Refused = 3,
     /// The demo ran, but an alert it expected did not come.
-    Missed = 4,
+    Missed = 6,
 }
 
 impl From<Exit> for ExitCode {

@@ -54,7 +54,7 @@ impl LiveTask {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let Detections { engine, definitions, list } = detections;
+        let Detections { engine, definitions, list, .. } = detections;
         let mut live = Live::new(Arc::clone(&engine), list, Arc::clone(&definitions));
         for home in registry.homes() {
             live.set_home(facts(&home));
@@ -62,10 +62,16 @@ impl LiveTask {
         let from = clock.now() - settings.rebuild;
         let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| facts(home)).collect();
         let span = Span { from, to: Timestamp::MAX };
-        let episodes = history::episodes(&Lake::of(store), &store.view(), span, &facts, definitions, engine.limits())
-            .await
-            .context("failed to rebuild episodes from the lake")?;
-        live.resume(episodes);
+        let (lake, view) = (Lake::of(store), store.view());
+        let rebuilt = history::episodes(&lake, &view, span, &facts, definitions, engine.limits());
+        match rebuilt.await {
+            Ok(episodes) => live.resume(episodes),
+            // A lake that cannot be read must not keep calls from ringing.
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "failed to rebuild episodes from the lake; who was in or out of bed before now is not known"
+            ),
+        }
         Ok(Self { live, desk: console.desk(), board: console.board(), registry: registry.clone(), settings, clock })
     }
 
@@ -73,8 +79,8 @@ impl LiveTask {
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>, shutdown: Shutdown) -> anyhow::Result<()> {
         let mut next_round = self.clock.sleep(self.settings.every);
         loop {
+            // Not biased: while a backlog drains there is always another event, and rounds must run all the same.
             tokio::select! {
-                biased;
                 event = events.recv() => match event {
                     Some(event) => self.take(event).await?,
                     None => return Ok(()),

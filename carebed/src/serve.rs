@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::SystemClock;
 
-use crate::broker::{BrokerError, EmbeddedBroker};
+use crate::broker::EmbeddedBroker;
 use crate::centre::Centre;
 use crate::config::Config;
 use crate::exit::Exit;
@@ -15,14 +15,10 @@ use crate::exit::Exit;
 /// Runs until Ctrl-C or SIGTERM.
 pub async fn run(config: &Path) -> anyhow::Result<Exit> {
     let config = Config::load(config)?;
-    let (broker, _embedded) = match &config.broker.address {
+    let (broker, embedded) = match &config.broker.address {
         Some(address) => (address.clone(), None),
         None => {
-            let listen = config.broker.listen;
-            if !listen.ip().is_loopback() {
-                return Err(BrokerError::NotLoopback(listen).into());
-            }
-            let embedded = EmbeddedBroker::start(&program()?, Some(listen.port())).await?;
+            let embedded = EmbeddedBroker::start(&program()?, config.broker.listen).await?;
             (embedded.address().to_string(), Some(embedded))
         }
     };
@@ -30,7 +26,14 @@ pub async fn run(config: &Path) -> anyhow::Result<Exit> {
     tracing::info!(console = format!("http://{}/", centre.address()), broker, data = %config.data.display(), "the centre is open");
     let shutdown = Shutdown::new();
     tokio::spawn(cancel_on_signal(shutdown.clone()));
-    centre.run(shutdown).await?;
+    let broker_stop = Shutdown::new();
+    let embedded = embedded.map(|embedded| tokio::spawn(embedded.keep_alive(broker_stop.clone())));
+    let ended = centre.run(shutdown).await;
+    broker_stop.cancel();
+    if let Some(embedded) = embedded {
+        embedded.await?;
+    }
+    ended?;
     tracing::info!("the centre is closed; everything accepted is committed");
     Ok(Exit::Done)
 }

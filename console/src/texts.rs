@@ -23,7 +23,7 @@ macro_rules! words {
 words! {
     title: "家庭养老床位 · 值守台", "Family care beds · operator desk";
     skip: "跳到待处理告警", "Skip to the alerts";
-    other_language: "English(英文)", "中文 (Chinese)";
+    other_language: "English（英文）", "中文 (Chinese)";
     queue: "待处理告警", "Alerts to act on";
     empty: "目前没有待处理的告警。", "No alerts to act on right now.";
     empty_hint: "新告警会自动出现在这里，无需刷新页面。", "New alerts appear here by themselves; no need to reload.";
@@ -49,11 +49,11 @@ words! {
     unit_hour: "小时", "h";
     unit_day: "天", "d";
     since: "发生于", "since";
-    holds: "情况仍在持续", "still so";
-    cleared: "情况已解除，时间", "over since";
+    holds: "信号仍在持续", "still detected";
+    cleared: "触发信号已消失（不代表老人平安），时间", "no longer detected (not proof that all is well), since";
     repeats: "重复次数", "Repeats";
-    late: "补录：数据到达较晚", "Late: the data came after the fact";
-    suppressed: "已静默，原因", "Quiet because of";
+    late: "迟到数据：事后补传", "Late: the data came after the fact";
+    suppressed: "已屏蔽，原因：", "Quiet because of";
     technical: "设备告警", "Technical";
     person: "老人", "Person";
     phone: "电话", "Phone";

@@ -19,7 +19,7 @@ use carebed_device_profiles::document::Mistakes;
 use carebed_device_profiles::shipped;
 use clap::{Args, Parser, Subcommand};
 
-/// Exit codes; clap's own for wrong arguments is 2.
+/// Exit codes, the same numbers as the centre's; clap's own for wrong arguments is 2.
 #[derive(Clone, Copy)]
 enum Exit {
     /// As asked.
@@ -27,7 +27,7 @@ enum Exit {
     /// Something failed that is none of the below.
     Failed = 1,
     /// The configuration or the home file has mistakes.
-    Mistakes = 3,
+    Mistakes = 2,
     /// The spool is in use by another process.
     InUse = 4,
     /// A device did not answer.
@@ -71,7 +71,7 @@ struct Files {
 /// Parses the command line, runs the command, tells a failure once.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CAREBED_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -191,7 +191,15 @@ fn read(home: &Path) -> anyhow::Result<Exit> {
         let decoder = Decoder::new(Arc::clone(&board.profile));
         let mut table = String::new();
         for (poll, data) in answers {
-            for (index, value) in decoder.decode(poll, &data).unwrap_or_default() {
+            let values = match decoder.decode(poll, &data) {
+                Ok(values) => values,
+                Err(reject) => {
+                    let _closed = writeln!(std::io::stderr(), "{}: the answer cannot be used: {reject}", board.id);
+                    exit = Exit::NoAnswer;
+                    continue;
+                }
+            };
+            for (index, value) in values {
                 let name = board.profile.inputs.get(index).map_or("", |input| input.name.as_str());
                 let raw = value.number().map_or_else(String::new, |number| number.to_string());
                 let wired = board.inputs.iter().find(|wired| wired.input == index);

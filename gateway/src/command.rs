@@ -160,7 +160,7 @@ mod tests {
         let (series, value) = recorded.unwrap();
         assert_eq!(
             (series.to_string().as_str(), value, result.outcome),
-            ("h1/bed-1/lamp-1/lamp_on", true, Outcome::Done)
+            ("h1/h1-bed/lamp-1/lamp_on", true, Outcome::Done)
         );
         assert_eq!(commands.decide(&light, &home, light.expires_at), Decision::Tell(result));
 

@@ -23,17 +23,19 @@ use crate::device::{Device, Heard, Told};
 use crate::gather::Gather;
 use crate::home::HomeFile;
 use crate::link::{LinkEvent, Links};
-use crate::spool::{Directory, DirectoryError, Opened, Spool, SpoolError};
+use crate::spool::{Directory, DirectoryError, Memory, Opened, Spool, SpoolError};
 use crate::stamp::{Observed, Sample, Stamper};
 use crate::status::{Now, StatusBoard};
 use crate::uplink::delivery::Delivery;
-use crate::uplink::keeper::KeeperError;
+use crate::uplink::keeper::{KeeperError, MEMORY_LIMITS};
 use crate::uplink::mqtt::{JsonText as _, Mqtt, UplinkEvent};
 
 /// Events that may wait for the gateway; then links and connection wait, too.
 const EVENTS_MAX: usize = 256;
 /// Batches of the urgent lane that are read at start to know what was told; of more, older states are told again.
 const WAITING_CALLS_MAX: u64 = 64;
+/// Batches that saying goodbye brings into the spool: more than the memory for gathered observations holds.
+const GOODBYE_BATCHES_MAX: usize = 64;
 /// How long saying goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -55,8 +57,23 @@ pub enum Error {
 pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown: Shutdown) -> Result<(), Error> {
     let Config { spool_directory, spool: limits, .. } = config.clone();
     let opened = tokio::task::spawn_blocking(move || -> Result<Opened, Error> {
-        let directory = Directory::open(&spool_directory)?;
-        Ok(Spool::open(Box::new(directory), limits)?)
+        let opened = Directory::open(&spool_directory)
+            .map_err(Error::from)
+            .and_then(|directory| Ok(Spool::open(Box::new(directory), limits)?));
+        match opened {
+            Err(in_use @ Error::Directory(DirectoryError::InUse { .. })) => Err(in_use),
+            // A disk that refuses must not silence a call: what is taken now lives in memory, and that is told.
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the spool cannot be used; going on in memory"
+                );
+                let mut opened = Spool::open(Box::new(Memory::default()), MEMORY_LIMITS)?;
+                opened.damage.push(format!("{error}; observations are kept in memory only until the disk is mended"));
+                Ok(opened)
+            }
+            opened => opened,
+        }
     });
     let Opened { spool, damage } = opened.await.map_err(|_| KeeperError::CutOff)??;
 
@@ -122,6 +139,9 @@ pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown
     }
 
     stop_links.cancel();
+    while let Ok(event) = link_events.try_recv() {
+        gateway.on_link(event).await?;
+    }
     gateway.goodbye().await?;
     stop_uplink.cancel();
     // A broker that does not take the goodbye in time tells the last will instead.
@@ -323,7 +343,10 @@ impl Gateway {
     }
 
     async fn goodbye(&mut self) -> Result<(), KeeperError> {
-        if !self.gather.is_empty() {
+        for _ in 0..GOODBYE_BATCHES_MAX {
+            if self.gather.is_empty() {
+                break;
+            }
             self.close_batch().await?;
         }
         self.publish_status(GatewayState::Stopped);

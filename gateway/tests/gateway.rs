@@ -180,3 +180,18 @@ async fn a_second_gateway_on_the_same_spool_is_refused() {
     assert!(error.contains("in use by process"), "{error}");
     gateway.stop().await;
 }
+
+/// A disk that cannot even be opened does not silence a call, and the centre is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_starts_without_its_disk() {
+    let (board, mut centre, folder) = (Board::start().await, centre().await, tempfile::tempdir().unwrap());
+    let no_folder = folder.path().join("a-file");
+    std::fs::write(&no_folder, "not a folder").unwrap();
+    let gateway = start(&board, &centre, &no_folder.join("spool"), |_| {});
+    let told = centre.json(Channel::Status, |status| !status["troubles"].as_array().unwrap().is_empty()).await;
+    assert!(told["troubles"][0].as_str().unwrap().contains("memory"), "{told}");
+    board.set(|terminals| terminals.inputs = 1);
+    let press = centre.batch(Lane::Urgent).await;
+    assert_eq!(press.rows(), ["call-1 Some(1.0) good"]);
+    gateway.stop().await;
+}

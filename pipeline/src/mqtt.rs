@@ -167,6 +167,7 @@ impl Loop {
             let room = !self.ingest.is_full();
             tokio::select! {
                 biased;
+                () = shutdown.cancelled() => break,
                 done = async { flight.as_mut().expect("guarded").await }, if flight.is_some() => {
                     flight = None;
                     self.finish(done)?;
@@ -174,9 +175,9 @@ impl Loop {
                 () = async { timer.as_mut().expect("guarded").await }, if timer.is_some() => {
                     (timer, due) = (None, true);
                 }
-                Some(message) = self.urgent.recv(), if room => self.take(message).await?,
+                // A call is taken however much waits for a slow commit: gateways' windows bound how many there can be.
+                Some(message) = self.urgent.recv() => self.take(message).await?,
                 Some(message) = self.routine.recv(), if room => self.take(message).await?,
-                () = shutdown.cancelled() => break,
             }
         }
         if let Some(flight) = flight {

@@ -7,6 +7,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, TimestampMillisecondType};
 use carebed_contract::id::HomeId;
+use carebed_contract::quality::Quality;
 use carebed_contract::quantity::Quantity;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::view::View;
@@ -61,6 +62,7 @@ pub async fn episodes(
     limits: Limits,
 ) -> Result<Episodes, HistoryError> {
     let quantities: Vec<Expr> = definitions.quantities().map(|q| lit(q.as_str())).collect();
+    let known = Arc::clone(&definitions);
     let mut episodes = Episodes::new(definitions);
     for facts in homes {
         episodes.set_residents(&facts.home, facts.residents);
@@ -76,7 +78,7 @@ pub async fn episodes(
         .filter(wanted)?
         .select(columns.to_vec())?
         .sort(vec![col("home_id").sort(true, true), col("event_time").sort(true, true)])?;
-    let mut reader = Reader { span, view, home: None, last: Timestamp::MIN, since_advance: 0 };
+    let mut reader = Reader { span, view, definitions: known, home: None, last: Timestamp::MIN, since_advance: 0 };
     let mut stream = rows.execute_stream().await?;
     while let Some(batch) = stream.next().await {
         reader.take(&batch?, &mut episodes).map_err(HistoryError::Row)?;
@@ -145,6 +147,7 @@ fn time(at: Timestamp) -> Expr {
 struct Reader<'a> {
     span: Span,
     view: &'a View,
+    definitions: Arc<Definitions>,
     home: Option<HomeId>,
     last: Timestamp,
     since_advance: usize,
@@ -174,7 +177,9 @@ impl Reader<'_> {
             self.last = Timestamp::from_millis(times.value(row));
             let Some(quantity) = Quantity::new(quantities.value(row)) else { continue };
             let number = values.is_valid(row).then(|| values.value(row));
-            if let Some(value) = Seen::value(&quantity, number, qualities.value(row)) {
+            if let Some(value) =
+                Seen::value(&quantity, number, &Quality::parse(qualities.value(row)), &self.definitions)
+            {
                 let optional =
                     |array: &arrow::array::StringArray| array.is_valid(row).then(|| array.value(row).to_owned());
                 let seen = Seen {

@@ -3,7 +3,7 @@
 //! A test that needs one prints `skipped: …` and passes when it is absent, and fails instead when
 //! `CAREBED_REQUIRE_REAL=1`, as in continuous integration.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 fn absent(what: &str, how: &str) {
@@ -43,14 +43,13 @@ pub fn python(modules: &[&str]) -> Option<PathBuf> {
     None
 }
 
-/// The folder of recordings: `CAREBED_RECORDINGS`, or `../shared/data` beside the checkout.
+/// The folder of recordings, `CAREBED_RECORDINGS`: the TIHM recordings (doi 10.5281/zenodo.7622128) as CSV below
+/// `tihm/normalized`.
 #[must_use]
 pub fn recordings() -> Option<PathBuf> {
-    let folder = std::env::var_os("CAREBED_RECORDINGS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
+    let folder = std::env::var_os("CAREBED_RECORDINGS").map(PathBuf::from).filter(|folder| folder.is_dir());
+    if folder.is_none() {
+        absent("the folder of recordings", "name it in CAREBED_RECORDINGS");
     }
-    absent("the folder of recordings", "name it in CAREBED_RECORDINGS");
-    None
+    folder
 }

@@ -54,7 +54,9 @@ pub enum Broker {
 impl Broker {
     async fn start(kind: BrokerKind, programs: &Programs, folder: &Path) -> anyhow::Result<Self> {
         if kind == BrokerKind::Embedded {
-            return Ok(Self::Embedded(EmbeddedBroker::start(&programs.centre, None).await?));
+            return Ok(Self::Embedded(
+                EmbeddedBroker::start(&programs.centre, SocketAddr::from(([127, 0, 0, 1], 0))).await?,
+            ));
         }
         let mosquitto = crate::real::program(&["mosquitto"], "mosquitto").context("mosquitto is absent")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));

@@ -23,7 +23,7 @@ fn the_expected_alerts_come() {
 #[test]
 fn a_demo_that_is_too_short_says_what_did_not_come() {
     let output = demo(&["--for", "1s"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(output.status.code(), Some(6));
     assert!(String::from_utf8_lossy(&output.stderr).contains("call_for_help"));
 }
 

@@ -14,7 +14,7 @@ fn the_example_reads_and_makes_an_inventory() {
     assert_eq!(board.link, ("192.168.1.50".to_owned(), 502));
     assert_eq!((board.unit, board.inputs.len(), board.outputs.len()), (1, 4, 1));
     let call = board.inputs.iter().find(|input| input.quantity.as_str() == "call_button").unwrap();
-    assert_eq!((call.lane, call.bed.as_ref().unwrap().as_str()), (Lane::Urgent, "bed-1"));
+    assert_eq!((call.lane, call.bed.as_ref().unwrap().as_str()), (Lane::Urgent, "h1-bed"));
     assert_eq!(call.room.as_ref().unwrap().as_str(), "bedroom", "a device at a bed is in the bed's room");
 
     let inventory = home.inventory(Timestamp::from_millis(7));

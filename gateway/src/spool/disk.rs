@@ -100,9 +100,16 @@ impl Directory {
 
 impl Disk for Directory {
     fn names(&self) -> io::Result<Vec<String>> {
-        let names = fs::read_dir(&self.path)?.map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()));
-        let ours = names.filter(|name| !name.as_ref().is_ok_and(|name| name == LOCK || name == TEMPORARY));
-        ours.collect()
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // What is no file is not ours, such as the lost+found of a disk mounted here.
+            if entry.file_type()?.is_file() && name != LOCK && name != TEMPORARY {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {

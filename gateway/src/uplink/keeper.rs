@@ -12,7 +12,7 @@ use crate::spool::{Appended, Batch, Limits, Memory, Released, Span, Spool, Spool
 /// A disk that takes longer than this for one operation counts as failed: flash cards stall for a second at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the memory spool holds: hours of a home's observations. Then the oldest routine ones go.
-const MEMORY_LIMITS: Limits = Limits { bytes_max: 4 << 20, segment_bytes: 256 << 10 };
+pub(crate) const MEMORY_LIMITS: Limits = Limits { bytes_max: 4 << 20, segment_bytes: 256 << 10 };
 
 /// Why the keeper cannot go on at all.
 #[derive(Debug, thiserror::Error)]

@@ -220,7 +220,7 @@ impl Definitions {
     }
 
     /// Whether an episode that waits for nothing is made from this quantity.
-    pub(super) fn is_immediate(&self, quantity: &Quantity) -> bool {
+    pub(crate) fn is_immediate(&self, quantity: &Quantity) -> bool {
         self.immediate.whiles.iter().any(|w| w.states.contains(quantity) || w.events.contains(quantity))
     }
 

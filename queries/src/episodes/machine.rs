@@ -103,6 +103,9 @@ impl Machine {
     /// Takes the next observation; `closed` receives what ended.
     pub(super) fn step(&mut self, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
         self.advance(seen.time, setting, closed);
+        if seen.is_unknown() {
+            return self.lose(seen, setting, closed);
+        }
         let edge = self.edge(seen, setting.definitions);
         for (rule, definition) in setting.rules.whiles.iter().enumerate() {
             if definition.states.contains(&seen.quantity) {
@@ -194,6 +197,28 @@ impl Machine {
                 if definition.gap.is_zero() {
                     self.fire(seen.time, setting, closed);
                 }
+            }
+        }
+    }
+
+    /// The device says nothing any more. What only it knew ends without anybody having done anything: a dead mat is
+    /// neither a person in bed nor one who got up.
+    fn lose(&mut self, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        let mut place = 0;
+        while let Some(span) = self.spans.get_mut(place) {
+            let watches = setting.rules.whiles.get(span.rule).is_some_and(|w| w.states.contains(&seen.quantity));
+            let held = span.holders.len();
+            if watches {
+                span.holders.retain(|device| *device != seen.device);
+            }
+            if held == 0 || !span.holders.is_empty() || held == span.holders.len() {
+                place += 1;
+                continue;
+            }
+            let span = self.spans.remove(place);
+            if let Some(open) = self.open.iter().position(|e| same(e, &span.episode)).filter(|_| span.known) {
+                let episode = self.open.remove(open);
+                closed.push(Episode { ended_at: Some(seen.time), end_known_at: Some(seen.time), ..episode });
             }
         }
     }
@@ -325,9 +350,7 @@ impl Machine {
         closed: &mut Vec<Episode>,
     ) {
         let begun = &span.episode;
-        if let Some(place) = self.open.iter().position(|e| {
-            e.kind == begun.kind && e.bed == begun.bed && e.started_at == begun.started_at && e.device == begun.device
-        }) {
+        if let Some(place) = self.open.iter().position(|e| same(e, begun)) {
             self.open.remove(place);
         }
         closed.push(Episode { ended_at: Some(ended_at), end_known_at: Some(known_at), ..begun.clone() });
@@ -363,6 +386,10 @@ impl Span {
             None => None,
         }
     }
+}
+
+fn same(one: &Episode, other: &Episode) -> bool {
+    one.kind == other.kind && one.bed == other.bed && one.started_at == other.started_at && one.device == other.device
 }
 
 fn of(setting: Setting<'_>, exit: usize, kind: &str) -> bool {

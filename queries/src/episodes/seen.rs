@@ -10,6 +10,9 @@ use carebed_contract::time::Timestamp;
 
 use super::definition::Definitions;
 
+/// The reason by which a gateway says that a device stopped answering.
+const NO_ANSWER: &str = "no_answer";
+
 /// An observation that may be used and matters.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
@@ -18,15 +21,14 @@ pub(crate) struct Seen {
     pub(crate) device: DeviceId,
     pub(crate) bed: Option<BedId>,
     pub(crate) room: Option<Room>,
-    /// 1 for an event.
+    /// 1 for an event; not a number when a device stopped answering, so that its state is unknown from now on.
     pub(crate) value: f64,
 }
 
 impl Seen {
     /// None when it may not be used or matters to no episode.
     pub(crate) fn new(observation: &Observation, definitions: &Definitions) -> Option<Self> {
-        let usable = observation.quality.is_usable() && definitions.uses(&observation.quantity);
-        let value = if usable { value(&observation.quantity, observation.value.number())? } else { return None };
+        let value = Self::value(&observation.quantity, observation.value.number(), &observation.quality, definitions)?;
         Some(Self {
             time: observation.event_time,
             quantity: observation.quantity.clone(),
@@ -37,9 +39,30 @@ impl Seen {
         })
     }
 
-    /// The value of a row that may be used.
-    pub(crate) fn value(quantity: &Quantity, number: Option<f64>, quality: &str) -> Option<f64> {
-        if Quality::parse(quality).is_usable() { value(quantity, number) } else { None }
+    /// What a row says; none when it may not be used or matters to no episode. A call is used whatever its quality: an
+    /// odd unit or an impossible time must not silence it.
+    pub(crate) fn value(
+        quantity: &Quantity,
+        number: Option<f64>,
+        quality: &Quality,
+        definitions: &Definitions,
+    ) -> Option<f64> {
+        if !definitions.uses(quantity) {
+            return None;
+        }
+        let kind = quantity.definition().map(|d| d.kind);
+        match quality {
+            Quality::Bad(reason) if reason == NO_ANSWER => (kind == Some(Kind::State)).then_some(f64::NAN),
+            Quality::Bad(_) if !definitions.is_immediate(quantity) => None,
+            // An event has happened whatever number it carries.
+            _ if kind == Some(Kind::Event) => Some(1.0),
+            _ => number.filter(|number| number.is_finite()),
+        }
+    }
+
+    /// Whether it says that a state is unknown from now on.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.value.is_nan()
     }
 
     /// The order in which a home's observations are taken. Total, so that the order of arrival cannot matter.
@@ -51,10 +74,4 @@ impl Seen {
             .then_with(|| self.bed.cmp(&other.bed))
             .then_with(|| self.value.total_cmp(&other.value))
     }
-}
-
-fn value(quantity: &Quantity, number: Option<f64>) -> Option<f64> {
-    let is_event = quantity.definition().is_some_and(|d| d.kind == Kind::Event);
-    // An event has happened whatever number it carries.
-    if is_event { Some(1.0) } else { number }
 }

@@ -306,3 +306,20 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+/// A mat that dies under a person is no person in bed for ever, and nobody who got up.
+#[test]
+fn a_dead_mat_is_neither_in_bed_nor_an_exit() {
+    check(
+        &[("20:00:00", "bed", 1.0), ("21:00:00", "bed", f64::NAN), ("23:00:00", "bed", 1.0), ("23:30:00", "bed", 0.0)],
+        "23:50:00",
+        &[
+            "in_bed 20:00:00 20:00:00..21:00:00 21:00:00",
+            "in_bed 23:00:00 23:00:00..23:30:00 23:31:00",
+            r#"out_of_bed 23:30:00 23:31:00..- - {"confirmed":false}"#,
+            // Being heard again is no activity.
+            "quiet 20:00:00 20:15:00..23:30:00 23:30:00",
+            "quiet 23:30:00 23:45:00..- -",
+        ],
+    );
+}
