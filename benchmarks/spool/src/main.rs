@@ -67,7 +67,7 @@ impl Queue for Log {
 
 struct Sqlite {
     db: Connection,
-    next: u64,
+    next: i64,
 }
 
 impl Sqlite {
@@ -92,7 +92,7 @@ impl Queue for Sqlite {
     }
 
     fn release(&mut self, next: u64) {
-        self.db.execute("DELETE FROM batches WHERE lane = 1 AND seq < ?1", [next]).expect("SQLite lets go");
+        self.db.execute("DELETE FROM batches WHERE lane = 1 AND seq < ?1", [next as i64]).expect("SQLite lets go");
     }
 }
 
