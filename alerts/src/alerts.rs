@@ -67,6 +67,8 @@ pub struct Evaluated {
     pub detections: BTreeSet<String>,
     /// The homes they ran over, each with the time up to which it is known.
     pub homes: BTreeMap<HomeId, Timestamp>,
+    /// From when on what they rest on was looked at: what was raised before and is not found again is not taken back.
+    pub since: Timestamp,
 }
 
 /// A log that is not one.
@@ -371,7 +373,8 @@ impl Alerts {
             }
             let still =
                 |at: Timestamp| found.get(key).is_some_and(|spans| spans.iter().any(|(_, span)| span.contains(&at)));
-            let holding = alert.occurrences.iter().filter(|o| o.cleared_at.is_none() && !still(o.raised_at));
+            let judged = |at: Timestamp| at >= evaluated.since && !still(at);
+            let holding = alert.occurrences.iter().filter(|o| o.cleared_at.is_none() && judged(o.raised_at));
             gone.extend(holding.map(|o| (id.clone(), o.raised_at)));
         }
         for (id, raised_at) in gone {

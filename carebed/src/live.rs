@@ -42,6 +42,8 @@ pub struct LiveTask {
     registry: Registry,
     settings: Settings,
     clock: Arc<dyn Clock>,
+    /// Findings raised before it may rest on what was not rebuilt.
+    since: Timestamp,
 }
 
 impl LiveTask {
@@ -72,7 +74,9 @@ impl LiveTask {
                 "failed to rebuild episodes from the lake; who was in or out of bed before now is not known"
             ),
         }
-        Ok(Self { live, desk: console.desk(), board: console.board(), registry: registry.clone(), settings, clock })
+        let window = live.detections().iter().map(|d| d.meaning.window).max().unwrap_or_default();
+        let (desk, board) = (console.desk(), console.board());
+        Ok(Self { live, desk, board, registry: registry.clone(), settings, clock, since: from + window })
     }
 
     /// Works until told to stop and the last event is taken.
@@ -175,7 +179,10 @@ impl LiveTask {
             tracing::error!(%error, "a detection gave no answer");
             detections.remove(error.detection());
         }
-        self.desk.findings(findings, Evaluated { detections, homes }).await.context("the desk does not answer")?;
+        self.desk
+            .findings(findings, Evaluated { detections, homes, since: self.since })
+            .await
+            .context("the desk does not answer")?;
         Ok(())
     }
 

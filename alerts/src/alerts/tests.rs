@@ -66,6 +66,7 @@ impl Line {
         Evaluated {
             detections: ["call", "exit", "offline", "asked"].map(str::to_owned).into(),
             homes: [(HomeId::new("h1").unwrap(), at(known))].into(),
+            since: Timestamp::MIN,
         }
     }
 
@@ -301,6 +302,11 @@ fn late_data_withdraws_only_what_was_looked_at() {
     assert!(out.is_empty(), "nothing was evaluated, so nothing is over");
     let elsewhere = Evaluated { homes: [(HomeId::new("h2").unwrap(), at(10))].into(), ..Line::evaluated(10) };
     assert!(line.alerts.apply(&[], &elsewhere, |_| chrono_tz::UTC, at(10)).is_empty());
+    let not_so_far_back = Evaluated { since: at(1), ..Line::evaluated(10) };
+    assert!(
+        line.alerts.apply(&[], &not_so_far_back, |_| chrono_tz::UTC, at(10)).is_empty(),
+        "a restart forgets no alert"
+    );
     assert_eq!(line.apply(20, &[]), ["withdrawn"]);
     assert_eq!(line.only().state, State::Open, "a care alert waits for a person all the same");
     assert_eq!(line.apply(30, &[finding("exit", "b1", 0, None)]), ["holds again"]);

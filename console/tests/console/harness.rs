@@ -146,6 +146,7 @@ impl Centre {
         let evaluated = Evaluated {
             detections: policy().rules.keys().cloned().collect(),
             homes: [(HomeId::new("h1").unwrap(), self.clock.now())].into(),
+            since: Timestamp::MIN,
         };
         self.desk.findings(findings.to_vec(), evaluated).await.unwrap()
     }
