@@ -43,6 +43,8 @@ pub const SHIPPED: &[(&str, &str)] = &[
 
 /// Records in one batch: a few tens of kilobytes once compressed.
 const RECORDS_PER_BATCH: usize = 5_000;
+/// Days that one batch may span; records of one value a day would otherwise reach over years.
+const DAYS_PER_BATCH: i64 = 200;
 /// Rows of one commit. Files are cut by day, so fewer commits give fewer and larger files; these rows take about 0.5 GiB.
 const ROWS_PER_COMMIT: usize = 1_000_000;
 /// Largest recording taken, uncompressed: it is held in memory while it is read.
@@ -170,14 +172,15 @@ impl Recording {
     /// Only the last says up to when the home is complete: a recording is whole or nothing.
     pub fn batches(&self) -> impl Iterator<Item = anyhow::Result<(Labels, Sealed)>> + '_ {
         let epoch = self.epoch();
-        let n_batches = self.records.len().div_ceil(RECORDS_PER_BATCH);
+        let batches = cut(&self.records);
+        let n_batches = batches.len();
         let end = self.records.iter().filter_map(|r| match r.time {
             RecordTime::At(at) => Some(at),
             RecordTime::BeforeReceive(_) => None,
         });
         let complete_to = end.max().map_or(Timestamp::MIN, |last| last + Duration::from_millis(1));
         let mut prev = Digest::ORIGIN;
-        self.records.chunks(RECORDS_PER_BATCH).enumerate().map(move |(index, records)| {
+        batches.into_iter().enumerate().map(move |(index, records)| {
             let sealed = Pack { boot: None, records: records.to_vec() }
                 .seal()
                 .with_context(|| format!("failed to pack {}", self.path.display()))?;
@@ -382,6 +385,24 @@ fn progress(length: u64) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
+/// Cuts records into batches by number and by the days they span: the centre takes no batch that reaches over years.
+fn cut(records: &[Record]) -> Vec<&[Record]> {
+    let day = |record: &Record| match record.time {
+        RecordTime::At(at) => at.millis().div_euclid(86_400_000),
+        RecordTime::BeforeReceive(_) => 0,
+    };
+    let mut batches = Vec::new();
+    let mut rest = records;
+    while let Some(first) = rest.first() {
+        let near = |record: &&Record| (day(record) - day(first)).abs() < DAYS_PER_BATCH;
+        let length = rest.iter().take(RECORDS_PER_BATCH).take_while(near).count();
+        let (batch, behind) = rest.split_at(length.max(1));
+        batches.push(batch);
+        rest = behind;
+    }
+    batches
+}
+
 /// The line a row began on; the reader's own position is already behind it.
 fn place(row: &csv::StringRecord, otherwise: usize) -> usize {
     row.position().map_or(otherwise, |p| usize::try_from(p.line()).unwrap_or(usize::MAX))
@@ -410,4 +431,67 @@ fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
         bail!("{} is larger than {BYTES_MAX} bytes\nhint: split it by day", path.display());
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, text: &str) -> anyhow::Result<Recording> {
+        let folder = std::env::temp_dir().join(format!("carebed-import-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        let meaning = Meaning::parse(SHIPPED[0].0, SHIPPED[0].1).unwrap();
+        let recording = Recording::read(&path, &meaning);
+        std::fs::remove_dir_all(folder).unwrap();
+        recording
+    }
+
+    const HEADER: &str = "ts_utc,sensor_id,kind,value\n";
+
+    #[test]
+    fn a_broken_line_is_told_with_its_place_and_the_rest_goes_on() {
+        let text = format!(
+            "{HEADER}2019-04-02T12:00:00Z,kitchen,motion,1\nyesterday,kitchen,motion,1\n2019-04-02T12:01:00Z,attic,ghost,1\n\
+             2019-04-02T12:02:00Z,kitchen,motion\n2019-04-02T12:03:00Z,kitchen,motion,7\n2019-04-02T12:04:00Z,front-door,door,1\n"
+        );
+        let recording = read("h1.csv", &text).unwrap();
+        assert_eq!((recording.home.as_str(), recording.records.len()), ("h1", 2));
+        let told: Vec<(usize, &str)> = recording.broken.iter().map(|b| (b.line, b.reason.as_str())).collect();
+        let expected =
+            [(3, "is not a time"), (4, "does not say what sensor"), (5, "expected 4 columns"), (6, "is not a value")];
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for ((line, reason), (at, part)) in told.into_iter().zip(expected) {
+            assert!(line == at && reason.contains(part), "{line}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_refused_as_a_whole() {
+        for (name, text, part) in
+            [("h1.csv", "time,value\n1,2\n", ":1: expected the header"), ("h 1.csv", HEADER, "home's id")]
+        {
+            assert!(format!("{:#}", read(name, text).unwrap_err()).contains(part), "{name}");
+        }
+    }
+
+    #[test]
+    fn batches_chain_and_span_no_years() {
+        let rows: String = (0..900)
+            .map(|day| {
+                let date = chrono::NaiveDate::from_ymd_opt(2017, 1, 1).unwrap() + chrono::Duration::days(day);
+                format!("{date}T08:00:00Z,weight,weight,70\n")
+            })
+            .collect();
+        let recording = read("h1.csv", &format!("{HEADER}{rows}")).unwrap();
+        let batches: Vec<(Labels, Sealed)> = recording.batches().collect::<anyhow::Result<_>>().unwrap();
+        assert_eq!(batches.len(), 5);
+        assert!(batches.iter().enumerate().all(|(seq, (labels, _))| labels.seq == seq as u64));
+        assert_eq!(
+            batches.iter().filter(|(labels, _)| labels.complete_to > Timestamp::MIN).count(),
+            1,
+            "only the last one"
+        );
+    }
 }
