@@ -37,7 +37,7 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
         }
         loaded.list.retain(|d| arguments.detections.contains(&d.name));
     }
-    let homes = facts::of_database(&Config::at(arguments.data.clone()).database()).await?;
+    let homes = facts::of_data(&Config::at(arguments.data.clone())).await?;
     let (lake, view) = (Lake::of(&store), store.view());
     let limits = loaded.engine.limits();
     let Some(all) = history::extent(&lake, &view, limits).await? else {

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, host_and_port};
 use crate::detections;
+use crate::facts::Params;
 use crate::live::LiveTask;
 
 /// Events on their way from ingest to live detection. When detection falls behind, ingest waits, and the spools with it.
@@ -58,6 +59,7 @@ impl Centre {
             .with_context(|| format!("failed to make the data folder {}", config.data.display()))?;
         let store = Store::open(StoreConfig::local(&config.lake())?).await.context("failed to open the lake")?;
         let detections = detections::load().await?;
+        let params = Params::load(&config.params())?;
         let database = Database::open(&config.database()).await.context("failed to open the centre's database")?;
         let registry = Registry::load(&database).await.context("failed to read the registry")?;
         let (actions_in, actions) = mpsc::channel(ACTIONS_MAX);
@@ -65,9 +67,15 @@ impl Centre {
         let console = Console::bind(console, database, registry.clone(), actions_in, Arc::clone(&clock))
             .await
             .context("failed to open the console")?;
-        let live =
-            LiveTask::open(&store, detections, &registry, &console, config.detection.clone(), Arc::clone(&clock))
-                .await?;
+        let live = LiveTask::open(
+            &store,
+            detections,
+            &registry,
+            &console,
+            (config.detection.clone(), params),
+            Arc::clone(&clock),
+        )
+        .await?;
         Ok(Self {
             config: config.clone(),
             broker,

@@ -147,6 +147,12 @@ impl Config {
         self.data.join("lake")
     }
 
+    /// Homes' own numbers for detections.
+    #[must_use]
+    pub fn params(&self) -> PathBuf {
+        self.data.join("params.toml")
+    }
+
     /// The database of alerts and registry.
     #[must_use]
     pub fn database(&self) -> PathBuf {

@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Detection as Settings;
 use crate::detections::Detections;
-use crate::facts::facts;
+use crate::facts::Params;
 
 /// The task and what it owns.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ pub struct LiveTask {
     board: Board,
     registry: Registry,
     settings: Settings,
+    params: Params,
     clock: Arc<dyn Clock>,
     /// Findings raised before it may rest on what was not rebuilt.
     since: Timestamp,
@@ -53,16 +54,16 @@ impl LiveTask {
         detections: Detections,
         registry: &Registry,
         console: &Console,
-        settings: Settings,
+        (settings, params): (Settings, Params),
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let Detections { engine, definitions, list, .. } = detections;
         let mut live = Live::new(Arc::clone(&engine), list, Arc::clone(&definitions));
         for home in registry.homes() {
-            live.set_home(facts(&home));
+            live.set_home(params.facts(&home));
         }
         let from = clock.now() - settings.rebuild;
-        let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| facts(home)).collect();
+        let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| params.facts(home)).collect();
         let span = Span { from, to: Timestamp::MAX };
         let (lake, view) = (Lake::of(store), store.view());
         let rebuilt = history::episodes(&lake, &view, span, &facts, definitions, engine.limits());
@@ -76,7 +77,7 @@ impl LiveTask {
         }
         let window = live.detections().iter().map(|d| d.meaning.window).max().unwrap_or_default();
         let (desk, board) = (console.desk(), console.board());
-        Ok(Self { live, desk, board, registry: registry.clone(), settings, clock, since: from + window })
+        Ok(Self { live, desk, board, registry: registry.clone(), settings, params, clock, since: from + window })
     }
 
     /// Works until told to stop and the last event is taken.
@@ -211,7 +212,7 @@ impl LiveTask {
         if known.as_deref() == Some(&home) {
             return;
         }
-        self.live.set_home(facts(&home));
+        self.live.set_home(self.params.facts(&home));
         if let Err(error) = put(&self.registry, home).await {
             tracing::error!(%error, gateway = %topic.gateway, "the home file's home was not registered");
         }

@@ -46,7 +46,7 @@ pub async fn open(data: &Path) -> anyhow::Result<Store> {
 /// The written answer to one statement.
 pub async fn answer(data: &Path, statement: &str, format: Format) -> anyhow::Result<String> {
     let store = open(data).await?;
-    let homes = facts::of_database(&Config::at(data.to_owned()).database()).await?;
+    let homes = facts::of_data(&Config::at(data.to_owned())).await?;
     let session = SqlSession::open(&Lake::of(&store), store.view(), &homes, LIMITS, ROWS_MAX)?;
     let answer = session.run(statement).await?;
     if answer.cut {
