@@ -150,8 +150,12 @@ async fn a_silent_board_accepts_and_does_not_answer() {
 async fn a_slow_board_tells_what_was_when_it_was_asked() {
     let Bench { home, mut client, .. } = bench(1).await;
     home.slow(Duration::from_millis(300));
+    let before = home.counts().answered;
     let (levels, ()) = tokio::join!(poll(&mut client), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Counted when the board has read its inputs; the answer is still held back.
+        while home.counts().answered == before {
+            tokio::task::yield_now().await;
+        }
         home.press(Hold::UntilReset);
     });
     assert!(!levels[CALL]);

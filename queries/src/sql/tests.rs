@@ -126,7 +126,7 @@ async fn only_reading_is_let_through() {
         "INSERT INTO observations SELECT * FROM observations",
         "CREATE TABLE x AS SELECT 1",
         "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'",
-        "COPY observations TO '/tmp/x.csv'",
+        "COPY observations TO 'x.csv'",
         "EXPLAIN ANALYZE INSERT INTO observations SELECT * FROM observations",
         "SET datafusion.execution.target_partitions = 64",
         "DELETE FROM observations",
