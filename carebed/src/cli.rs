@@ -176,6 +176,8 @@ fn log_to_stderr(default: &str) {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // It would panic over a log that cannot be written, as on a full disk.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -77,6 +77,8 @@ pub fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // It would panic over a log that cannot be written, as on a full disk.
+        .log_internal_errors(false)
         .init();
     let done = match arguments.command {
         Command::Run(files) => run::run(&files),
