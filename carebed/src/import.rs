@@ -192,6 +192,7 @@ impl Recording {
                 base: 0,
                 prev,
                 complete_to: if index + 1 == n_batches { complete_to } else { Timestamp::MIN },
+                sealed: None,
             };
             prev = Digest::of_batch(epoch, Lane::Routine, seq, prev, sealed.content_type.as_str(), &sealed.bytes);
             Ok((labels, sealed))

@@ -269,11 +269,18 @@ impl Ingest {
     }
 
     /// A batch without readable labels: it cannot be put in order, so it is no row; but a call rings.
-    fn unlabelled(&mut self, message: &Message<'_>, lane: Lane, reason: String) -> Offered {
-        let unnumbered =
-            Labels { epoch: Epoch::new(0), lane, seq: 0, base: 0, prev: Digest::ORIGIN, complete_to: Timestamp::MIN };
-        let events = if lane == Lane::Urgent { self.early(message, &unnumbered) } else { Vec::new() };
-        self.dead(message, reason);
+    fn unlabelled(&mut self, message: Message, lane: Lane, reason: String, received: Timestamp) -> Offered {
+        self.dead(&message, reason, received);
+        let unnumbered = Labels {
+            epoch: Epoch::new(0),
+            lane,
+            seq: 0,
+            base: 0,
+            prev: Digest::ORIGIN,
+            complete_to: Timestamp::MIN,
+            sealed: None,
+        };
+        let events = if lane == Lane::Urgent { self.early(message, &unnumbered, received) } else { Vec::new() };
         Offered { receipt: None, events }
     }
 
@@ -293,6 +300,7 @@ impl Ingest {
             epoch: labels.epoch,
             lane: labels.lane,
             seq: labels.seq,
+            sealed: labels.sealed,
             received,
         };
         let nowhere = Rooms::default();

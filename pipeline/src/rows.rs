@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use carebed_contract::id::{Area, DeviceId, GatewayId, Room};
 use carebed_contract::inventory::Inventory;
-use carebed_contract::labels::{Epoch, Lane};
+use carebed_contract::labels::{Epoch, Lane, SealedAt};
 use carebed_contract::observation::Observation;
 use carebed_contract::pack::Pack;
 use carebed_contract::quality::Quality;
@@ -52,6 +52,8 @@ pub struct Origin {
     pub lane: Lane,
     /// Which batch.
     pub seq: u64,
+    /// When the gateway sealed it, where its times are relative to that.
+    pub sealed: Option<SealedAt>,
     /// When the centre took it.
     pub received: Timestamp,
 }
@@ -83,7 +85,8 @@ pub fn observations(pack: Pack, origin: &Origin, rooms: &Rooms) -> Vec<Observati
 fn observation(record: Record, boot: Option<u64>, origin: &Origin, rooms: &Rooms) -> Observation {
     let (unit, about_unit) = unit(&record.series.quantity, record.unit.as_deref());
     let range = record.series.quantity.definition().map_or(Quality::Good, |d| d.judge(&record.value));
-    let (event_time, about_time) = event_time(&record, origin.received);
+    let clock = clock(&record, origin.sealed);
+    let (event_time, about_time) = event_time(&record, clock, origin);
     let quality = [about_unit, range, about_time].into_iter().fold(record.quality, worse);
     Observation {
         area: origin.area.clone(),
@@ -96,7 +99,7 @@ fn observation(record: Record, boot: Option<u64>, origin: &Origin, rooms: &Rooms
         event_time,
         value: record.value,
         quality,
-        clock: record.clock,
+        clock,
         gateway: origin.gateway.clone(),
         boot,
         epoch: origin.epoch,
@@ -120,16 +123,29 @@ fn unit(quantity: &Quantity, given: Option<&str>) -> (Arc<str>, Quality) {
     }
 }
 
-fn event_time(record: &Record, received: Timestamp) -> (Timestamp, Quality) {
-    let event_time = match record.time {
-        RecordTime::At(at) => at,
-        RecordTime::BeforeReceive(before) => received - before,
+/// What was sealed without a clock is as good as what the gateway learned of it until it sent it.
+fn clock(record: &Record, sealed: Option<SealedAt>) -> ClockQuality {
+    match (record.clock, record.time, sealed) {
+        (ClockQuality::Unsynchronised, RecordTime::BeforeReceive(_), Some(SealedAt::Known(_))) => {
+            ClockQuality::Corrected
+        }
+        (clock, ..) => clock,
+    }
+}
+
+fn event_time(record: &Record, clock: ClockQuality, origin: &Origin) -> (Timestamp, Quality) {
+    let received = origin.received;
+    let event_time = match (record.time, origin.sealed) {
+        (RecordTime::At(at), _) => at,
+        (RecordTime::BeforeReceive(before), Some(SealedAt::Known(at) | SealedAt::Bounded(at))) => at - before,
+        (RecordTime::BeforeReceive(before), Some(SealedAt::Before(ago))) => received - ago - before,
+        (RecordTime::BeforeReceive(before), None) => received - before,
     };
     if received.since(event_time) > PAST {
         (received, Quality::Bad("time".into()))
     } else if event_time.since(received) > FUTURE {
         (event_time, Quality::Uncertain("future".into()))
-    } else if record.clock == ClockQuality::Unsynchronised {
+    } else if clock == ClockQuality::Unsynchronised {
         (event_time, Quality::Uncertain("clock".into()))
     } else {
         (event_time, Quality::Good)

@@ -133,7 +133,7 @@ impl Delivery {
                 Lane::Urgent => spool.receipted_to(),
             };
             let (epoch, base) = (spool.epoch(), spool.base(lane));
-            let labels = Labels { epoch, lane, seq, base, prev: batch.prev, complete_to };
+            let labels = Labels { epoch, lane, seq, base, prev: batch.prev, complete_to, sealed: None };
             if !publisher.batch(&labels, batch.sealed) {
                 // The connection takes no more for now; a receipt or the timer comes by again.
                 return Ok(());

@@ -45,6 +45,7 @@ impl Spool {
             base: base as u64,
             prev: self.prev(seq),
             complete_to: Timestamp::from_millis(seq as i64),
+            sealed: None,
         }
     }
 

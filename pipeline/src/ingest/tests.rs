@@ -29,6 +29,7 @@ impl Gateway {
             base: 0,
             prev: self.prev,
             complete_to: Timestamp::from_millis(NOW.millis() - 1),
+            sealed: None,
         };
         self.prev = Digest::of_batch(self.epoch, self.lane, self.seq, self.prev, JSON, json.as_bytes());
         self.seq += 1;

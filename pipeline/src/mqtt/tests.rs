@@ -140,7 +140,8 @@ async fn a_call_on_the_wire_is_told_committed_and_receipted_and_a_command_goes_b
 
     let mut gateway = gateway(port).await;
     let epoch = Epoch::random();
-    let labels = |lane, seq, prev| Labels { epoch, lane, seq, base: 0, prev, complete_to: Timestamp::MIN };
+    let labels =
+        |lane, seq, prev| Labels { epoch, lane, seq, base: 0, prev, complete_to: Timestamp::MIN, sealed: None };
     let first = labels(Lane::Urgent, 0, Digest::ORIGIN);
     let receipt = gateway.receipted(&first).await;
     let digest = Digest::of_batch(epoch, Lane::Urgent, 0, Digest::ORIGIN, "application/senml+json", CALL);

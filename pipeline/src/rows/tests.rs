@@ -11,6 +11,7 @@ fn origin() -> Origin {
         epoch: Epoch::new(7),
         lane: Lane::Routine,
         seq: 3,
+        sealed: None,
         received: NOW,
     }
 }
@@ -84,5 +85,22 @@ fn rooms_come_from_the_inventory() {
     let rooms = Rooms::of(&inventory);
     for (id, expected) in [("mat-1", Some("bedroom")), ("door-1", Some("hall")), ("x", None), ("unknown", None)] {
         assert_eq!(rooms.0.get(id).map(Room::as_str), expected, "{id}");
+    }
+}
+
+#[test]
+fn times_without_a_clock_are_as_good_as_what_the_gateway_learned() {
+    let pack = br#"[{"n":"h1/b1/call-1/call_button","vb":true,"t":-2.5,"ck":"unsynchronised"}]"#;
+    let (at, ago) = (NOW - Duration::from_secs(600), Duration::from_secs(90));
+    for (sealed, before_now, clock, quality) in [
+        (Some(SealedAt::Known(at)), 602_500, "corrected", "good"),
+        (Some(SealedAt::Bounded(at)), 602_500, "unsynchronised", "uncertain:clock"),
+        (Some(SealedAt::Before(ago)), 92_500, "unsynchronised", "uncertain:clock"),
+        (None, 2_500, "unsynchronised", "uncertain:clock"),
+    ] {
+        let pack = Pack::decode("application/senml+json", pack).unwrap();
+        let row = observations(pack, &Origin { sealed, ..origin() }, &Rooms::default()).remove(0);
+        let told = (NOW.since(row.event_time).as_millis(), row.clock.as_str(), row.quality.to_string());
+        assert_eq!(told, (before_now, clock, quality.to_owned()), "{sealed:?}");
     }
 }

@@ -158,6 +158,7 @@ mod tests {
             epoch: "00000000000000ff".parse().unwrap(),
             lane: carebed_contract::labels::Lane::Urgent,
             seq: 41,
+            sealed: None,
             received: Timestamp::from_millis(1_772_403_301_000),
         };
         let pack = Pack { boot: Some(9), ..Pack::decode("application/senml+json", pack).unwrap() };

@@ -32,8 +32,15 @@ impl Home {
         for _ in 0..n {
             let mark = self.accept.marks(&gateway).map_or(LaneMark::ORIGIN, |m| m.lane(epoch, lane));
             let seq = mark.next;
-            let labels =
-                carebed_contract::labels::Labels { epoch, lane, seq, base: 0, prev: mark.digest, complete_to: START };
+            let labels = carebed_contract::labels::Labels {
+                epoch,
+                lane,
+                seq,
+                base: 0,
+                prev: mark.digest,
+                complete_to: START,
+                sealed: None,
+            };
             let verdict = self.accept.offer(&gateway, &labels, "json", &seq.to_be_bytes(), START);
             assert_eq!(verdict, Verdict::Next { gaps: vec![] });
             let home = "h1".parse().unwrap();
@@ -59,6 +66,7 @@ fn rows_of(seq: u64) -> Vec<Observation> {
         epoch: Epoch::new(1),
         lane: Lane::Routine,
         seq,
+        sealed: None,
         received: START,
     };
     observations(Pack::decode("application/senml+json", json.as_bytes()).unwrap(), &origin, &Rooms::default())
