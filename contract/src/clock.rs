@@ -18,6 +18,8 @@ pub trait Clock: Debug + Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Time since an arbitrary start; never goes back.
     fn monotonic(&self) -> Duration;
+    /// Whether something keeps the wall time right; none when nobody here can say.
+    fn is_synchronised(&self) -> Option<bool>;
     /// Waits for a product duration.
     fn sleep(&self, duration: Duration) -> Sleep;
     /// Waits until a wall time has come. Returns at once when it is past.
@@ -53,9 +55,27 @@ fn machine_now() -> Timestamp {
     Timestamp::from_millis(0) + since
 }
 
+/// The kernel's word: clear once NTP, chrony or the like steers the clock, and again set after hours without them. A time
+/// restored from a file (fake-hwclock) or read from a cheap clock chip does not count.
+#[cfg(target_os = "linux")]
+fn machine_is_synchronised() -> Option<bool> {
+    /// adjtimex(2): `TIME_ERROR`, also for `STA_UNSYNC`.
+    const TIME_ERROR: i32 = 5;
+    let mut ask = rtime_clock::adjtime::Timex::new();
+    rtime_clock::adjtime::adjtimex(&mut ask).ok().map(|state| state != TIME_ERROR)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn machine_is_synchronised() -> Option<bool> {
+    None
+}
+
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         machine_now()
+    }
+    fn is_synchronised(&self) -> Option<bool> {
+        machine_is_synchronised()
     }
     fn monotonic(&self) -> Duration {
         self.start.elapsed()
@@ -91,6 +111,9 @@ impl Clock for ScaledClock {
     fn now(&self) -> Timestamp {
         self.epoch + self.monotonic()
     }
+    fn is_synchronised(&self) -> Option<bool> {
+        Some(true)
+    }
     fn monotonic(&self) -> Duration {
         self.start.elapsed() * self.speed
     }
@@ -103,13 +126,14 @@ impl Clock for ScaledClock {
 #[derive(Debug)]
 pub struct ManualClock {
     now: watch::Sender<(Timestamp, Duration)>,
+    synchronised: watch::Sender<Option<bool>>,
 }
 
 impl ManualClock {
     /// Stands at `now` until moved.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { now: watch::Sender::new((now, Duration::ZERO)) }
+        Self { now: watch::Sender::new((now, Duration::ZERO)), synchronised: watch::Sender::new(Some(true)) }
     }
 
     /// Moves wall and monotonic time forward together.
@@ -124,11 +148,19 @@ impl ManualClock {
     pub fn step_wall(&self, to: Timestamp) {
         self.now.send_modify(|(wall, _)| *wall = to);
     }
+
+    /// What [`Clock::is_synchronised`] says from now on.
+    pub fn synchronise(&self, word: Option<bool>) {
+        self.synchronised.send_replace(word);
+    }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         self.now.borrow().0
+    }
+    fn is_synchronised(&self) -> Option<bool> {
+        *self.synchronised.borrow()
     }
     fn monotonic(&self) -> Duration {
         self.now.borrow().1

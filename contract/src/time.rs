@@ -79,10 +79,11 @@ impl fmt::Debug for Timestamp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockQuality {
-    /// Disciplined by NTP or by the centre.
+    /// Its own clock was right.
     #[default]
     Synchronised,
-    /// Stamped afterwards: the boot synchronised later, and the monotonic clock carried the time back.
+    /// Its own clock was not right, but it knew the time at some other moment of the same boot, by itself or from the
+    /// centre's receipts, and its monotonic clock carried it here.
     Corrected,
     /// Never synchronised in that boot: the event time is the centre's receive time, or bounded by neighbours.
     Unsynchronised,
