@@ -1,17 +1,31 @@
-//! Recorded frames, and what they must decode to.
+//! Recorded exchanges, and what they must decode to.
 //!
-//! A capture is a text file: `#` a comment; `unit 1` who is asked; then exchanges of three lines. `>` is what the
-//! gateway sent and `<` what came back, both as hex of whole RTU frames with their CRC. `=` says what it means: `on 1 6`
-//! for the inputs that are on (`on` alone: none), `ok` for a confirmed write, or `reject exception 2`, `reject checksum`,
-//! `reject length`, `reject unit`, `reject function`, `reject echo` for an answer that must not be taken.
+//! A capture is a text file of lines. `#` begins a comment. `from` says where the exchanges below come from: `from
+//! published …` and the source, or `from made` for what was built from the documented layout. `unit 1` and `address …` say
+//! who is asked, unless the profile's own. Then come exchanges:
+//!
+//! - `>` what the gateway sent, if anything: a whole frame as hex, `GET /path`, or `PUBLISH topic payload`. It must be
+//!   something that the profile really sends.
+//! - `<` what came: bytes as hex (for Modbus whole RTU frames with their CRC), `topic payload`, or a page; `retained` in
+//!   front of a topic says that the broker had kept it. `\n` stands for a new line.
+//! - `=` what it means: `on 1 6` for the bits that are on; `name=value` for other inputs, with `?reason` for a missing value
+//!   and `~reason` behind an uncertain one; the name of a message that holds no input; `ok` for a confirmed write; `sent`
+//!   for what is not answered; `available` or `gone`; `nothing`; or `reject …` with the word of [`Reject::word`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use carebed_contract::quality::Quality;
 use carebed_contract::value::Value;
 
-use crate::decoder::Decoder;
-use crate::modbus::{Reject, Request, rtu_frame, rtu_pdu};
-use crate::profile::Profile;
+use crate::decoder::{Decoded, Decoder, Point};
+use crate::hex::Hex;
+use crate::modbus::{Request, rtu_frame, rtu_pdu};
+use crate::profile::{Profile, Send, Transmission, Transport};
+use crate::reject::Reject;
+
+/// Time between two exchanges of a capture: long enough that a frame cut off in one does not go on in the next.
+const BETWEEN: Duration = Duration::from_secs(10);
 
 /// Why a capture does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,65 +37,253 @@ pub struct CaptureError {
     pub what: String,
 }
 
-/// Replays every exchange of a capture against a profile, and says how many there were.
-pub fn replay(profile: &Arc<Profile>, text: &str) -> Result<usize, CaptureError> {
-    let decoder = Decoder::new(Arc::clone(profile));
-    let (mut unit, mut sent, mut came, mut exchanges) = (profile.link.unit, Vec::new(), Vec::new(), 0);
+/// Where an exchange comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody says.
+    Unknown,
+    /// From a document or a recording that others published: its source.
+    Published(String),
+    /// Built from the documented layout, with a correct checksum.
+    Made,
+}
+
+/// One exchange of a capture, replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The line of its `=`.
+    pub line: usize,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What was sent.
+    pub sent: Option<String>,
+    /// What came.
+    pub came: Option<String>,
+    /// What the capture says it means.
+    pub expected: String,
+    /// What it means to the profile.
+    pub meaning: String,
+}
+
+/// Replays every exchange of a capture, as the gateway would have heard it. An error is a capture that cannot be read.
+pub fn run(profile: &Arc<Profile>, text: &str) -> Result<Vec<Exchange>, CaptureError> {
+    let mut player = Player::new(Arc::clone(profile));
+    let (mut origin, mut sent, mut came, mut exchanges) = (Origin::Unknown, None, None, Vec::new());
     for (index, line) in text.lines().enumerate() {
         let wrong = |what: String| CaptureError { line: index + 1, what };
-        let line = line.split_once('#').map_or(line, |(before, _)| before).trim();
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let line = line.trim();
+        let (word, rest) = line.split_once(' ').map_or((line, ""), |(word, rest)| (word, rest.trim()));
         match word {
             "" => {}
-            "unit" => unit = rest.parse().map_err(|_| wrong(format!("{rest:?} is no unit")))?,
-            ">" => sent = hex(rest).ok_or_else(|| wrong("not hex".to_owned()))?,
-            "<" => came = hex(rest).ok_or_else(|| wrong("not hex".to_owned()))?,
-            "=" => {
-                let meaning = meaning(profile, &decoder, unit, &sent, &came).map_err(wrong)?;
-                if meaning != rest {
-                    return Err(wrong(format!("expected {rest:?}, it means {meaning:?}")));
+            _ if line.starts_with('#') => {}
+            "from" => {
+                origin = match rest.split_once(' ').unwrap_or((rest, "")) {
+                    ("made", "") => Origin::Made,
+                    ("published", source) if !source.is_empty() => Origin::Published(source.to_owned()),
+                    _ => return Err(wrong("write \"from made\" or \"from published …\" with the source".to_owned())),
                 }
-                exchanges += 1;
             }
-            _ => return Err(wrong(format!("a line starts with #, unit, >, < or =, not with {word:?}"))),
+            "unit" => player.unit = rest.parse().map_err(|_| wrong(format!("{rest:?} is no unit")))?,
+            "address" => player.ask(rest),
+            ">" => (sent, came) = (Some(rest.to_owned()), None),
+            "<" => came = Some(rest.to_owned()),
+            "=" => {
+                let meaning = player.play(sent.as_deref(), came.as_deref()).map_err(wrong)?;
+                let (sent, came) = (sent.take(), came.take());
+                let (line, origin, expected) = (index + 1, origin.clone(), rest.to_owned());
+                exchanges.push(Exchange { line, origin, sent, came, expected, meaning });
+            }
+            _ => return Err(wrong(format!("a line starts with #, from, unit, address, >, < or =, not with {word:?}"))),
         }
     }
     Ok(exchanges)
 }
 
-fn hex(text: &str) -> Option<Vec<u8>> {
-    text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).ok()).collect()
+/// Replays a capture and holds it against what it says, and gives its exchanges.
+pub fn replay(profile: &Arc<Profile>, text: &str) -> Result<Vec<Exchange>, CaptureError> {
+    let exchanges = run(profile, text)?;
+    match exchanges.iter().find(|exchange| exchange.expected != exchange.meaning) {
+        Some(Exchange { line, expected, meaning, .. }) => {
+            Err(CaptureError { line: *line, what: format!("expected {expected:?}, it means {meaning:?}") })
+        }
+        None => Ok(exchanges),
+    }
 }
 
-/// Decodes one exchange as the gateway would. An error is a capture that asks for what the profile never asks.
-fn meaning(profile: &Profile, decoder: &Decoder, unit: u8, sent: &[u8], came: &[u8]) -> Result<String, String> {
-    let poll = profile.polls.iter().position(|poll| rtu_frame(unit, &poll.request().pdu()) == sent);
-    let write = profile
-        .outputs
-        .iter()
-        .flat_map(|output| [false, true].map(|value| Request::WriteCoil { address: output.coil, value }));
-    let write = write.into_iter().find(|write| rtu_frame(unit, &write.pdu()) == sent);
-    let request = match (poll.and_then(|index| profile.polls.get(index)), write) {
-        (Some(poll), _) => poll.request(),
-        (None, Some(write)) => write,
-        (None, None) => return Err("the profile never sends this frame".to_owned()),
+/// What was decoded, as captures write it.
+#[must_use]
+pub fn describe(profile: &Profile, decoded: &Decoded) -> String {
+    let name = |point: &Point| profile.inputs.get(point.input).map_or("", |input| input.name.as_str());
+    let mut words: Vec<String> =
+        decoded.points.iter().map(|point| format!("{}={}", name(point), show(&point.value, &point.quality))).collect();
+    if words.is_empty() {
+        let named = decoded.messages.iter().filter_map(|index| profile.messages.get(*index));
+        words.extend(named.map(|message| message.name.clone()));
+    }
+    words.extend(decoded.available.map(|available| if available { "available" } else { "gone" }.to_owned()));
+    let told = decoded.rejects.iter().find(|reject| !matches!(reject, Reject::Noise(_)));
+    let told = told.or(decoded.rejects.first().filter(|_| words.is_empty()));
+    words.extend(told.map(|reject| match reject {
+        Reject::Exception(code) => format!("reject exception {code}"),
+        other => format!("reject {}", other.word()),
+    }));
+    if words.is_empty() { "nothing".to_owned() } else { words.join(" ") }
+}
+
+/// A value with its quality, in one word.
+#[must_use]
+pub fn show(value: &Value, quality: &Quality) -> String {
+    let value = match value {
+        Value::Flag(flag) => if *flag { "on" } else { "off" }.to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::Text(text) if text.contains(' ') || text.is_empty() => format!("{text:?}"),
+        Value::Text(text) => text.clone(),
+        Value::Missing => String::new(),
     };
-    let answer = rtu_pdu(unit, came).and_then(|pdu| request.answer(pdu));
-    let points = answer.and_then(|data| poll.map(|poll| decoder.decode(poll, data)).transpose());
-    Ok(match points {
-        Ok(None) => "ok".to_owned(),
-        Ok(Some(points)) => {
-            let on = points.iter().filter(|(_, value)| *value == Value::Flag(true));
-            let names = on.filter_map(|(index, _)| profile.inputs.get(*index)).map(|input| input.name.as_str());
-            std::iter::once("on").chain(names).collect::<Vec<_>>().join(" ")
+    match quality {
+        Quality::Good => value,
+        Quality::Uncertain(reason) => format!("{value}~{reason}"),
+        Quality::Bad(reason) => format!("{value}?{reason}"),
+    }
+}
+
+struct Player {
+    profile: Arc<Profile>,
+    decoder: Decoder,
+    unit: u8,
+    address: Option<String>,
+    now: Duration,
+}
+
+impl Player {
+    fn new(profile: Arc<Profile>) -> Self {
+        let (decoder, unit) = (Decoder::new(Arc::clone(&profile)), profile.link.unit);
+        Self { profile, decoder, unit, address: None, now: Duration::ZERO }
+    }
+
+    fn ask(&mut self, address: &str) {
+        self.address = Some(address.to_owned());
+        self.decoder = Decoder::at(Arc::clone(&self.profile), Some(address));
+    }
+
+    /// An error is a capture that holds what the profile never sends or hears.
+    fn play(&mut self, sent: Option<&str>, came: Option<&str>) -> Result<String, String> {
+        self.now += BETWEEN;
+        let profile = Arc::clone(&self.profile);
+        let page = sent.and_then(|sent| sent.strip_prefix("GET "));
+        if let Some(path) = page {
+            let is = |transport: &Transport| matches!(transport, Transport::Page(page) if page == path);
+            let message = profile.messages.iter().position(|message| is(&message.transport));
+            let message = message.ok_or_else(|| format!("no message is the page {path:?}"))?;
+            let came = came.unwrap_or_default().replace("\\n", "\n");
+            return Ok(describe(&profile, &self.decoder.payload(message, came.as_bytes(), false)));
         }
-        Err(Reject::Exception(code)) => format!("reject exception {code}"),
-        Err(Reject::Checksum) => "reject checksum".to_owned(),
-        Err(Reject::Length { .. } | Reject::Short(_)) => "reject length".to_owned(),
-        Err(Reject::Unit { .. }) => "reject unit".to_owned(),
-        Err(Reject::Function { .. }) => "reject function".to_owned(),
-        Err(Reject::Echo) => "reject echo".to_owned(),
-    })
+        if let Some(published) = sent.and_then(|sent| sent.strip_prefix("PUBLISH ")) {
+            self.sends(
+                &|t| matches!(t, Transmission::Publish { topic, payload } if format!("{topic} {payload}") == published),
+            )?;
+            return Ok("sent".to_owned());
+        }
+        let sent = sent.map(|sent| Hex::parse(sent).ok_or("what was sent is not hex")).transpose()?;
+        if let Some(Hex(sent)) = &sent
+            && let Some(request) = self.modbus(sent)
+        {
+            let came = came.map_or(Some(Hex::default()), Hex::parse).ok_or("what came is not hex")?;
+            return Ok(self.rtu(request, &came.0));
+        }
+        let write = match &sent {
+            Some(Hex(sent)) => Some(self.sends(&|t| matches!(t, Transmission::Bytes(bytes) if bytes == sent))?),
+            None => None,
+        };
+        let Some(came) = came else { return Ok("sent".to_owned()) };
+        if profile.framings.is_empty() {
+            return self.topic(came);
+        }
+        let came = Hex::parse(came).ok_or("what came is not hex")?;
+        let mut decoded = self.decoder.push(&came.0, self.now);
+        let cut_off = self.decoder.push(&[], self.now + BETWEEN / 2);
+        decoded.points.extend(cut_off.points);
+        decoded.messages.extend(cut_off.messages);
+        decoded.rejects.extend(cut_off.rejects);
+        decoded.frames.extend(cut_off.frames);
+        match write.flatten() {
+            Some(Send::Frame { expect: Some(expect), .. }) => {
+                let confirmed = decoded.frames.iter().any(|frame| profile.answers(&expect, frame));
+                Ok(if confirmed { "ok".to_owned() } else { "reject echo".to_owned() })
+            }
+            _ => Ok(describe(&profile, &decoded)),
+        }
+    }
+
+    /// What the profile sends that goes out so; with its answer when it is a write.
+    fn sends(&self, is: &dyn Fn(&Transmission) -> bool) -> Result<Option<Send>, String> {
+        let profile = &self.profile;
+        let queries = profile.messages.iter().filter_map(|message| message.query.as_ref()).map(|send| (send, false));
+        let outputs = profile.outputs.iter().flat_map(|output| std::iter::once(&output.on).chain(&output.off));
+        let steps = profile.startup.iter().filter_map(|step| step.send.as_ref().map(|send| (send, &step.expect)));
+        let steps: Vec<(Send, bool)> = steps
+            .map(|(send, awaited)| match send.clone() {
+                Send::Frame { framing, key, data, .. } => {
+                    (Send::Frame { framing, key, data, expect: awaited.clone() }, true)
+                }
+                other => (other, true),
+            })
+            .collect();
+        let all = queries.chain(outputs.map(|send| (send, true))).chain(steps.iter().map(|(send, w)| (send, *w)));
+        let address = self.address.as_deref();
+        let found = all.into_iter().find(|(send, _)| send.encode(profile, address).is_ok_and(|t| is(&t)));
+        let (send, write) = found.ok_or("the profile never sends this frame")?;
+        Ok(write.then(|| send.clone()))
+    }
+
+    fn modbus(&self, sent: &[u8]) -> Option<(Request, Option<usize>)> {
+        let framed = |request: Request| rtu_frame(self.unit, &request.pdu());
+        let polls = self.profile.polls.iter().enumerate().map(|(index, poll)| (poll.request(), Some(index)));
+        let outputs = self.profile.outputs.iter().flat_map(|output| std::iter::once(&output.on).chain(&output.off));
+        let sends = outputs.chain(self.profile.startup.iter().filter_map(|step| step.send.as_ref()));
+        let writes = sends.filter_map(|send| match send {
+            Send::Modbus(request) => Some((*request, None)),
+            _ => None,
+        });
+        polls.chain(writes).find(|(request, _)| framed(*request) == sent)
+    }
+
+    fn rtu(&mut self, (request, poll): (Request, Option<usize>), came: &[u8]) -> String {
+        let answer = rtu_pdu(self.unit, came).and_then(|pdu| request.answer(pdu));
+        let decoded = match (answer, poll) {
+            (Ok(_), None) => return "ok".to_owned(),
+            (Ok(data), Some(poll)) => self.decoder.answer(poll, data),
+            (Err(reject), _) => Decoded { rejects: vec![reject], ..Decoded::default() },
+        };
+        let bits = poll.and_then(|poll| self.profile.polls.get(poll)).is_some_and(|poll| poll.function.is_bits());
+        if !bits || !decoded.rejects.is_empty() {
+            return describe(&self.profile, &decoded);
+        }
+        let on = decoded.points.iter().filter(|point| point.value == Value::Flag(true));
+        let names = on.filter_map(|point| self.profile.inputs.get(point.input)).map(|input| input.name.as_str());
+        std::iter::once("on").chain(names).collect::<Vec<_>>().join(" ")
+    }
+
+    fn topic(&mut self, came: &str) -> Result<String, String> {
+        let (retained, came) = match came.strip_prefix("retained ") {
+            Some(came) => (true, came),
+            None => (false, came),
+        };
+        let (topic, payload) = came.split_once(' ').unwrap_or((came, ""));
+        let mut all = Decoded::default();
+        let mut heard = false;
+        for message in 0..self.profile.messages.len() {
+            if self.decoder.topic(message).as_deref() == Some(topic) {
+                heard = true;
+                let decoded = self.decoder.payload(message, payload.as_bytes(), retained);
+                all.points.extend(decoded.points);
+                all.messages.extend(decoded.messages);
+                all.rejects.extend(decoded.rejects);
+                all.available = all.available.or(decoded.available);
+            }
+        }
+        if heard { Ok(describe(&self.profile, &all)) } else { Err(format!("the profile does not listen to {topic:?}")) }
+    }
 }
 
 #[cfg(test)]
@@ -91,15 +293,23 @@ mod tests {
 
     #[test]
     fn every_capture_of_every_profile_replays() {
+        let mut wrong = Vec::new();
         for shipped in shipped::all() {
             for (file, text) in shipped.captures {
                 let name = &shipped.profile.name;
                 match replay(&shipped.profile, text) {
-                    Ok(exchanges) => assert!(exchanges > 0, "{name}/captures/{file} holds no exchange"),
-                    Err(error) => panic!("{name}/captures/{file}: {error}"),
+                    Ok(exchanges) if exchanges.is_empty() => wrong.push(format!("{name}/captures/{file} is empty")),
+                    Ok(exchanges) => {
+                        let unknown = exchanges.iter().find(|exchange| exchange.origin == Origin::Unknown);
+                        wrong.extend(unknown.map(|exchange| {
+                            format!("{name}/captures/{file}: line {}: where does it come from?", exchange.line)
+                        }));
+                    }
+                    Err(error) => wrong.push(format!("{name}/captures/{file}: {error}")),
                 }
             }
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     #[test]
@@ -109,6 +319,7 @@ mod tests {
         let exchange = "> 01 02 00 00 00 08 79 CC\n< 01 02 01 20 A0 50\n= on 5";
         assert_eq!(check(exchange), "line 3: expected \"on 5\", it means \"on 6\"");
         assert_eq!(check("> 01 0F 00\n< 00\n= ok"), "line 3: the profile never sends this frame");
-        assert_eq!(check("> xx"), "line 1: not hex");
+        assert_eq!(check("> xx\n< 00\n= ok"), "line 3: what was sent is not hex");
+        assert_eq!(check("from hearsay"), "line 1: write \"from made\" or \"from published …\" with the source");
     }
 }

@@ -1,66 +1,277 @@
-//! From the data bytes that answer a poll to the values of named inputs.
+//! From what a link hears of one device to the values of its named inputs.
+//!
+//! One decoder stands for one device. A link hands it what came, as it came: the data that answer a Modbus poll, bytes of
+//! a stream, or the payload of a topic or page. What comes back are points, and rejects for what could not be used. A
+//! point exists only where a whole, checked frame or document stood; its value is missing where the device said that it
+//! has none, or said something that cannot be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use carebed_contract::quality::Quality;
 use carebed_contract::value::Value;
 
-use crate::modbus::Reject;
-use crate::profile::{Decode, Profile};
+use crate::documents::Payload;
+use crate::field::{Field, Raw};
+use crate::framing::{Frame, Scanner, Seen};
+use crate::meaning::judged;
+use crate::presses::Presses;
+use crate::profile::{Input, Profile, Source, Transport};
+use crate::reject::Reject;
 
-/// Reads the answers to one profile's polls. Pure; holds no state between answers.
+/// Reads what one device says. Pure.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     profile: Arc<Profile>,
+    address: Option<String>,
+    scanner: Scanner,
+    /// Per input, for those that count presses.
+    presses: Vec<Presses>,
+}
+
+/// One value of one input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Index into [`Profile::inputs`].
+    pub input: usize,
+    /// What was observed.
+    pub value: Value,
+    /// How far to trust it.
+    pub quality: Quality,
+    /// How long before it was heard it was so.
+    pub age: Duration,
+}
+
+/// What was heard.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Decoded {
+    /// Values, in the order in which they came.
+    pub points: Vec<Point>,
+    /// What could not be used, and why.
+    pub rejects: Vec<Reject>,
+    /// Which messages came, as indexes into [`Profile::messages`]: a query that was sent is answered by its own.
+    pub messages: Vec<usize>,
+    /// The whole frames of this device, good ones only, also those that no message knows.
+    pub frames: Vec<Frame>,
+    /// Whether the device says that it is there, or somebody says that it is not.
+    pub available: Option<bool>,
+    /// Whether the device has started anew and wants its start-up sequence again.
+    pub restarted: bool,
 }
 
 impl Decoder {
-    /// For a profile.
+    /// For a device at the profile's own address, or where addresses mean nothing.
     #[must_use]
     pub fn new(profile: Arc<Profile>) -> Self {
-        Self { profile }
+        Self::at(profile, None)
     }
 
-    /// The values that stand in the answer to poll `poll` (an index into [`Profile::polls`]): pairs of an index into
-    /// [`Profile::inputs`] and the value. An answer that is not exactly as long as the poll asked for is refused whole.
-    pub fn decode(&self, poll: usize, data: &[u8]) -> Result<Vec<(usize, Value)>, Reject> {
+    /// For a device at an address of its own in frames or topics.
+    #[must_use]
+    pub fn at(profile: Arc<Profile>, address: Option<&str>) -> Self {
+        let address = address.or(profile.link.address.as_deref()).map(str::to_owned);
+        let presses = vec![Presses::default(); profile.inputs.len()];
+        Self { profile, address, scanner: Scanner::default(), presses }
+    }
+
+    /// Takes the data that answer poll `poll` (an index into [`Profile::polls`]). Data that are not exactly as long as the
+    /// poll asked for are refused whole.
+    pub fn answer(&mut self, poll: usize, data: &[u8]) -> Decoded {
         let expected = self.profile.polls.get(poll).map_or(0, |p| p.function.answer_length(p.count));
-        if data.len() != expected {
-            return Err(Reject::Length { expected, found: data.len() });
+        let mut decoded = Decoded::default();
+        if data.len() == expected && expected > 0 {
+            self.points(Source::Poll(poll), Said::Bytes(data), false, &mut decoded);
+        } else {
+            decoded.rejects.push(Reject::Length { expected, found: data.len() });
         }
-        let of_poll = self.profile.inputs.iter().enumerate().filter(|(_, input)| input.poll == poll);
-        of_poll
-            .map(|(index, input)| {
-                let value = match input.decode {
-                    Decode::Bit(bit) => bit_of(data, bit).map(Value::Flag),
-                };
-                Ok((index, value.ok_or(Reject::Length { expected, found: data.len() })?))
-            })
-            .collect()
+        decoded
+    }
+
+    /// Takes bytes of the device's stream, heard at `now` (monotonic). However the stream is cut, the points are the same.
+    /// Without bytes it looks whether an unfinished frame was cut off; call so when a second has passed in silence.
+    pub fn push(&mut self, bytes: &[u8], now: Duration) -> Decoded {
+        let mut decoded = Decoded::default();
+        let profile = Arc::clone(&self.profile);
+        for seen in self.scanner.push(&profile.framings, bytes, now) {
+            match seen {
+                Seen::Reject(reject) => decoded.rejects.push(reject),
+                Seen::Frame(frame) => self.frame(&profile, frame, &mut decoded),
+            }
+        }
+        decoded
+    }
+
+    /// Whether part of a frame has come and the rest is awaited.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.scanner.is_waiting()
+    }
+
+    /// Takes the payload of message `message` (an index into [`Profile::messages`]). One that the broker had retained says
+    /// how things were, not that something happened: it gives no event, and its states are uncertain.
+    pub fn payload(&mut self, message: usize, payload: &[u8], retained: bool) -> Decoded {
+        let mut decoded = Decoded::default();
+        let profile = Arc::clone(&self.profile);
+        let Some(said) = profile.messages.get(message) else { return decoded };
+        self.document(message, said, payload, retained, &mut decoded);
+        decoded
+    }
+
+    /// The topic on which a message comes to this device's address.
+    #[must_use]
+    pub fn topic(&self, message: usize) -> Option<String> {
+        match &self.profile.messages.get(message)?.transport {
+            Transport::Topic(topic) => Some(topic.replace("{address}", self.address.as_deref().unwrap_or_default())),
+            _ => None,
+        }
+    }
+
+    fn frame(&mut self, profile: &Profile, frame: Frame, decoded: &mut Decoded) {
+        if let Some(other) = frame.address.as_deref().filter(|address| !self.is_asked(*address)) {
+            decoded.rejects.push(Reject::Address(other.to_owned()));
+            return;
+        }
+        let mut known = None;
+        for (index, message) in profile.messages.iter().enumerate() {
+            let Transport::Frame(matcher) = &message.transport else { continue };
+            if matcher.names(&frame) {
+                let fits = matcher.fits(frame.data.len());
+                known = known.max(Some(fits));
+                if fits {
+                    match message.document {
+                        None => {
+                            decoded.messages.push(index);
+                            decoded.restarted |= message.restart;
+                            self.points(Source::Message(index), Said::Bytes(&frame.data), false, decoded);
+                        }
+                        Some(_) => self.document(index, message, &frame.data, false, decoded),
+                    }
+                }
+            }
+        }
+        match known {
+            Some(true) => {}
+            Some(false) => {
+                let expected = profile.messages.iter().find_map(|message| match &message.transport {
+                    Transport::Frame(matcher) if matcher.names(&frame) => Some(matcher.length_min),
+                    _ => None,
+                });
+                let expected = expected.unwrap_or(0);
+                decoded.rejects.push(Reject::Length { expected, found: frame.data.len() });
+            }
+            None => decoded.rejects.push(Reject::Unknown(crate::hex::Hex(frame.key.clone()).to_string())),
+        }
+        decoded.frames.push(frame);
+    }
+
+    /// Whether a frame from `address` is from this device. The broadcast address `AA…` asks whoever is there.
+    fn is_asked(&self, address: &str) -> bool {
+        self.address.as_deref().is_none_or(|asked| {
+            let asked = format!("{asked:0>width$}", width = address.len());
+            asked == address || asked.bytes().all(|digit| digit == b'A')
+        })
+    }
+
+    fn document(
+        &mut self,
+        index: usize,
+        message: &crate::profile::Message,
+        payload: &[u8],
+        retained: bool,
+        decoded: &mut Decoded,
+    ) {
+        let Some(document) = message.document else { return };
+        match Payload::read(document, payload) {
+            Ok(payload) => {
+                decoded.messages.push(index);
+                decoded.restarted |= message.restart;
+                self.points(Source::Message(index), Said::Document(&payload), retained, decoded);
+            }
+            Err(reject) => decoded.rejects.push(reject),
+        }
+    }
+
+    fn points(&mut self, source: Source, said: Said<'_>, retained: bool, decoded: &mut Decoded) {
+        let profile = Arc::clone(&self.profile);
+        for (index, input) in profile.inputs.iter().enumerate().filter(|(_, input)| input.source == source) {
+            for (raw, age) in said.read(&input.field) {
+                match input.counter {
+                    Some(_) => decoded.points.extend(self.presses(index, input, &raw)),
+                    None => decoded.points.extend(point(index, input, &raw, age, retained)),
+                }
+            }
+        }
+        let availability = profile.availability.as_ref().filter(|a| source == Source::Message(a.message));
+        if let Some(availability) = availability {
+            let said = said.read(&availability.field);
+            let meant = said.iter().filter_map(|(raw, _)| availability.meaning.of(raw)).next_back();
+            if let Some((Value::Flag(available), _)) = meant {
+                decoded.available = Some(available);
+            }
+        }
+    }
+
+    /// Each press is a point of its own.
+    fn presses(&mut self, index: usize, input: &Input, raw: &Raw) -> Vec<Point> {
+        let (Some(counter), Some(presses)) = (input.counter, self.presses.get_mut(index)) else { return Vec::new() };
+        let one = |value, quality| Point { input: index, value, quality, age: Duration::ZERO };
+        let (count, meant) = match raw {
+            Raw::Integer(count) => (u64::try_from(*count).ok(), input.meaning.of(raw)),
+            _ => (None, None),
+        };
+        match (count, meant) {
+            (_, Some((_, bad @ Quality::Bad(_)))) => vec![one(Value::Missing, bad)],
+            (Some(count), Some((_, quality))) => match presses.read(count, counter.bits, counter.jump_max) {
+                Some(n_presses) => (0..n_presses).map(|_| one(Value::Flag(true), quality.clone())).collect(),
+                None => vec![one(Value::Missing, Quality::Bad("counter_jump".into()))],
+            },
+            _ => Vec::new(),
+        }
     }
 }
 
-fn bit_of(data: &[u8], bit: u16) -> Option<bool> {
-    data.get(usize::from(bit / 8)).map(|byte| byte >> (bit % 8) & 1 == 1)
+/// What holds values.
+enum Said<'a> {
+    Bytes(&'a [u8]),
+    Document(&'a Payload),
+}
+
+impl Said<'_> {
+    fn read(&self, field: &Field) -> Vec<(Raw, Duration)> {
+        match (self, field) {
+            (Self::Bytes(data), field) => field.read(data).unwrap_or_default(),
+            (Self::Document(payload), Field::Path(path)) => {
+                payload.at(path).map(|raw| (raw, Duration::ZERO)).into_iter().collect()
+            }
+            (Self::Document(_), _) => Vec::new(),
+        }
+    }
+}
+
+fn point(index: usize, input: &Input, raw: &Raw, age: Duration, retained: bool) -> Option<Point> {
+    if retained && input.policy.event {
+        return None;
+    }
+    let (value, quality) = input.meaning.of(&numeric(raw, input))?;
+    let (value, quality) = match &input.quantity {
+        Some(quantity) => judged(quantity, value, quality),
+        None => (value, quality),
+    };
+    let quality = if retained && quality == Quality::Good { Quality::Uncertain("retained".into()) } else { quality };
+    Some(Point { input: index, value, quality, age })
+}
+
+/// A number written as text is a number: plain payloads and `KEY=value` lines know no other way. A word stays one where the
+/// profile asks for text.
+fn numeric(raw: &Raw, input: &Input) -> Raw {
+    match (raw, &input.field) {
+        (Raw::Word(word), Field::Path(_)) if input.meaning.values.is_empty() => match word.parse::<f64>() {
+            Ok(number) if !input.meaning.missing.iter().any(|literal| raw.is(literal)) => Raw::Float(number),
+            _ => raw.clone(),
+        },
+        _ => raw.clone(),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shipped;
-
-    #[test]
-    fn bits_become_inputs_and_other_lengths_nothing() {
-        let decoder = Decoder::new(shipped::find("waveshare/modbus-di8").unwrap());
-        let on = |data: &[u8]| -> Vec<usize> {
-            let points = decoder.decode(0, data).unwrap();
-            assert_eq!(points.len(), 8);
-            points.into_iter().filter(|(_, v)| *v == Value::Flag(true)).map(|(index, _)| index + 1).collect()
-        };
-        assert_eq!(on(&[0x20]), [6]);
-        assert_eq!(on(&[0x81]), [1, 8]);
-        for wrong in [&[][..], &[0, 0]] {
-            assert!(decoder.decode(0, wrong).is_err());
-        }
-        assert!(decoder.decode(7, &[0]).is_err());
-    }
-}
+mod tests;

@@ -3,12 +3,15 @@
 //! serde stops at the first mistake. Here a table is read field by field through [`Fields`]; each field goes through
 //! serde alone, and whatever is left over when the table is done is a key that nobody knows.
 
+mod schema;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
+pub use schema::schema;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
@@ -155,11 +158,18 @@ pub struct Fields<'d> {
     left: Vec<(Spanned<DeString<'d>>, Spanned<DeValue<'d>>)>,
     known: Vec<&'static str>,
     told: &'d RefCell<Vec<Mistake>>,
+    /// Where the schema grows, while it is derived; then every table is there and every field is absent.
+    survey: Option<schema::Table>,
 }
 
 impl<'d> Fields<'d> {
     fn new(title: &str, span: Span, table: DeTable<'d>, told: &'d RefCell<Vec<Mistake>>) -> Self {
-        Self { title: title.to_owned(), span, left: table.into_iter().collect(), known: Vec::new(), told }
+        Self { title: title.to_owned(), span, left: table.into_iter().collect(), known: Vec::new(), told, survey: None }
+    }
+
+    fn surveyed(title: &str, survey: schema::Table, told: &'d RefCell<Vec<Mistake>>) -> Self {
+        let (title, left, known) = (title.to_owned(), Vec::new(), Vec::new());
+        Self { title, span: 0..0, left, known, told, survey: Some(survey) }
     }
 
     /// Where the table begins.
@@ -181,6 +191,9 @@ impl<'d> Fields<'d> {
 
     /// A field that may be absent. A value of another type is a mistake, and none.
     pub fn take<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<Spanned<T>> {
+        if let Some(survey) = &self.survey {
+            survey.field::<T>(key);
+        }
         let value = self.remove(key)?;
         let span = value.span();
         match T::deserialize(ValueDeserializer::from(value)) {
@@ -194,6 +207,9 @@ impl<'d> Fields<'d> {
 
     /// A field that must be there. Its absence is a mistake, and none.
     pub fn need<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<Spanned<T>> {
+        if let Some(survey) = &self.survey {
+            survey.need(key);
+        }
         self.expect(key, "…");
         self.take(key)
     }
@@ -205,6 +221,10 @@ impl<'d> Fields<'d> {
 
     /// A duration such as `"20ms"`, `"1.5s"`, `"10min"`, `"12h"`.
     pub fn take_duration(&mut self, key: &'static str) -> Option<Duration> {
+        if let Some(survey) = &self.survey {
+            survey.duration(key);
+            return None;
+        }
         let text: Spanned<String> = self.take(key)?;
         let duration = duration(text.get_ref());
         if duration.is_none() {
@@ -216,13 +236,18 @@ impl<'d> Fields<'d> {
 
     /// A table that may be absent.
     pub fn table(&mut self, key: &'static str) -> Option<Self> {
+        if let Some(survey) = &self.survey {
+            return Some(Self::surveyed(key, survey.table(key), self.told));
+        }
         let value = self.remove(key)?;
         self.descend(&format!("[{key}]"), value)
     }
 
     /// A table that must be there.
     pub fn need_table(&mut self, key: &'static str) -> Option<Self> {
-        if !self.has(key) {
+        if let Some(survey) = &self.survey {
+            survey.need(key);
+        } else if !self.has(key) {
             let message = format!("{} lacks the table [{key}]", self.title);
             self.tell(self.span(), message, format!("add [{key}]"));
         }
@@ -231,6 +256,9 @@ impl<'d> Fields<'d> {
 
     /// An array of tables, `[[key]]`; empty when absent.
     pub fn tables(&mut self, key: &'static str) -> Vec<Self> {
+        if let Some(survey) = &self.survey {
+            return vec![Self::surveyed(key, survey.tables(key), self.told)];
+        }
         let Some(value) = self.remove(key) else { return Vec::new() };
         let span = value.span();
         match value.into_inner() {
@@ -246,6 +274,10 @@ impl<'d> Fields<'d> {
 
     /// A table of tables, `[key.name]`, in the order of the file; empty when absent.
     pub fn named_tables(&mut self, key: &'static str) -> Vec<(Spanned<String>, Self)> {
+        if let Some(survey) = &self.survey {
+            let name = Spanned::new(0..0, String::new());
+            return vec![(name, Self::surveyed(key, survey.named_tables(key), self.told))];
+        }
         let Some(value) = self.remove(key) else { return Vec::new() };
         let span = value.span();
         match value.into_inner() {

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::reject::Reject;
+
 /// Most bits one read may ask for (Application Protocol 6.1, 6.2).
 pub const BITS_MAX: u16 = 2_000;
 /// Most registers one read may ask for (Application Protocol 6.3, 6.4).
@@ -72,6 +74,13 @@ pub enum Request {
         /// On or off.
         value: bool,
     },
+    /// Set one holding register (function 06).
+    WriteRegister {
+        /// Which.
+        address: u16,
+        /// To what.
+        value: u16,
+    },
 }
 
 impl Request {
@@ -81,6 +90,7 @@ impl Request {
         let (code, address, word) = match self {
             Self::Read { function, address, count } => (function.code(), address, count),
             Self::WriteCoil { address, value } => (5, address, if value { 0xFF00 } else { 0 }),
+            Self::WriteRegister { address, value } => (6, address, value),
         };
         let ([a, b], [c, d]) = (address.to_be_bytes(), word.to_be_bytes());
         [code, a, b, c, d]
@@ -102,58 +112,22 @@ impl Request {
                     Err(Reject::Length { expected, found: data.len() })
                 }
             }
-            (Self::WriteCoil { .. }, _) if pdu == asked => Ok(&[]),
-            (Self::WriteCoil { .. }, _) => Err(Reject::Echo),
+            (Self::WriteCoil { .. } | Self::WriteRegister { .. }, _) if pdu == asked => Ok(&[]),
+            (Self::WriteCoil { .. } | Self::WriteRegister { .. }, _) => Err(Reject::Echo),
             _ => Err(Reject::Length { expected: 2, found: pdu.len() }),
         }
     }
 }
 
-/// Why bytes are not the answer that was asked for. Bad input of a device is data: it is counted and told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Reject {
-    /// The device says why it does not answer.
-    #[error("the device answered with exception {0}")]
-    Exception(u8),
-    /// An answer to something else.
-    #[error("function {asked} was asked for, {answered} was answered")]
-    Function {
-        /// Code of the request.
-        asked: u8,
-        /// Code of the answer.
-        answered: u8,
-    },
-    /// Not exactly the asked count.
-    #[error("{expected} bytes were asked for, {found} came")]
-    Length {
-        /// How many bytes answer the request.
-        expected: usize,
-        /// How many came.
-        found: usize,
-    },
-    /// A write was not confirmed as it was asked.
-    #[error("the device confirmed another write than the one asked for")]
-    Echo,
-    /// Shorter than any frame.
-    #[error("{0} bytes are no frame")]
-    Short(usize),
-    /// The frame was damaged on the way.
-    #[error("the frame's checksum does not match")]
-    Checksum,
-    /// From another device.
-    #[error("unit {asked} was asked, {answered} answered")]
-    Unit {
-        /// The unit asked.
-        asked: u8,
-        /// The unit that answered.
-        answered: u8,
-    },
-}
-
 /// CRC-16 as Modbus RTU has it (polynomial 0xA001 reflected, start 0xFFFF); low byte first on the wire.
 #[must_use]
 pub fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0xFFFF, |crc, byte| {
+    crc16_from(0xFFFF, bytes)
+}
+
+/// The same polynomial from another start: 0 makes it CRC-16/ARC.
+pub(crate) fn crc16_from(start: u16, bytes: &[u8]) -> u16 {
+    bytes.iter().fold(start, |crc, byte| {
         (0..8).fold(crc ^ u16::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xA001 } else { crc >> 1 })
     })
 }

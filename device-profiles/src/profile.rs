@@ -1,13 +1,24 @@
-//! One `profile.toml`, checked: who the device is, how to reach it, what to poll, and what its bytes mean.
+//! One `profile.toml`, checked: who the device is, how to reach it, what it is asked, and what its answers mean.
+
+mod framings;
+mod input;
+mod link;
+mod message;
+mod output;
 
 use std::time::Duration;
 
 use carebed_contract::digest::Digest;
 use carebed_contract::text::Text;
+pub use input::{Counter, Input, Source};
+pub use link::{LinkKind, LinkSettings, Parity, Serial};
+pub use message::{Availability, Document, Matcher, Message, Transport};
+pub use output::{ACTION_SET, Expect, Output, Send, Step, Transmission};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::document::{self, Fields, Mistakes, advise};
+use crate::document::{self, Fields, Mistakes};
+use crate::framing::{BuildError, Framing};
 use crate::modbus::{Function, Request};
 
 /// How sure the facts of a profile are.
@@ -17,16 +28,8 @@ pub enum Confidence {
     A,
     /// Vendor document, or two independent programs.
     B,
-}
-
-/// Kinds of links a device can be reached by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LinkKind {
-    /// Modbus TCP.
-    ModbusTcp,
-    /// Modbus RTU on a serial line.
-    ModbusRtu,
+    /// One source only: try it beside the device before relying on it.
+    C,
 }
 
 /// A device model as its profile describes it.
@@ -40,15 +43,23 @@ pub struct Profile {
     pub identification: Identification,
     /// How to reach it.
     pub link: LinkSettings,
-    /// What to read, how often.
+    /// Register blocks to read, how often (Modbus).
     pub polls: Vec<Poll>,
-    /// What can be observed: the terminals of the board.
+    /// How frames look (serial).
+    pub framings: Vec<Framing>,
+    /// What the device says: frames, topics, pages.
+    pub messages: Vec<Message>,
+    /// What says whether it is there, when something does.
+    pub availability: Option<Availability>,
+    /// What it is told after power-up and reset, in order.
+    pub startup: Vec<Step>,
+    /// What can be observed: the terminals of a board, the values of a sensor.
     pub inputs: Vec<Input>,
     /// What can be set.
     pub outputs: Vec<Output>,
     /// When to report.
     pub report: Report,
-    /// Coils that nobody may ever write, whatever a home file or command says.
+    /// Coils and registers that nobody may ever write, whatever a home file or command says.
     pub deny: Vec<Deny>,
 }
 
@@ -61,25 +72,14 @@ pub struct Identification {
     pub model: String,
     /// What installers call it.
     pub title: Text,
+    /// What installers must know: mounting, delays, what it cannot do.
+    pub advice: Option<Text>,
     /// Where the facts come from.
     pub source: String,
     /// How sure they are.
     pub confidence: Confidence,
     /// Whether anybody ran this profile against the real thing.
     pub tested_on_hardware: bool,
-}
-
-/// How to reach the device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkSettings {
-    /// By what.
-    pub kinds: Vec<LinkKind>,
-    /// Modbus unit as shipped by the maker.
-    pub unit: u8,
-    /// TCP port as shipped by the maker.
-    pub port: u16,
-    /// How long an answer may take.
-    pub timeout: Duration,
 }
 
 /// A block that one request reads.
@@ -95,6 +95,10 @@ pub struct Poll {
     pub count: u16,
     /// How often, unless the home file says otherwise.
     pub every: Duration,
+    /// The device answers this request only as it stands: it must be neither split nor joined with a neighbour.
+    pub fixed: bool,
+    /// Users move this block in the device's own settings: the home file may say where to.
+    pub movable: bool,
 }
 
 impl Poll {
@@ -105,53 +109,27 @@ impl Poll {
     }
 }
 
-/// Something that can be observed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
-    /// Its name on the board, e.g. `1`.
-    pub name: String,
-    /// Index into [`Profile::polls`].
-    pub poll: usize,
-    /// How its value stands in the answer.
-    pub decode: Decode,
-}
-
-/// How a value stands in the answer to a poll.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Decode {
-    /// The n-th bit, as Modbus packs bits: lowest bit of the first byte first.
-    Bit(u16),
-}
-
-/// Something that can be set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Its name on the board, e.g. `1`.
-    pub name: String,
-    /// The coil to write.
-    pub coil: u16,
-    /// What it can be told to do.
-    pub actions: Vec<String>,
-}
-
-/// The action that sets an output to the command's value.
-pub const ACTION_SET: &str = "set";
-
-/// When to report a value.
+/// When to report values that do not say otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// Whether a change is reported at once.
     pub on_change: bool,
     /// After which time of sameness the value is reported again, so that silence is visible.
     pub heartbeat: Duration,
+    /// Numbers are reported at most this often.
+    pub spacing: Duration,
+    /// How long the device may say nothing before it counts as silent, for devices that speak by themselves.
+    pub silent_after: Option<Duration>,
 }
 
-/// A range of coils that must never be written, and why.
+/// A range of coils or registers that must never be written, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deny {
-    /// First coil.
+    /// Whether it is about registers, not coils.
+    pub registers: bool,
+    /// The first.
     pub first: u16,
-    /// Last coil.
+    /// The last.
     pub last: u16,
     /// What writing them would do.
     pub reason: String,
@@ -161,28 +139,18 @@ impl Profile {
     /// Reads and checks the text of a `profile.toml`; `name` is the folder, `vendor/model`.
     pub fn parse(name: &str, text: &str) -> Result<Self, Mistakes> {
         let file = format!("profiles/{name}/profile.toml");
-        document::read(&file, text, |fields| {
-            let identification = fields.need_table("identification").and_then(identification);
-            let link = fields.need_table("link").and_then(link);
-            let polls: Vec<Spanned<Poll>> = fields.tables("poll").into_iter().filter_map(poll).collect();
-            let inputs = fields.named_tables("input").into_iter().map(|(name, f)| input(name, f, &polls)).collect();
-            let deny: Vec<Deny> = fields.tables("deny").into_iter().filter_map(deny).collect();
-            let outputs = fields.named_tables("output").into_iter().map(|(name, f)| output(name, f, &deny)).collect();
-            let report = fields.need_table("report").and_then(report);
-            unique(fields, &polls);
-            let (inputs, outputs): (Option<Vec<_>>, Option<Vec<_>>) = (inputs, outputs);
-            Some(Self {
-                name: name.to_owned(),
-                digest: Digest::of_bytes(text.as_bytes()),
-                identification: identification?,
-                link: link?,
-                polls: polls.into_iter().map(Spanned::into_inner).collect(),
-                inputs: inputs?,
-                outputs: outputs?,
-                report: report?,
-                deny,
-            })
-        })
+        Self::parse_file(&file, name, text)
+    }
+
+    /// As [`Self::parse`], for a file that lies elsewhere.
+    pub fn parse_file(file: &str, name: &str, text: &str) -> Result<Self, Mistakes> {
+        document::read(file, text, |fields| read(fields, name, text))
+    }
+
+    /// The JSON Schema of `profile.toml`, derived from the code that reads it.
+    #[must_use]
+    pub fn schema() -> serde_json::Value {
+        document::schema("carebed device profile", |fields| drop(read(fields, "", "")))
     }
 
     /// The input of a name.
@@ -200,40 +168,106 @@ impl Profile {
     /// The rule that forbids writing a coil, if there is one.
     #[must_use]
     pub fn denies(&self, coil: u16) -> Option<&Deny> {
-        denies(&self.deny, coil)
+        denies(&self.deny, false, coil)
+    }
+
+    /// The rule that forbids writing a register, if there is one.
+    #[must_use]
+    pub fn denies_register(&self, register: u16) -> Option<&Deny> {
+        denies(&self.deny, true, register)
+    }
+
+    /// Whether an address fits the device: decimal digits where its frames carry one, else any name without `/`, `+`, `#`
+    /// at its ends.
+    pub fn check_address(&self, address: &str) -> Result<(), BuildError> {
+        for framing in &self.framings {
+            framing.address_bytes(address)?;
+        }
+        let topic_characters = address.contains(['+', '#', '\0']) || address.starts_with('/') || address.ends_with('/');
+        if address.is_empty() || topic_characters { Err(BuildError::Address(address.to_owned())) } else { Ok(()) }
+    }
+
+    /// The profile with a block moved to where the user of the device has put it; none when there is no such block, when
+    /// it cannot be moved, or when it would end above the last address.
+    #[must_use]
+    pub fn with_poll_at(&self, poll: &str, address: u16) -> Option<Self> {
+        let mut moved = self.clone();
+        let block = moved.polls.iter_mut().find(|p| p.name == poll && p.movable)?;
+        address.checked_add(block.count - 1)?;
+        block.address = address;
+        Some(moved)
+    }
+
+    /// Whether a frame is the answer that a step of the start-up waits for.
+    #[must_use]
+    pub fn answers(&self, expect: &Expect, frame: &crate::framing::Frame) -> bool {
+        frame.framing == expect.framing && frame.key == expect.key && frame.data.starts_with(&expect.begins)
     }
 }
 
-fn denies(deny: &[Deny], coil: u16) -> Option<&Deny> {
-    deny.iter().find(|rule| (rule.first..=rule.last).contains(&coil))
+fn denies(deny: &[Deny], registers: bool, address: u16) -> Option<&Deny> {
+    deny.iter().find(|rule| rule.registers == registers && (rule.first..=rule.last).contains(&address))
+}
+
+fn read(fields: &mut Fields<'_>, name: &str, text: &str) -> Option<Profile> {
+    let identification = fields.need_table("identification").and_then(identification);
+    let link = fields.need_table("link").and_then(link::read);
+    let report = fields.need_table("report").and_then(report);
+    let polls: Vec<Spanned<Poll>> = fields.tables("poll").into_iter().filter_map(poll).collect();
+    let framings: Vec<Spanned<Framing>> = fields.tables("framing").into_iter().filter_map(framings::read).collect();
+    let messages: Vec<Option<Spanned<Message>>> =
+        fields.tables("message").into_iter().map(|f| message::read(f, &framings)).collect();
+    // A message that did not read would make every input of it a mistake that nobody made.
+    let whole = messages.iter().all(Option::is_some);
+    let messages: Vec<Spanned<Message>> = messages.into_iter().flatten().collect();
+    let deny: Vec<Deny> = fields.tables("deny").into_iter().filter_map(deny).collect();
+    let steps = fields.tables("startup").into_iter().map(|f| output::step(f, &framings, &deny)).collect();
+    let context = input::Context { polls: &polls, messages: &messages, framings: &framings, report, whole };
+    let inputs = fields.named_tables("input").into_iter().map(|(name, f)| input::read(&name, f, &context)).collect();
+    let availability = fields.table("availability").map(|f| input::availability(f, &context));
+    let outputs =
+        fields.named_tables("output").into_iter().map(|(name, f)| output::read(&name, f, &framings, &deny)).collect();
+    unique(fields, "poll", &polls, |poll| &poll.name);
+    unique(fields, "framing", &framings, |framing| &framing.name);
+    unique(fields, "message", &messages, |message| &message.name);
+    let inner = |list: Vec<Spanned<Framing>>| list.into_iter().map(Spanned::into_inner).collect();
+    let (inputs, outputs): (Option<Vec<Vec<Input>>>, Option<Vec<Vec<Output>>>) = (inputs, outputs);
+    let (startup, link): (Option<Vec<Step>>, _) = (steps, link?);
+    let mut messages: Vec<Message> = messages.into_iter().map(Spanned::into_inner).collect();
+    let inputs: Vec<Input> = inputs?.into_iter().flatten().collect();
+    message::bound(&mut messages, &inputs);
+    Some(Profile {
+        name: name.to_owned(),
+        digest: Digest::of_bytes(text.as_bytes()),
+        identification: identification?,
+        link,
+        polls: polls.into_iter().map(Spanned::into_inner).collect(),
+        framings: inner(framings),
+        messages,
+        availability: match availability {
+            Some(availability) => Some(availability?),
+            None => None,
+        },
+        startup: startup?,
+        inputs,
+        outputs: outputs?.into_iter().flatten().collect(),
+        report: report?,
+        deny,
+    })
 }
 
 fn identification(mut f: Fields<'_>) -> Option<Identification> {
     let (vendor, model) = (f.need("vendor"), f.need("model"));
-    let title = f.need("title");
+    let (title, advice) = (f.need("title"), f.take("advice"));
     let (source, confidence, tested) = (f.need("source"), f.need("confidence"), f.need("tested_on_hardware"));
     Some(Identification {
         vendor: vendor?.into_inner(),
         model: model?.into_inner(),
         title: title?.into_inner(),
+        advice: advice.map(Spanned::into_inner),
         source: source?.into_inner(),
         confidence: confidence?.into_inner(),
         tested_on_hardware: tested?.into_inner(),
-    })
-}
-
-fn link(mut f: Fields<'_>) -> Option<LinkSettings> {
-    let (kinds, unit): (Option<Spanned<Vec<LinkKind>>>, _) = (f.need("kinds"), f.need("unit"));
-    let (port, timeout) = (f.take_or("port", 502), f.take_duration("timeout"));
-    if let Some(kinds) = kinds.as_ref().filter(|kinds| kinds.get_ref().is_empty()) {
-        f.tell(kinds.span(), "kinds is empty", "name at least one of modbus_tcp, modbus_rtu");
-    }
-    Some(LinkSettings {
-        kinds: kinds?.into_inner(),
-        unit: unit?.into_inner(),
-        port,
-        // Slow serial boards answer within 100–200 ms; half a second leaves room for a serial-to-Ethernet box.
-        timeout: timeout.unwrap_or(Duration::from_millis(500)),
     })
 }
 
@@ -241,6 +275,7 @@ fn poll(mut f: Fields<'_>) -> Option<Spanned<Poll>> {
     let (name, function): (_, Option<Spanned<Function>>) = (f.need("name"), f.need("function"));
     let (address, count): (Option<Spanned<u16>>, Option<Spanned<u16>>) = (f.need("address"), f.need("count"));
     let every = f.take_duration("every");
+    let (fixed, movable) = (f.take_or("fixed", false), f.take_or("movable", false));
     let (function, address, count) = (function?.into_inner(), address?.into_inner(), count?);
     if !(1..=function.count_max()).contains(count.get_ref()) {
         let message = format!("count {} is not between 1 and {}", count.get_ref(), function.count_max());
@@ -249,58 +284,42 @@ fn poll(mut f: Fields<'_>) -> Option<Spanned<Poll>> {
         f.tell(count.span(), "the block ends above address 65535", "lower address or count");
     }
     let every = every.unwrap_or(Duration::from_secs(1));
-    let poll = Poll { name: name?.into_inner(), function, address, count: count.into_inner(), every };
+    let poll = Poll { name: name?.into_inner(), function, address, count: count.into_inner(), every, fixed, movable };
     Some(Spanned::new(f.span(), poll))
-}
-
-fn input(name: Spanned<String>, mut f: Fields<'_>, polls: &[Spanned<Poll>]) -> Option<Input> {
-    let (poll, bit): (Option<Spanned<String>>, Option<Spanned<u16>>) = (f.need("poll"), f.need("bit"));
-    let (poll, bit) = (poll?, bit?);
-    let Some(index) = polls.iter().position(|p| &p.get_ref().name == poll.get_ref()) else {
-        let known = polls.iter().map(|p| p.get_ref().name.as_str());
-        f.tell(poll.span(), format!("no [[poll]] is named {:?}", poll.get_ref()), advise(poll.get_ref(), known));
-        return None;
-    };
-    let group = polls.get(index)?.get_ref();
-    if !group.function.is_bits() {
-        f.tell(poll.span(), format!("poll {:?} reads registers, not bits", group.name), "read bits with it");
-    } else if *bit.get_ref() >= group.count {
-        let message = format!("bit {} lies outside poll {:?}", bit.get_ref(), group.name);
-        f.tell(bit.span(), message, format!("use 0 to {}", group.count - 1));
-    }
-    Some(Input { name: name.into_inner(), poll: index, decode: Decode::Bit(bit.into_inner()) })
-}
-
-fn output(name: Spanned<String>, mut f: Fields<'_>, deny: &[Deny]) -> Option<Output> {
-    let (coil, actions): (Option<Spanned<u16>>, Option<Spanned<Vec<String>>>) = (f.need("coil"), f.take("actions"));
-    let coil = coil?;
-    if let Some(rule) = denies(deny, *coil.get_ref()) {
-        let message = format!("coil {} is denied: {}", coil.get_ref(), rule.reason);
-        f.tell(coil.span(), message, "remove the output");
-    }
-    for action in actions.iter().flat_map(Spanned::get_ref).filter(|action| *action != ACTION_SET) {
-        let span = actions.as_ref().map_or(f.span(), Spanned::span);
-        f.tell(span, format!("unknown action {action:?}"), advise(action, [ACTION_SET]));
-    }
-    let actions = actions.map_or_else(|| vec![ACTION_SET.to_owned()], Spanned::into_inner);
-    Some(Output { name: name.into_inner(), coil: coil.into_inner(), actions })
 }
 
 fn report(mut f: Fields<'_>) -> Option<Report> {
     let (on_change, heartbeat) = (f.take_or("on_change", true), f.take_duration("heartbeat"));
-    Some(Report { on_change, heartbeat: heartbeat.unwrap_or(Duration::from_secs(600)) })
+    let (spacing, silent_after) = (f.take_duration("spacing"), f.take_duration("silent_after"));
+    Some(Report {
+        on_change,
+        heartbeat: heartbeat.unwrap_or(Duration::from_secs(600)),
+        spacing: spacing.unwrap_or(Duration::ZERO),
+        silent_after,
+    })
 }
 
 fn deny(mut f: Fields<'_>) -> Option<Deny> {
-    let (first, last, reason) = (f.need("first_coil"), f.need("last_coil"), f.need("reason"));
-    Some(Deny { first: first?.into_inner(), last: last?.into_inner(), reason: reason?.into_inner() })
+    let (first_coil, last_coil) = (f.take::<u16>("first_coil"), f.take::<u16>("last_coil"));
+    let (first_register, last_register) = (f.take::<u16>("first_register"), f.take::<u16>("last_register"));
+    let reason = f.need("reason");
+    let (registers, first, last) = match (first_coil, last_coil, first_register, last_register) {
+        (Some(first), Some(last), None, None) => (false, first, last),
+        (None, None, Some(first), Some(last)) => (true, first, last),
+        _ => {
+            let hint = "give first_coil and last_coil, or first_register and last_register";
+            f.tell(f.span(), "[[deny]] does not say what is denied", hint);
+            return None;
+        }
+    };
+    Some(Deny { registers, first: first.into_inner(), last: last.into_inner(), reason: reason?.into_inner() })
 }
 
-fn unique(fields: &Fields<'_>, polls: &[Spanned<Poll>]) {
-    for (index, poll) in polls.iter().enumerate() {
-        if polls.iter().take(index).any(|earlier| earlier.get_ref().name == poll.get_ref().name) {
-            let message = format!("two [[poll]] are named {:?}", poll.get_ref().name);
-            fields.tell(poll.span(), message, "give each its own name");
+fn unique<T>(fields: &Fields<'_>, kind: &str, all: &[Spanned<T>], name: impl Fn(&T) -> &String) {
+    for (index, one) in all.iter().enumerate() {
+        if all.iter().take(index).any(|earlier| name(earlier.get_ref()) == name(one.get_ref())) {
+            let message = format!("two [[{kind}]] are named {:?}", name(one.get_ref()));
+            fields.tell(one.span(), message, "give each its own name");
         }
     }
 }

@@ -10,7 +10,8 @@ use carebed_contract::record::{Record, Series};
 use carebed_contract::status::{DeviceStatus, Health};
 use carebed_contract::time::Timestamp;
 use carebed_contract::value::Value;
-use carebed_device_profiles::decoder::Decoder;
+use carebed_device_profiles::decoder::{self, Decoder};
+use carebed_device_profiles::meaning::judged;
 
 use crate::home::{Board, InputUse};
 use crate::stamp::{Observed, Sample};
@@ -105,13 +106,16 @@ impl Device {
     /// and sameness once per heartbeat, so that silence can be seen. A board that fell silent is told once per input.
     pub fn hear(&mut self, heard: Heard<'_>, sample: Sample) -> Vec<Told> {
         match heard {
-            Heard::Answer { poll, data } => match self.decoder.decode(poll, data) {
-                Ok(values) => self.answer(values, sample),
-                Err(reject) => {
+            Heard::Answer { poll, data } => {
+                let decoded = self.decoder.answer(poll, data);
+                for reject in &decoded.rejects {
                     tracing::debug!(device = %self.board.id, %reject, "answer refused");
-                    Vec::new()
                 }
-            },
+                if decoded.messages.is_empty() && decoded.points.is_empty() {
+                    return Vec::new();
+                }
+                self.answer(decoded.points, sample)
+            }
             Heard::Nothing { cycles, lasted } => {
                 if cycles < SILENT_CYCLES || lasted < SILENT_AFTER || self.health == Health::Silent {
                     return Vec::new();
@@ -122,16 +126,16 @@ impl Device {
         }
     }
 
-    fn answer(&mut self, values: Vec<(usize, Value)>, sample: Sample) -> Vec<Told> {
+    fn answer(&mut self, values: Vec<decoder::Point>, sample: Sample) -> Vec<Told> {
         if self.health != Health::Live {
             self.turn(Health::Live, sample);
         }
         self.last_good = Some(sample.wall);
         let heartbeat = self.heartbeat;
         let mut told = Vec::new();
-        for (input, value) in values {
-            for point in self.points.iter_mut().filter(|point| point.wired.input == input) {
-                told.extend(point.hear(value.clone(), heartbeat, sample));
+        for heard in values {
+            for point in self.points.iter_mut().filter(|point| point.wired.input == heard.input) {
+                told.extend(point.hear(heard.value.clone(), &heard.quality, heartbeat, sample));
             }
         }
         told
@@ -165,7 +169,7 @@ impl Device {
 }
 
 impl Point {
-    fn hear(&mut self, value: Value, heartbeat: Duration, sample: Sample) -> Option<Told> {
+    fn hear(&mut self, value: Value, quality: &Quality, heartbeat: Duration, sample: Sample) -> Option<Told> {
         let value = match value {
             Value::Flag(flag) => Value::Flag(flag != self.wired.invert),
             other => other,
@@ -183,7 +187,7 @@ impl Point {
             None => Lane::Routine,
         };
         self.told = Some((value.clone(), sample.monotonic));
-        let quality = self.series.quantity.definition().map_or(Quality::Good, |known| known.judge(&value));
+        let (value, quality) = judged(&self.series.quantity, value, quality.clone());
         Some(Told { lane, observed: Observed { series: self.series.clone(), value, quality, sample } })
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::field::Field;
 
 const GOOD: &str = r#"
 [identification]
@@ -45,7 +46,7 @@ fn mistakes(from: &str, to: &str) -> Vec<String> {
 #[test]
 fn a_good_profile_reads() {
     let profile = Profile::parse("v/m", GOOD).unwrap();
-    assert_eq!(profile.input("1").unwrap().decode, Decode::Bit(0));
+    assert_eq!(profile.input("1").unwrap().field, Field::Bit(0));
     assert_eq!(profile.output("1").unwrap().actions, ["set"]);
     assert_eq!(profile.polls[0].request().pdu(), [2, 0, 0, 0, 8]);
     assert!(profile.denies(256).is_some() && profile.denies(255).is_none());
@@ -60,12 +61,16 @@ fn what_a_profile_author_gets_wrong_is_told_with_a_fix() {
         ("count = 8", "count = 2001", "18:9 count 2001 is not between 1 and 2000 | split it into several [[poll]]"),
         ("coil = 0", "coil = 300", "31:8 coil 300 is denied: settings | remove the output"),
         ("heartbeat =", "heartbeet =", "34:1 [report] knows no \"heartbeet\" | did you mean \"heartbeat\"?"),
-        ("kinds = [\"modbus_tcp\"]", "kinds = []", "11:9 kinds is empty | name at least one of modbus_tcp, modbus_rtu"),
+        (
+            "kinds = [\"modbus_tcp\"]",
+            "kinds = []",
+            "11:9 kinds is empty | name at least one of modbus_tcp, modbus_rtu, serial, mqtt, http",
+        ),
         ("coil = 0", "coil = 0\nactions = [\"sett\"]", "32:11 unknown action \"sett\" | did you mean \"set\"?"),
         (
             "read_discrete_inputs",
             "read_input_registers",
-            "22:8 poll \"inputs\" reads registers, not bits | read bits with it",
+            "21:1 poll \"inputs\" reads registers; which one is not said | add register = 0",
         ),
     ];
     for (from, to, expected) in cases {

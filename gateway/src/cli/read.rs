@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use carebed_device_profiles::capture::show;
 use carebed_device_profiles::decoder::Decoder;
 
 use super::{Exit, home_file, print, runtime};
@@ -25,21 +26,18 @@ pub(super) fn read(home: &Path) -> anyhow::Result<Exit> {
                 continue;
             }
         };
-        let decoder = Decoder::new(Arc::clone(&board.profile));
+        let mut decoder = Decoder::new(Arc::clone(&board.profile));
         let mut table = String::new();
         for (poll, data) in answers {
-            let values = match decoder.decode(poll, &data) {
-                Ok(values) => values,
-                Err(reject) => {
-                    let _closed = writeln!(std::io::stderr(), "{}: the answer cannot be used: {reject}", board.id);
-                    exit = Exit::NoAnswer;
-                    continue;
-                }
-            };
-            for (index, value) in values {
-                let name = board.profile.inputs.get(index).map_or("", |input| input.name.as_str());
-                let raw = value.number().map_or_else(String::new, |number| number.to_string());
-                let wired = board.inputs.iter().find(|wired| wired.input == index);
+            let decoded = decoder.answer(poll, &data);
+            for reject in decoded.rejects {
+                let _closed = writeln!(std::io::stderr(), "{}: the answer cannot be used: {reject}", board.id);
+                exit = Exit::NoAnswer;
+            }
+            for point in decoded.points {
+                let name = board.profile.inputs.get(point.input).map_or("", |input| input.name.as_str());
+                let raw = show(&point.value, &point.quality);
+                let wired = board.inputs.iter().find(|wired| wired.input == point.input);
                 let wired = wired.map_or_else(
                     || "-".to_owned(),
                     |wired| {

@@ -193,6 +193,7 @@ async fn exchange(connection: &mut Context, board: &Board, request: Request) -> 
             Function::ReadInputRegisters => Wire::ReadInputRegisters(address, count),
         },
         Request::WriteCoil { address, value } => Wire::WriteSingleCoil(address, value),
+        Request::WriteRegister { address, value } => Wire::WriteSingleRegister(address, value),
     };
     let limit = board.profile.link.timeout;
     let response = match timeout(limit, connection.call(wire)).await {
@@ -209,6 +210,10 @@ async fn exchange(connection: &mut Context, board: &Board, request: Request) -> 
         Response::ReadInputRegisters(words) => (4, words.into_iter().flat_map(u16::to_be_bytes).collect()),
         Response::WriteSingleCoil(address, value) => {
             let pdu = Request::WriteCoil { address, value }.pdu();
+            return Ok(request.answer(&pdu)?.to_vec());
+        }
+        Response::WriteSingleRegister(address, value) => {
+            let pdu = Request::WriteRegister { address, value }.pdu();
             return Ok(request.answer(&pdu)?.to_vec());
         }
         other => return Err(Reject::Function { asked: 0, answered: other.function_code().value() }.into()),
