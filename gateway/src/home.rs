@@ -338,7 +338,11 @@ fn output(
         let message = format!("the profile does not allow action {action:?} on output {:?}", name.get_ref());
         f.tell(span.clone().unwrap_or(f.span()), message, advise(action, known));
     }
-    Some(OutputUse { coil: output.coil, device: device?.into_inner(), actions, quantity, bed, room })
+    let Some(coil) = output.coil() else {
+        f.tell(name.span(), format!("output {:?} is no coil", name.get_ref()), "only coils can be commanded so far");
+        return None;
+    };
+    Some(OutputUse { coil, device: device?.into_inner(), actions, quantity, bed, room })
 }
 
 fn quantity_of(fields: &Fields<'_>, name: &Spanned<String>) -> Option<Quantity> {
