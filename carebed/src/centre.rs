@@ -17,17 +17,19 @@ use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
 use carebed_contract::command::Command;
 use carebed_contract::topic::{Channel, Topic};
-use carebed_pipeline::event::Event;
+use carebed_pipeline::mqtt::Events;
 use carebed_pipeline::store::{Config as StoreConfig, Store};
 use carebed_queries::engine::Detection;
 use tokio::sync::mpsc;
 
+use crate::analysts::CentreTables;
 use crate::config::{Config, host_and_port};
 use crate::detections;
 use crate::facts::Params;
-use crate::live::LiveTask;
+use crate::live::{Heard, LiveTask};
 
-/// Events on their way from ingest to live detection. When detection falls behind, ingest waits, and the spools with it.
+/// Events of one kind on their way from ingest to live detection. When detection falls behind, ingest takes no more
+/// routine data, and the spools keep it; calls have a channel of their own.
 const EVENTS_MAX: usize = 1_024;
 /// Commands on their way to homes. When more wait, acknowledging waits.
 const ACTIONS_MAX: usize = 256;
@@ -38,10 +40,11 @@ pub struct Centre {
     broker: String,
     clock: Arc<dyn Clock>,
     store: Store,
+    database: Database,
     registry: Registry,
     console: Console,
     live: LiveTask,
-    events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    events: (Events, Heard),
     actions: mpsc::Receiver<HomeAction>,
 }
 
@@ -64,7 +67,7 @@ impl Centre {
         let registry = Registry::load(&database).await.context("failed to read the registry")?;
         let (actions_in, actions) = mpsc::channel(ACTIONS_MAX);
         let console = ConsoleConfig { listen: config.console.listen, policy: policy(&detections.list), speed };
-        let console = Console::bind(console, database, registry.clone(), actions_in, Arc::clone(&clock))
+        let console = Console::bind(console, database.clone(), registry.clone(), actions_in, Arc::clone(&clock))
             .await
             .context("failed to open the console")?;
         let live = LiveTask::open(
@@ -74,17 +77,17 @@ impl Centre {
             &console,
             (config.detection.clone(), params),
             Arc::clone(&clock),
-        )
-        .await?;
+        );
         Ok(Self {
             config: config.clone(),
             broker,
             clock,
             store,
+            database,
             registry,
             console,
             live,
-            events: mpsc::channel(EVENTS_MAX),
+            events: events(),
             actions,
         })
     }
@@ -107,6 +110,15 @@ impl Centre {
         self.console.desk()
     }
 
+    /// What analysts may read of this centre.
+    ///
+    /// # Errors
+    /// When `params.toml` cannot be read.
+    pub fn tables(&self) -> anyhow::Result<CentreTables> {
+        let params = Params::load(&self.config.params())?;
+        Ok(CentreTables::new(&self.store, &self.registry, params, &self.database))
+    }
+
     /// Runs until told to stop, in order: ingest commits what it has, detection takes the last events, the desk logs
     /// them. A part that fails ends the others.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
@@ -118,7 +130,9 @@ impl Centre {
         let (host, port) = host_and_port(&self.broker).map_err(anyhow::Error::msg)?;
         let ingest = carebed_pipeline::mqtt::Config {
             areas: self.config.ingest.areas.clone(),
+            connections: self.config.ingest.connections,
             commit_every: self.config.ingest.commit_every,
+            memory: self.config.ingest.memory_mib << 20,
             ..carebed_pipeline::mqtt::Config::new(host, port)
         };
         let ingest = async {
@@ -146,6 +160,11 @@ impl Centre {
     }
 }
 
+fn events() -> (Events, Heard) {
+    let ((urgent, calls), (routine, rest)) = (mpsc::channel(EVENTS_MAX), mpsc::channel(EVENTS_MAX));
+    (Events { urgent, routine }, Heard { urgent: calls, routine: rest })
+}
+
 /// What the desk asks of homes, as commands on their topics. Ends with the desk.
 async fn pass_on(mut actions: mpsc::Receiver<HomeAction>, commands: mpsc::Sender<(Topic, Command)>) {
     while let Some(HomeAction { area, gateway, home, command }) = actions.recv().await {
@@ -164,6 +183,7 @@ fn policy(detections: &[Detection]) -> Policy {
         class: detection.meaning.class,
         title: detection.meaning.title.clone(),
         wording: detection.meaning.wording.clone(),
+        words: detection.meaning.words.clone(),
         suppressible: detection.meaning.suppressible,
         wait: detection.meaning.wait,
     }))

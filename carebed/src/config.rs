@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carebed_contract::id::Area;
+use carebed_queries::postgres::Tls;
 use serde::{Deserialize, Deserializer};
 
 /// What the centre needs to know.
@@ -25,6 +26,8 @@ pub struct Config {
     /// Where the pages are.
     #[serde(default)]
     pub console: Console,
+    /// SQL for analysts' tools; none: it is not served.
+    pub sql: Option<Sql>,
 }
 
 /// Where messages come from.
@@ -43,6 +46,10 @@ pub struct Broker {
 pub struct Ingest {
     /// Areas this centre takes; empty: all.
     pub areas: Vec<Area>,
+    /// Over how many connections the routine data of the areas comes; more than one only helps where `areas` are named.
+    pub connections: usize,
+    /// Memory for what was taken and is not committed, in MiB. When it is taken, gateways keep their data.
+    pub memory_mib: usize,
     /// How long accepted routine rows may wait for their commit. Urgent ones do not wait.
     #[serde(deserialize_with = "duration")]
     pub commit_every: Duration,
@@ -68,6 +75,96 @@ pub struct Console {
     pub listen: SocketAddr,
 }
 
+/// SQL for analysts' tools, over the PostgreSQL wire protocol.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sql {
+    /// Where; off loopback only with a certificate.
+    #[serde(default = "sql_listen")]
+    pub listen: SocketAddr,
+    /// The file of users that `carebed users` keeps.
+    pub users: PathBuf,
+    /// Certificate chain, PEM; with one, every connection has to use TLS.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+    /// Working memory of all statements together, in MiB; a statement that needs more fails.
+    #[serde(default = "sql_memory_mib")]
+    pub memory_mib: usize,
+    /// Cores that questions may use.
+    #[serde(default = "sql_cores")]
+    pub cores: usize,
+    /// How long a statement may take, waiting for its turn included.
+    #[serde(default = "sql_time", deserialize_with = "duration")]
+    pub time: Duration,
+    /// Most rows of an answer.
+    #[serde(default = "sql_rows_max")]
+    pub rows_max: usize,
+    /// Connections at once; more are turned away.
+    #[serde(default = "sql_connections_max")]
+    pub connections_max: usize,
+    /// Statements at once; more wait.
+    #[serde(default = "sql_statements_max")]
+    pub statements_max: usize,
+}
+
+fn sql_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 5433))
+}
+
+fn sql_memory_mib() -> usize {
+    1_024
+}
+
+fn sql_cores() -> usize {
+    1
+}
+
+fn sql_time() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn sql_rows_max() -> usize {
+    1_000_000
+}
+
+fn sql_connections_max() -> usize {
+    32
+}
+
+fn sql_statements_max() -> usize {
+    4
+}
+
+impl Sql {
+    /// Certificate and key, when both are set.
+    #[must_use]
+    pub fn tls(&self) -> Option<Tls> {
+        let (certificate, key) = (self.certificate.clone()?, self.key.clone()?);
+        Some(Tls { certificate, key })
+    }
+
+    fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        if self.certificate.is_some() != self.key.is_some() {
+            mistakes.push("sql.certificate and sql.key go together: set both or none".to_owned());
+        }
+        if self.tls().is_none() && !self.listen.ip().is_loopback() {
+            mistakes.push(carebed_queries::postgres::Error::OffLoopback(self.listen).to_string());
+        }
+        let numbers = [
+            ("memory_mib", self.memory_mib),
+            ("cores", self.cores),
+            ("rows_max", self.rows_max),
+            ("connections_max", self.connections_max),
+            ("statements_max", self.statements_max),
+        ];
+        let none = numbers.into_iter().filter(|(_, number)| *number == 0);
+        mistakes.extend(none.map(|(name, _)| format!("sql.{name} must be at least 1")));
+        mistakes
+    }
+}
+
 impl Default for Broker {
     fn default() -> Self {
         Self { address: None, listen: SocketAddr::from(([127, 0, 0, 1], 1883)) }
@@ -76,7 +173,8 @@ impl Default for Broker {
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { areas: Vec::new(), commit_every: Duration::from_secs(2) }
+        let memory_mib = carebed_pipeline::mqtt::MEMORY >> 20;
+        Self { areas: Vec::new(), connections: 1, memory_mib, commit_every: Duration::from_secs(2) }
     }
 }
 
@@ -102,6 +200,7 @@ impl Config {
             ingest: Ingest::default(),
             detection: Detection::default(),
             console: Console::default(),
+            sql: None,
         }
     }
 
@@ -128,6 +227,16 @@ impl Config {
                 mistakes.push(format!("{name} must be longer than nothing, e.g. \"2s\""));
             }
         }
+        if self.ingest.connections > self.ingest.areas.len().max(1) {
+            mistakes.push("ingest.connections is larger than the number of ingest.areas: name the areas, since a connection takes whole areas".to_owned());
+        }
+        if self.ingest.connections == 0 {
+            mistakes.push("ingest.connections must be at least 1".to_owned());
+        }
+        if !(16..=1 << 20).contains(&self.ingest.memory_mib) {
+            mistakes.push("ingest.memory_mib must be between 16 and 1048576; 192 suits a thousand homes".to_owned());
+        }
+        mistakes.extend(self.sql.iter().flat_map(Sql::mistakes));
         match &self.broker.address {
             Some(address) => mistakes.extend(host_and_port(address).err()),
             None if !self.broker.listen.ip().is_loopback() => {

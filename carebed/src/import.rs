@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use carebed_console::database::Database;
 use carebed_console::registry::{Bed, Home, Registry};
 use carebed_contract::clock::{Clock as _, SystemClock};
@@ -26,6 +25,7 @@ use carebed_contract::record::{Record, RecordTime, Series};
 use carebed_contract::time::{ClockQuality, Timestamp};
 use carebed_contract::topic::{Channel, Topic};
 use carebed_pipeline::ingest::Ingest;
+use carebed_pipeline::message::Message;
 use carebed_pipeline::store::{Config as StoreConfig, Store};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -186,13 +186,8 @@ impl Recording {
                 .with_context(|| format!("failed to pack {}", self.path.display()))?;
             let seq = index as u64;
             let labels = Labels {
-                epoch,
-                lane: Lane::Routine,
-                seq,
-                base: 0,
-                prev,
                 complete_to: if index + 1 == n_batches { complete_to } else { Timestamp::MIN },
-                sealed: None,
+                ..Labels::of(epoch, Lane::Routine, seq, prev)
             };
             prev = Digest::of_batch(epoch, Lane::Routine, seq, prev, sealed.content_type.as_str(), &sealed.bytes);
             Ok((labels, sealed))
@@ -338,14 +333,17 @@ pub async fn import(config: &Config, meaning: &Meaning, files: &[PathBuf]) -> an
 fn offer(ingest: &mut Ingest, recording: &Recording, meaning: &Meaning, now: Timestamp) -> anyhow::Result<Became> {
     let topic = |channel| Ok::<_, anyhow::Error>(Topic::new(meaning.area.clone(), recording.gateway()?, channel));
     let inventory = serde_json::to_vec(&recording.inventory(meaning)?)?;
-    ingest.offer(&topic(Channel::Inventory)?, None, "application/json", &Bytes::from(inventory), now);
+    let message = Message::read(topic(Channel::Inventory)?, None, "application/json".to_owned(), inventory.into());
+    ingest.offer(message, now);
     let batches = topic(Channel::Batch(Lane::Routine))?;
     let mut became = Became::Known;
     for batch in recording.batches() {
         let (labels, Sealed { content_type, bytes }) = batch?;
         let digest =
             Digest::of_batch(labels.epoch, labels.lane, labels.seq, labels.prev, content_type.as_str(), &bytes);
-        let offered = ingest.offer(&batches, Some(&labels.encode()), content_type.as_str(), &Bytes::from(bytes), now);
+        let content_type = content_type.as_str().to_owned();
+        let message = Message::read(batches.clone(), Some(&labels.encode()), content_type, bytes.into());
+        let offered = ingest.offer(message, now);
         match offered.receipt {
             None => became = Became::Added,
             Some((_, receipt)) if receipt.next == labels.seq + 1 && receipt.digest != digest => {

@@ -23,11 +23,13 @@ use carebed_contract::time::Timestamp;
 use carebed_contract::topic::Topic;
 use carebed_pipeline::event::Event;
 use carebed_pipeline::store::Store;
-use carebed_queries::history::{self, Span};
+use carebed_queries::episodes::Episodes;
+use carebed_queries::history::{self, HistoryError, Span};
 use carebed_queries::home::HomeFacts;
 use carebed_queries::live::{Live, Round};
 use carebed_queries::sql::Lake;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::config::Detection as Settings;
 use crate::detections::Detections;
@@ -45,18 +47,47 @@ pub struct LiveTask {
     clock: Arc<dyn Clock>,
     /// Findings raised before it may rest on what was not rebuilt.
     since: Timestamp,
+    /// The episodes of the last days, on their way from the lake.
+    rebuilding: Option<JoinHandle<Result<Episodes, HistoryError>>>,
+}
+
+/// What ingest tells.
+#[derive(Debug)]
+pub struct Heard {
+    /// Calls, and what gateways say of themselves and their homes.
+    pub urgent: mpsc::Receiver<Event>,
+    /// Routine observations.
+    pub routine: mpsc::Receiver<Event>,
+}
+
+impl Heard {
+    /// The next event, calls first; none when ingest has ended.
+    async fn next(&mut self) -> Option<Event> {
+        tokio::select! {
+            biased;
+            Some(event) = self.urgent.recv() => Some(event),
+            Some(event) = self.routine.recv() => Some(event),
+            else => None,
+        }
+    }
+
+    fn close(&mut self) {
+        self.urgent.close();
+        self.routine.close();
+    }
 }
 
 impl LiveTask {
-    /// Rebuilds the episodes of the last days from the lake, so that a restart forgets nobody who is out of bed.
-    pub async fn open(
+    /// Begins to rebuild the episodes of the last days from the lake, so that a restart forgets nobody who is out of bed.
+    /// Calls ring meanwhile.
+    pub fn open(
         store: &Store,
         detections: Detections,
         registry: &Registry,
         console: &Console,
         (settings, params): (Settings, Params),
         clock: Arc<dyn Clock>,
-    ) -> anyhow::Result<Self> {
+    ) -> Self {
         let Detections { engine, definitions, list, .. } = detections;
         let mut live = Live::new(Arc::clone(&engine), list, Arc::clone(&definitions));
         for home in registry.homes() {
@@ -66,27 +97,62 @@ impl LiveTask {
         let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| params.facts(home)).collect();
         let span = Span { from, to: Timestamp::MAX };
         let (lake, view) = (Lake::of(store), store.view());
-        let rebuilt = history::episodes(&lake, &view, span, &facts, definitions, engine.limits());
-        match rebuilt.await {
-            Ok(episodes) => live.resume(episodes),
+        let limits = engine.limits();
+        let rebuilding = tokio::spawn(async move {
+            history::episodes(&lake, &view, span, &facts, definitions, limits).await
+        });
+        let window = live.detections().iter().map(|d| d.meaning.window).max().unwrap_or_default();
+        let (desk, board) = (console.desk(), console.board());
+        let (registry, since, rebuilding) = (registry.clone(), from + window, Some(rebuilding));
+        Self { live, desk, board, registry, settings, params, clock, since, rebuilding }
+    }
+
+    /// Waits for the rebuilt episodes. Calls ring from what they say themselves, and are taken once more afterwards; routine
+    /// data waits in its channel, and behind that in the spools.
+    async fn resume(&mut self, heard: &mut Heard, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let Some(mut rebuilding) = self.rebuilding.take() else { return Ok(()) };
+        // Nothing is known to be over while so little is known.
+        let since = std::mem::replace(&mut self.since, Timestamp::MAX);
+        let mut calls = Vec::new();
+        let rebuilt = loop {
+            tokio::select! {
+                rebuilt = &mut rebuilding => break rebuilt.context("rebuilding the episodes was cut off")?,
+                Some(event) = heard.urgent.recv() => {
+                    if matches!(event, Event::Accepted { .. } | Event::Early { .. }) {
+                        // Bounded by the memory that ingest gives to calls.
+                        calls.push(event.clone());
+                    }
+                    self.take(event).await?;
+                }
+                () = shutdown.cancelled() => {
+                    rebuilding.abort();
+                    return Ok(());
+                }
+            }
+        };
+        self.since = since;
+        match rebuilt {
+            Ok(episodes) => self.live.resume(episodes),
             // A lake that cannot be read must not keep calls from ringing.
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "failed to rebuild episodes from the lake; who was in or out of bed before now is not known"
             ),
         }
-        let window = live.detections().iter().map(|d| d.meaning.window).max().unwrap_or_default();
-        let (desk, board) = (console.desk(), console.board());
-        Ok(Self { live, desk, board, registry: registry.clone(), settings, params, clock, since: from + window })
+        for call in calls {
+            self.take(call).await?;
+        }
+        Ok(())
     }
 
     /// Works until told to stop and the last event is taken.
-    pub async fn run(mut self, mut events: mpsc::Receiver<Event>, shutdown: Shutdown) -> anyhow::Result<()> {
+    pub async fn run(mut self, mut heard: Heard, shutdown: Shutdown) -> anyhow::Result<()> {
+        self.resume(&mut heard, &shutdown).await?;
         let mut next_round = self.clock.sleep(self.settings.every);
         loop {
             // Not biased: while a backlog drains there is always another event, and rounds must run all the same.
             tokio::select! {
-                event = events.recv() => match event {
+                event = heard.next() => match event {
                     Some(event) => self.take(event).await?,
                     None => return Ok(()),
                 },
@@ -95,8 +161,8 @@ impl LiveTask {
                     next_round = self.clock.sleep(self.settings.every);
                 }
                 () = shutdown.cancelled() => {
-                    events.close();
-                    while let Some(event) = events.recv().await {
+                    heard.close();
+                    while let Some(event) = heard.next().await {
                         self.take(event).await?;
                     }
                     return Ok(());

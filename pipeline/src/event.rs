@@ -1,16 +1,14 @@
 //! What the rest of the centre hears at once, before any commit.
 
-use std::sync::Arc;
-
 use carebed_contract::command::CommandResult;
 use carebed_contract::id::{Area, GatewayId, HomeId};
 use carebed_contract::inventory::Inventory;
-use carebed_contract::observation::Observation;
 use carebed_contract::status::Status;
 use carebed_contract::time::Timestamp;
 use carebed_contract::topic::Topic;
 
 use crate::gap::Gap;
+use crate::memory::Rows;
 
 /// Something that came from a home. After a failed commit the same rows come again: consumers are idempotent by
 /// (gateway, epoch, lane, seq).
@@ -23,7 +21,7 @@ pub enum Event {
         /// Where that gateway was enrolled.
         area: Area,
         /// Its observations, in the order of the pack; may be empty (a heartbeat that only moves `complete`).
-        rows: Arc<[Observation]>,
+        rows: Rows,
         /// Up to which event time the gateway's homes are now known to be complete.
         complete: Vec<(HomeId, Timestamp)>,
     },
@@ -35,7 +33,7 @@ pub enum Event {
         /// Where that gateway was enrolled.
         area: Area,
         /// Its observations.
-        rows: Arc<[Observation]>,
+        rows: Rows,
     },
     /// A gateway said how it is, or the broker said that it is gone.
     Status {

@@ -5,25 +5,24 @@
 //! never waits for a disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use bytes::Bytes;
 use carebed_contract::crash;
 use carebed_contract::digest::Digest;
 use carebed_contract::id::{Area, GatewayId, HomeId};
 use carebed_contract::inventory::Inventory;
 use carebed_contract::labels::{Epoch, Labels, Lane};
 use carebed_contract::observation::Observation;
-use carebed_contract::pack::Pack;
 use carebed_contract::receipt::Receipt;
 use carebed_contract::time::Timestamp;
 use carebed_contract::topic::{Channel, Topic};
 use serde::de::DeserializeOwned;
 
-use crate::accept::{Accept, Verdict};
+use crate::accept::{Accept, GATEWAYS_MAX, Verdict};
 use crate::dead_letter::DeadLetter;
 use crate::event::Event;
 use crate::gap::{Gap, Missing};
+use crate::memory::Rows;
+use crate::message::{Message, with_causes};
 use crate::rows::{self, DAYS_MAX, Origin, Rooms};
 use crate::store::{Commit, Committed, Store, StoreError};
 use crate::view::Complete;
@@ -32,6 +31,12 @@ use crate::view::Complete;
 pub const ROWS_MAX: usize = 100_000;
 /// A commit is pressing from this many bytes of payload on.
 pub const BYTES_MAX: usize = 32 << 20;
+/// A commit is pressing when a lane is this many batches ahead of its receipts: a gateway that empties its spool would
+/// otherwise wait for the next commit with its window full.
+const AHEAD_MAX: u64 = 32;
+/// Unusable messages without labels that one commit keeps. Beyond it they are dropped and that is logged: nobody waits for
+/// their receipt, and a broken or hostile sender must not fill the disk.
+const UNLABELLED_MAX: usize = 1_000;
 
 /// What one message leads to.
 #[derive(Debug, Default)]
@@ -53,7 +58,7 @@ pub struct Ingest {
     in_flight: bool,
 }
 
-/// What is known of a gateway besides its lanes. As many as `accept` knows gateways, or fewer.
+/// What is known of a gateway besides its lanes. At most [`GATEWAYS_MAX`]: a further one's rooms stay unknown.
 #[derive(Debug)]
 struct Home {
     area: Area,
@@ -74,6 +79,9 @@ struct Pending {
     bytes: usize,
     days: BTreeSet<i32>,
     urgent: bool,
+    /// A lane is [`AHEAD_MAX`] batches ahead of its receipts.
+    ahead: bool,
+    unlabelled: usize,
 }
 
 /// A commit to run, on any task.
@@ -99,30 +107,21 @@ impl Ingest {
     }
 
     /// Takes one message. Nothing in it makes this fail: what cannot be used becomes a dead letter.
-    pub fn offer(
-        &mut self,
-        topic: &Topic,
-        labels: Option<&[u8]>,
-        content_type: &str,
-        payload: &Bytes,
-        received: Timestamp,
-    ) -> Offered {
-        let message = Message { topic, content_type, payload, received };
-        match topic.channel {
-            Channel::Batch(lane) => match readable(labels, lane) {
-                Ok(labels) => self.batch(&message, labels),
-                Err(reason) => self.unlabelled(&message, lane, reason),
+    pub fn offer(&mut self, message: Message, received: Timestamp) -> Offered {
+        match message.topic.channel {
+            Channel::Batch(lane) => match message.labels.clone() {
+                Ok(labels) => self.batch(message, labels, received),
+                Err(reason) => self.unlabelled(message, lane, reason, received),
             },
-            Channel::Status => self.json(&message, |_, status| Some(Event::Status { topic: topic.clone(), status })),
-            Channel::Result => self.json(&message, |_, result| Some(Event::Result { topic: topic.clone(), result })),
-            Channel::Inventory => self.json(&message, |this, inventory: Inventory| {
-                let rooms = Rooms::of(&inventory);
-                this.accept.note_home(&topic.gateway, &inventory.home);
-                let home = this.home(topic);
-                let digest = Some(Digest::of_bytes(payload));
+            Channel::Status => self.json(&message, received, |_, topic, status| Some(Event::Status { topic, status })),
+            Channel::Result => self.json(&message, received, |_, topic, result| Some(Event::Result { topic, result })),
+            Channel::Inventory => self.json(&message, received, |this, topic, inventory: Inventory| {
+                let digest = Some(Digest::of_bytes(&message.payload));
+                let home = this.home(&topic)?;
+                home.rooms = Rooms::of(&inventory);
                 let known = std::mem::replace(&mut home.inventory, digest) == digest;
-                home.rooms = rooms;
-                (!known).then(|| Event::Inventory { topic: topic.clone(), inventory })
+                this.accept.note_home(&topic.gateway, &inventory.home);
+                (!known).then_some(Event::Inventory { topic, inventory })
             }),
             // Only the centre itself writes these.
             Channel::Receipt | Channel::Command => Offered::default(),
@@ -150,10 +149,10 @@ impl Ingest {
         self.pending.bytes > 0 || !(commit.rows.is_empty() && commit.gaps.is_empty() && commit.dead_letters.is_empty())
     }
 
-    /// Whether a commit should begin without waiting for its time: a call, or many rows.
+    /// Whether a commit should begin without waiting for its time: a call, many rows, or a gateway that waits for receipts.
     #[must_use]
     pub fn is_pressing(&self) -> bool {
-        self.pending.urgent || self.is_full()
+        self.pending.urgent || self.pending.ahead || self.is_full()
     }
 
     /// Whether nothing more should be offered before a commit begins.
@@ -175,12 +174,14 @@ impl Ingest {
     }
 
     /// A commit ended. Returns the receipts it owes. After a failed one everything that was accepted and not committed is
-    /// forgotten: the gateways send it again.
+    /// forgotten, since the gateways send it again; what bears no labels is not sent again, and waits for the next commit.
     pub fn finish(&mut self, done: Done) -> Result<Vec<(Topic, Receipt)>, StoreError> {
         self.in_flight = false;
         if let Err(error) = done.result {
             self.accept.roll_back();
-            self.pending = Pending::default();
+            let since = std::mem::take(&mut self.pending);
+            let letters = done.commit.dead_letters.into_iter().chain(since.commit.dead_letters);
+            letters.filter(|letter| letter.labels.is_none()).for_each(|letter| self.keep(letter));
             self.store.take_back();
             return Err(error);
         }
@@ -203,21 +204,20 @@ impl Ingest {
         }
     }
 
-    fn batch(&mut self, message: &Message<'_>, labels: Labels) -> Offered {
-        let Message { topic, content_type, payload, received } = *message;
+    fn batch(&mut self, message: Message, labels: Labels, received: Timestamp) -> Offered {
+        let Message { topic, content_type, payload, .. } = &message;
         let gateway = &topic.gateway;
         let verdict = self.accept.offer(gateway, &labels, content_type, payload, received);
         match verdict {
-            Verdict::Next { gaps } => self.take(message, labels, gaps),
+            Verdict::Next { gaps, repeats } => self.take(message, labels, (gaps, repeats), received),
             Verdict::Duplicate | Verdict::Hole | Verdict::Fork => {
                 if verdict == Verdict::Fork {
                     tracing::warn!(%gateway, epoch = %labels.epoch, lane = %labels.lane, seq = labels.seq, "a batch does not continue its lane");
                 }
-                self.home(topic).area = topic.area.clone();
                 let settled = self.accept.is_settled(gateway, labels.epoch, labels.lane);
                 let receipt = settled.then(|| self.receipt(topic, labels.epoch, labels.lane, received));
                 let early = verdict != Verdict::Duplicate && labels.lane == Lane::Urgent;
-                Offered { receipt, events: if early { self.early(message, &labels) } else { Vec::new() } }
+                Offered { receipt, events: if early { self.early(message, &labels, received) } else { Vec::new() } }
             }
             Verdict::Full => {
                 tracing::error!(%gateway, "more gateways than this centre can hold: the batch stays in its spool");
@@ -227,40 +227,52 @@ impl Ingest {
     }
 
     /// A batch that is the next of its lane: it is consumed, whatever its payload holds.
-    fn take(&mut self, message: &Message<'_>, labels: Labels, gaps: Vec<Missing>) -> Offered {
-        let Message { topic, payload, received, .. } = *message;
+    fn take(
+        &mut self,
+        mut message: Message,
+        labels: Labels,
+        (gaps, repeats): (Vec<Missing>, bool),
+        received: Timestamp,
+    ) -> Offered {
         crash::point("centre.after_accept");
-        self.home(topic).area = topic.area.clone();
-        let rows: Arc<[Observation]> = match self.decode(message, &labels) {
-            Ok(rows) => rows.into(),
+        let Topic { gateway, area, .. } = message.topic.clone();
+        if let Some(home) = self.home(&message.topic) {
+            home.area = area.clone();
+        }
+        let share = message.share.take();
+        let rows = if repeats { Ok(Vec::new()) } else { self.rows(&mut message, &labels, received) };
+        let rows = match rows {
+            Ok(rows) => rows,
             Err(reason) => {
-                self.pending.commit.dead_letters.push(message.letter(Some(labels), reason));
-                [].into()
+                self.pending.commit.dead_letters.push(message.letter(Some(labels), reason, received));
+                Vec::new()
             }
         };
+        let rows = Rows::new(rows, share);
         for home in rows.iter().map(|row| &row.home).collect::<BTreeSet<_>>() {
-            self.accept.note_home(&topic.gateway, home);
+            self.accept.note_home(&gateway, home);
         }
 
-        let note =
-            |missing| Gap { gateway: topic.gateway.clone(), area: topic.area.clone(), missing, noted_at: received };
+        let note = |missing| Gap { gateway: gateway.clone(), area: area.clone(), missing, noted_at: received };
         let gaps: Vec<Gap> = gaps.into_iter().map(note).collect();
         let mut events: Vec<Event> = gaps.iter().cloned().map(Event::Gap).collect();
-        let complete = self.accept.marks(&topic.gateway).into_iter().flat_map(|marks| marks.complete());
+        let complete = self.accept.marks(&gateway).into_iter().flat_map(|marks| marks.complete());
         events.push(Event::Accepted {
-            gateway: topic.gateway.clone(),
-            area: topic.area.clone(),
-            rows: Arc::clone(&rows),
+            gateway: gateway.clone(),
+            area,
+            rows: rows.clone(),
             complete: complete.map(|(home, complete)| (home, complete.complete_to)).collect(),
         });
 
+        let committed = self.accept.committed(&gateway, labels.epoch, labels.lane).next;
         let pending = &mut self.pending;
         pending.rows += rows.len();
         // At least one, so that an empty batch is pending too.
-        pending.bytes += payload.len().max(1);
+        pending.bytes += message.payload.len().max(1);
         pending.days.extend(rows.iter().map(|row| rows::day(row.event_time)));
         pending.urgent |= labels.lane == Lane::Urgent;
-        pending.heard.insert(topic.gateway.clone());
+        pending.ahead |= labels.seq.saturating_sub(committed) >= AHEAD_MAX;
+        pending.heard.insert(gateway);
         pending.commit.gaps.extend(gaps);
         if !rows.is_empty() {
             pending.commit.rows.push(rows);
@@ -271,32 +283,26 @@ impl Ingest {
     /// A batch without readable labels: it cannot be put in order, so it is no row; but a call rings.
     fn unlabelled(&mut self, message: Message, lane: Lane, reason: String, received: Timestamp) -> Offered {
         self.dead(&message, reason, received);
-        let unnumbered = Labels {
-            epoch: Epoch::new(0),
-            lane,
-            seq: 0,
-            base: 0,
-            prev: Digest::ORIGIN,
-            complete_to: Timestamp::MIN,
-            sealed: None,
-        };
+        let unnumbered = Labels::of(Epoch::new(0), lane, 0, Digest::ORIGIN);
         let events = if lane == Lane::Urgent { self.early(message, &unnumbered, received) } else { Vec::new() };
         Offered { receipt: None, events }
     }
 
-    fn early(&self, message: &Message<'_>, labels: &Labels) -> Vec<Event> {
-        let Topic { gateway, area, .. } = message.topic.clone();
-        let rows = self.decode(message, labels).unwrap_or_default();
-        if rows.is_empty() { Vec::new() } else { vec![Event::Early { gateway, area, rows: rows.into() }] }
+    fn early(&self, mut message: Message, labels: &Labels, received: Timestamp) -> Vec<Event> {
+        let share = message.share.take();
+        let rows = Rows::new(self.rows(&mut message, labels, received).unwrap_or_default(), share);
+        let Topic { gateway, area, .. } = message.topic;
+        if rows.is_empty() { Vec::new() } else { vec![Event::Early { gateway, area, rows }] }
     }
 
-    /// The rows of a batch, or why it is none.
-    fn decode(&self, message: &Message<'_>, labels: &Labels) -> Result<Vec<Observation>, String> {
-        let Message { topic, content_type, payload, received } = *message;
-        let pack = Pack::decode(content_type, payload).map_err(|error| with_causes(&error))?;
+    /// The rows of a batch, or why it has none. Takes its pack.
+    fn rows(&self, message: &mut Message, labels: &Labels, received: Timestamp) -> Result<Vec<Observation>, String> {
+        let pack = std::mem::replace(&mut message.pack, Err(String::new()))?;
+        let Topic { gateway, area, .. } = message.topic.clone();
+        let home = self.homes.get(&gateway);
         let origin = Origin {
-            area: topic.area.clone(),
-            gateway: topic.gateway.clone(),
+            area,
+            gateway,
             epoch: labels.epoch,
             lane: labels.lane,
             seq: labels.seq,
@@ -304,8 +310,7 @@ impl Ingest {
             received,
         };
         let nowhere = Rooms::default();
-        let rooms = self.homes.get(&topic.gateway).map_or(&nowhere, |home| &home.rooms);
-        let rows = rows::observations(pack, &origin, rooms);
+        let rows = rows::observations(pack, &origin, home.map_or(&nowhere, |home| &home.rooms));
         let days = rows::days(&rows);
         if days > DAYS_MAX {
             Err(format!("its times fall on {days} days, at most {DAYS_MAX} are taken"))
@@ -316,34 +321,53 @@ impl Ingest {
 
     fn json<T: DeserializeOwned>(
         &mut self,
-        message: &Message<'_>,
-        event: impl FnOnce(&mut Self, T) -> Option<Event>,
+        message: &Message,
+        received: Timestamp,
+        event: impl FnOnce(&mut Self, Topic, T) -> Option<Event>,
     ) -> Offered {
         if message.payload.is_empty() {
             // How MQTT takes a retained message back.
             return Offered::default();
         }
-        match serde_json::from_slice(message.payload) {
-            Ok(read) => Offered { receipt: None, events: event(self, read).into_iter().collect() },
+        match serde_json::from_slice(&message.payload) {
+            Ok(read) => {
+                let events = event(self, message.topic.clone(), read).into_iter().collect();
+                Offered { receipt: None, events }
+            }
             Err(error) => {
-                self.dead(message, with_causes(&error));
+                self.dead(message, with_causes(&error), received);
                 Offered::default()
             }
         }
     }
 
-    fn dead(&mut self, message: &Message<'_>, reason: String) {
+    fn dead(&mut self, message: &Message, reason: String, received: Timestamp) {
         tracing::debug!(topic = %message.topic, reason, "kept a message that cannot be used");
-        self.pending.bytes += message.payload.len();
-        self.pending.commit.dead_letters.push(message.letter(None, reason));
+        self.keep(message.letter(None, reason, received));
     }
 
-    fn home(&mut self, topic: &Topic) -> &mut Home {
-        self.homes.entry(topic.gateway.clone()).or_insert_with(|| Home {
-            area: topic.area.clone(),
-            rooms: Rooms::default(),
-            inventory: None,
-        })
+    /// Keeps a letter without labels for the next commit.
+    fn keep(&mut self, letter: DeadLetter) {
+        if self.pending.unlabelled >= UNLABELLED_MAX {
+            tracing::warn!(
+                topic = letter.topic,
+                reason = letter.reason,
+                "dropped a message that cannot be used: too many"
+            );
+            return;
+        }
+        self.pending.unlabelled += 1;
+        self.pending.bytes += letter.payload.len();
+        self.pending.commit.dead_letters.push(letter);
+    }
+
+    /// What is known of a gateway; none for one more than can be remembered.
+    fn home(&mut self, topic: &Topic) -> Option<&mut Home> {
+        if self.homes.len() >= GATEWAYS_MAX && !self.homes.contains_key(&topic.gateway) {
+            return None;
+        }
+        let unknown = || Home { area: topic.area.clone(), rooms: Rooms::default(), inventory: None };
+        Some(self.homes.entry(topic.gateway.clone()).or_insert_with(unknown))
     }
 
     fn receipt(&self, topic: &Topic, epoch: Epoch, lane: Lane, now: Timestamp) -> (Topic, Receipt) {
@@ -359,48 +383,6 @@ impl Work {
         let result = self.store.commit(&self.commit, now).await;
         Done { commit: self.commit, at: now, result }
     }
-}
-
-/// One message as it came.
-#[derive(Clone, Copy)]
-struct Message<'a> {
-    topic: &'a Topic,
-    content_type: &'a str,
-    payload: &'a Bytes,
-    received: Timestamp,
-}
-
-impl Message<'_> {
-    fn letter(&self, labels: Option<Labels>, reason: String) -> DeadLetter {
-        DeadLetter {
-            gateway: self.topic.gateway.clone(),
-            area: self.topic.area.clone(),
-            topic: self.topic.to_string(),
-            labels,
-            content_type: self.content_type.to_owned(),
-            payload: self.payload.clone(),
-            reason,
-            received_time: self.received,
-        }
-    }
-}
-
-/// Labels that can be followed, or why not.
-fn readable(labels: Option<&[u8]>, lane: Lane) -> Result<Labels, String> {
-    let labels = Labels::decode(labels.ok_or("no labels")?).map_err(|error| with_causes(&error))?;
-    if labels.lane != lane {
-        return Err(format!("labels of lane {} on the topic of lane {lane}", labels.lane));
-    }
-    // The table counts batches in 63 bits.
-    if i64::try_from(labels.seq).is_err() {
-        return Err(format!("batch number {} is too large", labels.seq));
-    }
-    Ok(labels)
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub mod mqtt;
 pub mod accept;
 pub mod event;
 pub mod ingest;
+pub mod memory;
+pub mod message;
 pub mod rows;
 
 pub mod dead_letter;

@@ -1,14 +1,17 @@
-//! The wire: two connections to the broker, the loop that ingests, and the receipts and commands that go out.
+//! The wire: the connections to the broker, the loop that ingests, and the receipts and commands that go out.
 //!
-//! Calls have a connection and a queue of their own, so a flood of routine data does not stand before them. Messages are
-//! decoded here, not on the tasks that poll the sockets. When ingest cannot keep up, its queue fills, polling stops, receipts
-//! stay out, and the gateways keep their data: back-pressure reaches the spools.
+//! Calls have a connection, a queue, memory and events of their own, so a flood of routine data does not stand before them.
+//! Each connection has a task that polls the socket and one that decodes; one loop accepts; commits run beside it. When
+//! ingest cannot keep up, its memory is taken ([`crate::memory`]), polling stops, receipts stay out, and the gateways keep
+//! their data: back-pressure reaches the spools. A connection that is not polled for long is closed by its broker and made
+//! again; what the broker then drops comes again, too.
 //!
 //! Every connection is a new clean client: nothing depends on what broker or client remember, because a gateway sends again
 //! whatever was not receipted.
 
 mod backoff;
 mod connection;
+mod feed;
 mod outbox;
 
 use std::sync::Arc;
@@ -22,19 +25,26 @@ use carebed_contract::id::Area;
 use carebed_contract::labels::Lane;
 use carebed_contract::topic::{Channel, Topic};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::event::Event;
 use crate::ingest::{Done, Ingest};
+use crate::memory::Memory;
+use crate::message::{Message, with_causes};
 use crate::store::{Store, StoreError, TableError};
 
-use connection::{Connection, Message};
+use connection::Connection;
+use feed::Feed;
 use outbox::Outbox;
 
-/// Messages of one connection that wait for ingest. Beyond it the connection is not read.
+/// Decoded messages of one lane that wait for ingest. Beyond it, or without memory, its connections are not read.
 const QUEUE_MAX: usize = 256;
 /// Messages taken in before readers are shown what came.
 const DRAIN_MAX: usize = 64;
+/// Memory for what was taken and is not committed, where the configuration does not say.
+pub const MEMORY: usize = 192 << 20;
+/// The part of the memory that only calls may take: one in so many.
+const MEMORY_FOR_CALLS: usize = 8;
 
 /// Which broker, and what to take from it.
 #[derive(Debug, Clone)]
@@ -43,14 +53,18 @@ pub struct Config {
     pub host: String,
     /// The broker's port.
     pub port: u16,
-    /// Begins the two connections' client ids; no two centres at one broker may share it.
+    /// Begins the connections' client ids; no two centres at one broker may share it.
     pub client_id: String,
     /// User and password, where the broker asks for them.
     pub login: Option<(String, String)>,
     /// The areas this process ingests; none stands for all.
     pub areas: Vec<Area>,
+    /// How many connections share the areas' routine data; never more than areas are named.
+    pub connections: usize,
     /// How long accepted routine data may wait for its commit, in product time.
     pub commit_every: Duration,
+    /// Bytes that may hold what was taken and is not committed. When they are taken, gateways keep their data.
+    pub memory: usize,
 }
 
 impl Config {
@@ -63,14 +77,17 @@ impl Config {
             client_id: format!("carebed-{:08x}", rand::random::<u32>()),
             login: None,
             areas: Vec::new(),
+            connections: 1,
             commit_every: Duration::from_secs(2),
+            memory: MEMORY,
         }
     }
 
-    fn filters(&self, channels: &[Channel]) -> Vec<String> {
-        let areas: Vec<Option<&Area>> =
-            if self.areas.is_empty() { vec![None] } else { self.areas.iter().map(Some).collect() };
-        channels.iter().flat_map(|c| areas.iter().map(|area| Topic::filter(*area, *c))).collect()
+    /// The areas in as many parts as there are connections for routine data. A gateway is in one area, so its batches
+    /// come over one connection, in order.
+    fn parts(&self) -> Vec<Vec<Area>> {
+        let n = self.connections.clamp(1, self.areas.len().max(1));
+        (0..n).map(|part| self.areas.iter().skip(part).step_by(n).cloned().collect()).collect()
     }
 }
 
@@ -85,6 +102,20 @@ pub enum Error {
     EventsClosed,
 }
 
+/// Who hears of what was taken: calls, and whatever else must not stand behind routine data, in a channel of their own.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// Urgent observations, and what gateways say of themselves and their homes.
+    pub urgent: mpsc::Sender<Event>,
+    /// Routine observations. While nobody takes them, no more routine data is taken in.
+    pub routine: mpsc::Sender<Event>,
+}
+
+fn filters(areas: &[Area], channels: &[Channel]) -> Vec<String> {
+    let areas: Vec<Option<&Area>> = if areas.is_empty() { vec![None] } else { areas.iter().map(Some).collect() };
+    channels.iter().flat_map(|c| areas.iter().map(|area| Topic::filter(*area, *c))).collect()
+}
+
 /// Ingests until shut down: on shutdown what is accepted is committed and its receipts are tried once.
 ///
 /// A failing disk does not end it: calls keep ringing from memory, and nothing is receipted until a commit succeeds. It ends
@@ -92,7 +123,7 @@ pub enum Error {
 pub async fn run(
     config: Config,
     store: Store,
-    events: mpsc::Sender<Event>,
+    events: Events,
     commands: mpsc::Receiver<(Topic, Command)>,
     clock: Arc<dyn Clock>,
     shutdown: Shutdown,
@@ -102,51 +133,73 @@ pub async fn run(
     let wire = Shutdown::new();
     let _ends_wire = wire.clone().drop_guard();
 
-    // Inventories come first on both, so that rooms are known when rows come.
+    // Inventories come first on all, so that rooms are known when rows come.
     let urgent = [Channel::Inventory, Channel::Batch(Lane::Urgent), Channel::Status, Channel::Result];
     let routine = [Channel::Inventory, Channel::Batch(Lane::Routine)];
-    let (urgent_in, urgent) = connection(&config, "urgent", &urgent, &wire);
-    let (routine_in, routine) = connection(&config, "routine", &routine, &wire);
-    let sending = tokio::spawn(urgent_in.run(Some((Arc::clone(&outbox), commands))));
-    let receiving = tokio::spawn(routine_in.run(None));
-
-    let ingesting = Loop { config, ingest, events, clock, outbox: Arc::clone(&outbox), urgent, routine };
-    let ended = ingesting.run(shutdown).await;
-    // The last receipts get a moment; whoever misses one sends again and gets it then.
-    let _late = tokio::time::timeout(Duration::from_secs(1), outbox.emptied()).await;
-    wire.cancel();
-    let _stopped = tokio::join!(sending, receiving);
-    ended
-}
-
-fn connection(
-    config: &Config,
-    name: &str,
-    channels: &[Channel],
-    shutdown: &Shutdown,
-) -> (Connection, mpsc::Receiver<Message>) {
-    let (messages, queue) = mpsc::channel(QUEUE_MAX);
-    let connection = Connection {
+    let for_calls = config.memory / MEMORY_FOR_CALLS;
+    let (urgent_in, urgent_queue) = intake(Memory::new(for_calls));
+    let (routine_in, routine_queue) = intake(Memory::new(config.memory - for_calls));
+    let connection = |name: String, areas: &[Area], channels: &[Channel]| Connection {
         host: config.host.clone(),
         port: config.port,
         client_id: format!("{}-{name}", config.client_id),
         login: config.login.clone(),
-        filters: config.filters(channels),
-        messages,
-        shutdown: shutdown.clone(),
+        filters: filters(areas, channels),
+        shutdown: wire.clone(),
     };
-    (connection, queue)
+    let mut wires = JoinSet::new();
+    let outgoing = (Arc::clone(&outbox), commands);
+    wires.spawn(connection("urgent".to_owned(), &config.areas, &urgent).run(urgent_in, Some(outgoing)));
+    for (number, areas) in config.parts().iter().enumerate() {
+        wires.spawn(connection(format!("routine-{number}"), areas, &routine).run(routine_in.clone(), None));
+    }
+    let routine_memory = routine_in.memory.clone();
+    drop(routine_in);
+
+    let ingesting = Loop {
+        commit_every: config.commit_every,
+        ingest,
+        urgent: urgent_queue,
+        routine: routine_queue,
+        memory: routine_memory,
+        calls: Feed::new(events.urgent),
+        rest: Feed::new(events.routine),
+        clock,
+        outbox: Arc::clone(&outbox),
+    };
+    let ended = ingesting.run(shutdown).await;
+    // The last receipts get a moment; whoever misses one sends again and gets it then.
+    let _late = tokio::time::timeout(Duration::from_secs(1), outbox.emptied()).await;
+    wire.cancel();
+    while wires.join_next().await.is_some() {}
+    ended
+}
+
+/// Where the connections of one lane put what they decoded.
+#[derive(Debug, Clone)]
+struct Intake {
+    memory: Memory,
+    messages: mpsc::Sender<Message>,
+}
+
+fn intake(memory: Memory) -> (Intake, mpsc::Receiver<Message>) {
+    let (messages, queue) = mpsc::channel(QUEUE_MAX);
+    (Intake { memory, messages }, queue)
 }
 
 /// The task that ingests.
 struct Loop {
-    config: Config,
+    commit_every: Duration,
     ingest: Ingest,
-    events: mpsc::Sender<Event>,
-    clock: Arc<dyn Clock>,
-    outbox: Arc<Outbox>,
     urgent: mpsc::Receiver<Message>,
     routine: mpsc::Receiver<Message>,
+    /// Of routine data.
+    memory: Memory,
+    /// Events on their way out.
+    calls: Feed,
+    rest: Feed,
+    clock: Arc<dyn Clock>,
+    outbox: Arc<Outbox>,
 }
 
 impl Loop {
@@ -157,14 +210,14 @@ impl Loop {
         let mut due = false;
         loop {
             if flight.is_none() && self.ingest.is_pending() {
-                if due || self.ingest.is_pressing() {
+                if due || self.ingest.is_pressing() || self.memory.is_short() {
                     (timer, due) = (None, false);
                     flight = self.ingest.begin().map(|work| tokio::spawn(work.run(self.clock.now())));
                 } else if timer.is_none() {
-                    timer = Some(self.clock.sleep(self.config.commit_every));
+                    timer = Some(self.clock.sleep(self.commit_every));
                 }
             }
-            let room = !self.ingest.is_full();
+            let room = !self.ingest.is_full() && self.rest.is_empty();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -175,9 +228,11 @@ impl Loop {
                 () = async { timer.as_mut().expect("guarded").await }, if timer.is_some() => {
                     (timer, due) = (None, true);
                 }
-                // A call is taken however much waits for a slow commit: gateways' windows bound how many there can be.
-                Some(message) = self.urgent.recv() => self.take(message).await?,
-                Some(message) = self.routine.recv(), if room => self.take(message).await?,
+                sent = self.calls.send() => sent?,
+                // A call is taken however much waits for a slow commit: its memory bounds how many there can be.
+                Some(message) = self.urgent.recv() => self.take(message),
+                sent = self.rest.send() => sent?,
+                Some(message) = self.routine.recv(), if room => self.take(message),
             }
         }
         if let Some(flight) = flight {
@@ -186,30 +241,30 @@ impl Loop {
         match self.ingest.commit(self.clock.now()).await {
             Ok(receipts) => self.outbox.put(receipts),
             Err(error) => {
-                tracing::error!(error = %causes(&error), "failed to commit at the end; gateways send it again")
+                tracing::error!(error = %with_causes(&error), "failed to commit at the end; gateways send it again")
             }
         }
-        Ok(())
+        self.calls.send_all().await?;
+        self.rest.send_all().await
     }
 
     /// Takes a message and what waits behind it, calls first.
-    async fn take(&mut self, first: Message) -> Result<(), Error> {
+    fn take(&mut self, first: Message) {
         let mut next = Some(first);
         for _ in 0..DRAIN_MAX {
             let Some(message) = next else { break };
-            let Message { topic, labels, content_type, payload } = message;
-            let offered = self.ingest.offer(&topic, labels.as_deref(), &content_type, &payload, self.clock.now());
+            let urgent = !matches!(message.topic.channel, Channel::Batch(Lane::Routine));
+            let offered = self.ingest.offer(message, self.clock.now());
             self.outbox.put(offered.receipt);
-            for event in offered.events {
-                self.events.send(event).await.map_err(|_| Error::EventsClosed)?;
-            }
-            if self.ingest.is_pressing() {
+            let feed = if urgent { &mut self.calls } else { &mut self.rest };
+            feed.extend(offered.events);
+            // A call is shown and committed at once.
+            if urgent || self.ingest.is_full() {
                 break;
             }
             next = self.urgent.try_recv().or_else(|_| self.routine.try_recv()).ok();
         }
         self.ingest.show();
-        Ok(())
     }
 
     fn finish(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), Error> {
@@ -222,16 +277,11 @@ impl Loop {
             }
             Err(error @ StoreError::Table(TableError::Overtaken { .. })) => Err(error.into()),
             Err(error) => {
-                tracing::error!(error = %causes(&error), "failed to commit; nothing is receipted, gateways send it again");
+                tracing::error!(error = %with_causes(&error), "failed to commit; nothing is receipted, gateways send it again");
                 Ok(())
             }
         }
     }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// After a receipt has gone to the client.

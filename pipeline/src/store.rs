@@ -37,6 +37,7 @@ use url::Url;
 use crate::accept::{Changes, Marks};
 use crate::dead_letter::DeadLetter;
 use crate::gap::Gap;
+use crate::memory::Rows;
 use crate::view::{Complete, Publisher, View};
 use crate::{rows, schema};
 
@@ -103,7 +104,7 @@ pub enum StoreError {
 #[derive(Debug, Default, Clone)]
 pub struct Commit {
     /// The observations of the accepted batches.
-    pub rows: Vec<Arc<[Observation]>>,
+    pub rows: Vec<Rows>,
     /// Declared losses; those written before are passed over.
     pub gaps: Vec<Gap>,
     /// Unusable messages; those written before are passed over.

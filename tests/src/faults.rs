@@ -2,27 +2,28 @@
 //!
 //! In every home two contacts are moved by hand, one in the urgent and one in the routine lane. A level counts as *taken*
 //! once the same life of the gateway has polled it for longer than routine data may wait for its sync; only then is it
-//! moved again. Whatever was taken must be in the table, each observation once, when everything is well again.
+//! moved again. Whatever was taken must be in the table, each observation once, when everything is well again. What a
+//! gateway took while its disk had failed lies in its memory; if it dies then, the loss must be a row of `gaps`.
+
+mod fault;
+mod ledger;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use carebed_contract::clock::{Clock, SystemClock};
-use carebed_contract::time::Timestamp;
-use carebed_simulator::home::SimulatedHome;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::process::until;
 use crate::world::{BrokerKind, Programs, World};
 
-/// The contacts that are moved: input of the board, its device's ending, its quantity.
-const CONTACTS: [(usize, &str, &str); 2] = [(7, "cord", "call_button"), (6, "fridge", "cabinet_open")];
-/// How long one life of a gateway must have polled a level until it counts as taken: three times what routine data
-/// may wait in this world, and time for a slow sync.
-const TAKEN_AFTER: Duration = Duration::from_millis(800);
+use fault::Fault;
+use ledger::{Compared, Contact, Mover};
+
+/// The contacts that are moved: input of the board, its device's ending.
+const CONTACTS: [(usize, &str); 2] = [(7, "cord"), (6, "fridge")];
 /// How long the system may take to become whole after the last fault.
 const RECOVERY: Duration = Duration::from_secs(180);
 
@@ -50,6 +51,8 @@ pub struct Outcome {
     pub committed: usize,
     /// Levels taken that no row shows, each with its story.
     pub lost: Vec<String>,
+    /// Levels that died in the memory of a gateway whose disk had failed, and whose loss `gaps` declares.
+    pub declared: usize,
     /// Observations that stand in the table more than once.
     pub doubled: i64,
     /// Rows that contradict what the devices said.
@@ -58,8 +61,14 @@ pub struct Outcome {
     pub gaps: i64,
     /// Rows of `dead_letters`.
     pub dead_letters: i64,
-    /// From an observation to its reception, at worst.
-    pub longest_delay: Duration,
+    /// From a call to its reception, at worst.
+    pub longest_call: Duration,
+    /// From a routine observation to its reception, at worst.
+    pub longest_routine: Duration,
+    /// Programs that ended by themselves and were started again, as a service manager does.
+    pub ended: usize,
+    /// What the programs said, when something is not good.
+    pub said: String,
 }
 
 impl Outcome {
@@ -73,76 +82,55 @@ impl Outcome {
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let faults: usize = self.faults.values().sum();
-        writeln!(f, "faults           {faults} {:?}", self.faults)?;
-        writeln!(f, "taken            {}", self.taken)?;
-        writeln!(f, "committed        {}", self.committed)?;
-        writeln!(f, "lost             {}", self.lost.len())?;
-        writeln!(f, "doubled          {}", self.doubled)?;
-        writeln!(f, "wrong            {}", self.wrong.len())?;
-        writeln!(f, "gaps declared    {}", self.gaps)?;
-        writeln!(f, "dead letters     {}", self.dead_letters)?;
-        write!(f, "longest delay    {:.1} s", self.longest_delay.as_secs_f64())?;
-        self.lost.iter().chain(&self.wrong).try_for_each(|story| write!(f, "\n  {story}"))
+        writeln!(f, "faults                 {faults} {:?}", self.faults)?;
+        writeln!(f, "taken                  {}", self.taken)?;
+        writeln!(f, "committed              {}", self.committed)?;
+        writeln!(f, "lost                   {}", self.lost.len())?;
+        writeln!(f, "lost and declared      {}", self.declared)?;
+        writeln!(f, "doubled                {}", self.doubled)?;
+        writeln!(f, "wrong                  {}", self.wrong.len())?;
+        writeln!(f, "gaps declared          {}", self.gaps)?;
+        writeln!(f, "dead letters           {}", self.dead_letters)?;
+        writeln!(f, "longest delay, calls   {:.1} s", self.longest_call.as_secs_f64())?;
+        writeln!(f, "longest delay, routine {:.1} s", self.longest_routine.as_secs_f64())?;
+        write!(f, "ended by themselves    {}", self.ended)?;
+        self.lost
+            .iter()
+            .chain(&self.wrong)
+            .chain([&self.said])
+            .filter(|s| !s.is_empty())
+            .try_for_each(|story| write!(f, "\n  {story}"))
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    KillGateway(usize),
-    KillCentre,
-    KillBroker,
-    CutHomes,
-    CutCentre,
-    StallToBroker,
-    StallToHomes,
-    StallToCentre,
-    RefuseHomes,
-    SlowNetwork,
-    SilentDevice(usize),
+/// One life of a gateway.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Life {
+    number: u64,
+    /// Its disk has refused writes: what it takes lies in memory.
+    disk_failed: bool,
 }
 
-impl Fault {
-    fn draw(rng: &mut StdRng, homes: usize) -> Self {
-        let home = rng.random_range(0..homes);
-        match rng.random_range(0..14) {
-            0..=2 => Self::KillGateway(home),
-            3..=4 => Self::KillCentre,
-            5 => Self::KillBroker,
-            6 => Self::CutHomes,
-            7 => Self::CutCentre,
-            8 => Self::StallToBroker,
-            9 => Self::StallToHomes,
-            10 => Self::StallToCentre,
-            11 => Self::RefuseHomes,
-            12 => Self::SlowNetwork,
-            _ => Self::SilentDevice(home),
-        }
+/// The lives of all gateways.
+#[derive(Debug)]
+struct Lives(Mutex<Vec<Life>>);
+
+impl Lives {
+    fn of(&self, home: usize) -> Life {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(home).copied().unwrap_or_default()
     }
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::KillGateway(_) => "kill gateway",
-            Self::KillCentre => "kill centre",
-            Self::KillBroker => "kill broker",
-            Self::CutHomes => "cut homes",
-            Self::CutCentre => "cut centre",
-            Self::StallToBroker => "stall homes→broker",
-            Self::StallToHomes => "stall broker→homes",
-            Self::StallToCentre => "stall broker→centre",
-            Self::RefuseHomes => "refuse homes",
-            Self::SlowNetwork => "slow network",
-            Self::SilentDevice(_) => "silent device",
-        }
+    fn end(&self, home: usize) {
+        self.change(home, |life| *life = Life { number: life.number + 1, disk_failed: false });
     }
-}
 
-/// One level that a contact took.
-#[derive(Debug, Clone)]
-struct Level {
-    on: bool,
-    shown: Timestamp,
-    /// When it counted as taken; none while the contact may not move.
-    taken: Option<Timestamp>,
+    fn distrust(&self, home: usize) {
+        self.change(home, |life| life.disk_failed = true);
+    }
+
+    fn change(&self, home: usize, change: impl FnOnce(&mut Life)) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(home).map(change);
+    }
 }
 
 /// Runs a plan.
@@ -150,19 +138,14 @@ pub async fn run(programs: &Programs, plan: &Plan) -> anyhow::Result<Outcome> {
     let mut rng = StdRng::seed_from_u64(plan.seed);
     let mut world = World::start(programs, plan.broker, plan.homes).await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let lives: Vec<Arc<AtomicU64>> = world.homes.iter().map(|_| Arc::default()).collect();
+    let lives = Arc::new(Lives(Mutex::new(vec![Life::default(); plan.homes])));
     let mut movers = Vec::new();
-    for (home, life) in world.homes.iter().zip(&lives) {
-        for (input, device, quantity) in CONTACTS {
-            let mover = Mover {
-                devices: Arc::clone(&home.devices),
-                life: Arc::clone(life),
-                stop: Arc::clone(&stop),
-                clock: Arc::new(SystemClock::new()),
-                input,
-            };
-            let name = (format!("{}-{device}", home.devices_name), quantity);
-            movers.push((name, tokio::spawn(mover.run())));
+    for (index, home) in world.homes.iter().enumerate() {
+        for (input, device) in CONTACTS {
+            let device = format!("{}-{device}", home.devices_name);
+            let contact = Contact { home: index, gateway: home.gateway_id.clone(), device, levels: Vec::new() };
+            let (devices, lives, stop) = (Arc::clone(&home.devices), Arc::clone(&lives), Arc::clone(&stop));
+            movers.push(tokio::spawn(Mover { contact, devices, lives, stop, input }.run()));
         }
     }
 
@@ -171,188 +154,81 @@ pub async fn run(programs: &Programs, plan: &Plan) -> anyhow::Result<Outcome> {
         tokio::time::sleep(Duration::from_millis(rng.random_range(50..900))).await;
         let fault = Fault::draw(&mut rng, plan.homes);
         *outcome.faults.entry(fault.name()).or_default() += 1;
-        let length = Duration::from_millis(rng.random_range(50..1_500));
-        suffer(&mut world, &lives, fault, length).await?;
+        let length = Duration::from_micros(rng.random_range(50_000..1_500_000));
+        fault.suffer(&mut world, &lives, length).await?;
+        outcome.ended += revive(&mut world, &lives)?;
     }
 
-    world.home_network.clear();
-    world.centre_network.clear();
     stop.store(true, Ordering::Relaxed);
-    let mut ledger = BTreeMap::new();
-    for (name, mover) in movers {
-        ledger.insert(name, mover.await?);
+    let mut ledger = Vec::new();
+    for mover in movers {
+        ledger.push(mover.await?);
     }
-    judge(&world, &ledger, &mut outcome).await?;
+    judge(&mut world, &lives, &ledger, &mut outcome).await?;
     Ok(outcome)
 }
 
-async fn suffer(world: &mut World, lives: &[Arc<AtomicU64>], fault: Fault, length: Duration) -> anyhow::Result<()> {
-    let (homes, centre) = (&world.home_network, &world.centre_network);
-    match fault {
-        Fault::KillGateway(index) => {
-            if let Some(life) = lives.get(index) {
-                life.fetch_add(1, Ordering::SeqCst);
-            }
-            if let Some(home) = world.homes.get_mut(index) {
-                home.gateway.kill().await;
-            }
-            tokio::time::sleep(length / 4).await;
+/// Starts what has ended, as a service manager does. Says how many.
+fn revive(world: &mut World, lives: &Lives) -> anyhow::Result<usize> {
+    let mut ended = 0;
+    if !world.centre.runs() {
+        world.centre.start(None)?;
+        ended += 1;
+    }
+    for index in 0..world.homes.len() {
+        if world.homes.get_mut(index).is_some_and(|home| !home.gateway.runs()) {
+            lives.end(index);
             world.start_gateway(index, None)?;
-        }
-        Fault::KillCentre => {
-            world.centre.kill().await;
-            tokio::time::sleep(length / 4).await;
-            world.centre.start(None)?;
-        }
-        Fault::KillBroker => {
-            world.broker.kill().await;
-            tokio::time::sleep(length / 4).await;
-            world.broker.restart().await?;
-        }
-        Fault::CutHomes => homes.cut(),
-        Fault::CutCentre => centre.cut(),
-        Fault::StallToBroker => {
-            homes.set(|w| w.stall_up = true);
-            tokio::time::sleep(length).await;
-            homes.clear();
-        }
-        Fault::StallToHomes => {
-            homes.set(|w| w.stall_down = true);
-            tokio::time::sleep(length).await;
-            homes.clear();
-        }
-        Fault::StallToCentre => {
-            centre.set(|w| w.stall_down = true);
-            tokio::time::sleep(length).await;
-            centre.clear();
-        }
-        Fault::RefuseHomes => {
-            homes.set(|w| w.refuse = true);
-            homes.cut();
-            tokio::time::sleep(length).await;
-            homes.clear();
-        }
-        Fault::SlowNetwork => {
-            homes.set(|w| w.delay = Duration::from_millis(80));
-            tokio::time::sleep(length).await;
-            homes.clear();
-        }
-        Fault::SilentDevice(index) => {
-            if let Some(home) = world.homes.get(index) {
-                home.devices.silent(true);
-                tokio::time::sleep(length).await;
-                home.devices.silent(false);
-            }
+            ended += 1;
         }
     }
-    Ok(())
+    Ok(ended)
 }
 
-/// Moves one contact, and remembers what it showed.
-struct Mover {
-    devices: Arc<SimulatedHome>,
-    life: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    clock: Arc<SystemClock>,
-    input: usize,
-}
-
-impl Mover {
-    async fn run(self) -> Vec<Level> {
-        let mut levels = Vec::new();
-        let mut on = true;
-        while !self.stop.load(Ordering::Relaxed) || levels.is_empty() {
-            let shown = self.clock.now();
-            self.devices.switch(self.input, on);
-            let taken = self.taken().await.then(|| self.clock.now());
-            levels.push(Level { on, shown, taken });
-            on = !on;
-        }
-        levels
-    }
-
-    /// Waits until one life of the gateway has polled the level for long enough.
-    async fn taken(&self) -> bool {
-        let patience = tokio::time::Instant::now() + RECOVERY;
-        loop {
-            let (life, polled) = (self.life.load(Ordering::SeqCst), self.devices.counts().answered);
-            tokio::time::sleep(TAKEN_AFTER).await;
-            let polls = self.devices.counts().answered - polled;
-            // A gateway that was killed, or could not poll for most of the time, has not taken it for sure.
-            if self.life.load(Ordering::SeqCst) == life && polls >= 20 {
-                return true;
-            }
-            if tokio::time::Instant::now() > patience {
-                return false;
-            }
-        }
-    }
-}
-
-type Ledger = BTreeMap<(String, &'static str), Vec<Level>>;
-
-async fn judge(world: &World, ledger: &Ledger, outcome: &mut Outcome) -> anyhow::Result<()> {
-    outcome.taken = ledger.values().flatten().filter(|level| level.taken.is_some()).count();
-    let complete = until(RECOVERY, || async {
-        let rows = rows(world).await.ok()?;
-        let lost = compare(ledger, &rows).0;
-        lost.is_empty().then_some(())
-    });
+async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &mut Outcome) -> anyhow::Result<()> {
+    outcome.taken = ledger.iter().map(Contact::taken).sum();
+    outcome.ended += revive(world, lives)?;
+    let world = &*world;
+    let compared = async || -> anyhow::Result<(usize, Compared)> {
+        let (rows, gaps) = (ledger::rows(world).await?, gaps(world).await?);
+        Ok((rows.values().map(Vec::len).sum(), ledger::compare(ledger, &rows, &gaps)))
+    };
+    let complete = until(RECOVERY, || async { compared().await.ok().filter(|(_, c)| c.lost.is_empty()).map(drop) });
     // When it never becomes complete, what is missing is told below.
     let _whole = complete.await;
-    let rows = rows(world).await?;
-    (outcome.lost, outcome.wrong) = compare(ledger, &rows);
-    outcome.committed = rows.values().map(Vec::len).sum();
+    let (committed, Compared { lost, declared, wrong }) = compared().await?;
+    (outcome.committed, outcome.lost, outcome.declared, outcome.wrong) = (committed, lost, declared, wrong);
     outcome.doubled = world.numbers(DOUBLED).await?.iter().sum();
     outcome.gaps = world.numbers("SELECT count(*) FROM gaps").await?.iter().sum();
     outcome.dead_letters = world.numbers("SELECT count(*) FROM dead_letters").await?.iter().sum();
-    let delay = "SELECT CAST(max(arrow_cast(received_time, 'Int64') - arrow_cast(event_time, 'Int64')) AS BIGINT) FROM observations";
-    let millis = world.numbers(delay).await?.first().copied().unwrap_or(0);
-    outcome.longest_delay = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+    outcome.longest_call = longest(world, "urgent").await?;
+    outcome.longest_routine = longest(world, "routine").await?;
     if !outcome.is_good() {
-        outcome.wrong.push(world.said());
+        outcome.said = world.said();
     }
     Ok(())
 }
 
-/// Rows beyond the first of each observation: the same value of the same series at the same instant, in whichever batch.
+/// Rows beyond the first of each observation: the same value of the same series at the same instant, in whichever batch
+/// and epoch. A copy of a box counts its boots on from the original, so what both saw at one instant stays two.
 const DOUBLED: &str = "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM observations WHERE quality = 'good' \
-    GROUP BY gateway_id, device_id, quantity, event_time)";
+    GROUP BY gateway_id, boot, device_id, quantity, event_time)";
 
-type Rows = BTreeMap<String, Vec<(Timestamp, bool)>>;
-
-async fn rows(world: &World) -> anyhow::Result<Rows> {
-    let sql = "SELECT device_id, arrow_cast(event_time, 'Int64'), value FROM observations \
-        WHERE (device_id LIKE '%-cord' OR device_id LIKE '%-fridge') AND quality = 'good' ORDER BY event_time";
-    let csv = carebed::sql::answer(&world.data(), sql, carebed::cli::Format::Csv).await?;
-    let mut rows = Rows::new();
-    for line in csv.lines().skip(1) {
-        let mut cells = line.split(',');
-        let (Some(device), Some(at), Some(value)) = (cells.next(), cells.next(), cells.next()) else { continue };
-        let row = (Timestamp::from_millis(at.parse()?), value.starts_with('1'));
-        rows.entry(device.to_owned()).or_default().push(row);
-    }
-    Ok(rows)
+async fn longest(world: &World, lane: &str) -> anyhow::Result<Duration> {
+    let sql = format!(
+        "SELECT coalesce(max(arrow_cast(received_time, 'Int64') - arrow_cast(event_time, 'Int64')), 0) \
+         FROM observations WHERE lane = '{lane}'"
+    );
+    let millis = world.numbers(&sql).await?.first().copied().unwrap_or(0);
+    Ok(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }
 
-/// What was lost and what is wrong.
-fn compare(ledger: &Ledger, rows: &Rows) -> (Vec<String>, Vec<String>) {
-    let (mut lost, mut wrong) = (Vec::new(), Vec::new());
-    for ((device, _), levels) in ledger {
-        let empty = Vec::new();
-        let rows = rows.get(device).unwrap_or(&empty);
-        for (index, level) in levels.iter().enumerate() {
-            let end = levels.get(index + 1).map_or(Timestamp::MAX, |next| next.shown);
-            let during = || rows.iter().filter(|(at, _)| *at >= level.shown && *at < end);
-            if level.taken.is_some() && !during().any(|(_, on)| *on == level.on) {
-                lost.push(format!("{device}: level {} shown at {} has no row", level.on, level.shown));
-            }
-            // Until the first poll after a move an answer under way may still tell the level before.
-            let settled = level.shown + Duration::from_millis(250);
-            if let Some((at, _)) = during().find(|(at, on)| *at > settled && *on != level.on) {
-                wrong.push(format!("{device}: a row at {at} says {}, but the contact shows {}", !level.on, level.on));
-            }
-        }
-    }
-    (lost, wrong)
+async fn gaps(world: &World) -> anyhow::Result<BTreeMap<String, i64>> {
+    let sql = "SELECT gateway_id, count(*) FROM gaps GROUP BY gateway_id";
+    let csv = carebed::sql::answer(&world.data(), sql, carebed::cli::Format::Csv).await?;
+    let line = |line: &str| {
+        let (gateway, n) = line.split_once(',')?;
+        Some((gateway.to_owned(), n.parse().ok()?))
+    };
+    Ok(csv.lines().skip(1).filter_map(line).collect())
 }

@@ -30,7 +30,9 @@ impl Program {
     /// Starts it. With `crash_at` it aborts when it first reaches that crash point.
     pub fn start(&mut self, crash_at: Option<&str>) -> std::io::Result<()> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.program);
+        // The signal for [`Program::fill_disk`] is passed over, so that a refused write is an error and not the end.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(&self.program);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         match crash_at {
             Some(point) => command.env("CAREBED_CRASH_AT", point),
@@ -46,6 +48,26 @@ impl Program {
             // An error means that it has ended already.
             let _ended = child.kill().await;
         }
+    }
+
+    /// From now on the program's writes end at this many bytes of a file, the last one short: to it every disk is full.
+    /// None makes room again.
+    pub async fn fill_disk(&self, at: Option<u64>) -> std::io::Result<()> {
+        let Some(id) = self.id() else { return Ok(()) };
+        let limit = at.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let limit = format!("--fsize={limit}:unlimited");
+        let status = Command::new("prlimit").args(["--pid", &id.to_string(), &limit]).status().await?;
+        // A program that has just died has no disk either.
+        if status.success() || !Path::new(&format!("/proc/{id}")).exists() {
+            return Ok(());
+        }
+        Err(std::io::Error::other(format!("prlimit {limit} ended with {status}")))
+    }
+
+    /// Its process id while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
     }
 
     /// Waits until it ends by itself, as after an abort; none when it is still there after `within`.

@@ -17,6 +17,11 @@ pub struct Weather {
     pub stall_up: bool,
     /// Bytes towards the client wait.
     pub stall_down: bool,
+    /// Bytes towards the server are taken and never arrive. What follows would be garbage, so fair weather closes the
+    /// connection.
+    pub lose_up: bool,
+    /// Bytes towards the client likewise.
+    pub lose_down: bool,
     /// New connections are closed at once.
     pub refuse: bool,
     /// Each piece waits so long before it goes on.
@@ -90,8 +95,8 @@ async fn pass(client: TcpStream, server: TcpStream, mut weather: watch::Receiver
     let (_a, _b) = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let up = one_way(from_client, to_server, weather.clone(), |w| w.stall_up);
-    let down = one_way(from_server, to_client, weather.clone(), |w| w.stall_down);
+    let up = one_way(from_client, to_server, weather.clone(), |w| (w.stall_up, w.lose_up));
+    let down = one_way(from_server, to_client, weather.clone(), |w| (w.stall_down, w.lose_down));
     let cut = weather.wait_for(|w| w.generation != born);
     // Whichever ends first ends the connection: dropping the halves closes both sockets.
     tokio::select! {
@@ -105,7 +110,7 @@ async fn one_way(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
-    stalled: fn(&Weather) -> bool,
+    stalls_loses: fn(&Weather) -> (bool, bool),
 ) {
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -114,7 +119,15 @@ async fn one_way(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if weather.wait_for(|w| !stalled(w)).await.is_err() {
+        if weather.wait_for(|w| !stalls_loses(w).0).await.is_err() {
+            return;
+        }
+        if stalls_loses(&weather.borrow()).1 {
+            let mut nobody_reads = tokio::io::sink();
+            tokio::select! {
+                _ = tokio::io::copy(&mut from, &mut nobody_reads) => {}
+                _ = weather.wait_for(|w| !stalls_loses(w).1) => {}
+            }
             return;
         }
         if to.write_all(buffer.get(..n).unwrap_or_default()).await.is_err() {

@@ -110,6 +110,11 @@ pub struct Home {
     pub devices: Arc<SimulatedHome>,
     /// How its home file begins the names of devices.
     pub devices_name: String,
+    /// Its gateway's id.
+    pub gateway_id: String,
+    /// Where its gateway's spool lies.
+    spool: PathBuf,
+    home_file: PathBuf,
     /// Its gateway.
     pub gateway: Program,
 }
@@ -118,6 +123,9 @@ pub struct Home {
 #[derive(Debug)]
 pub struct World {
     folder: TempDir,
+    programs: Programs,
+    /// Boxes copied so far.
+    copies: usize,
     /// The broker in the middle.
     pub broker: Broker,
     /// Between the gateways and the broker.
@@ -159,8 +167,18 @@ impl World {
         for number in 1..=n_homes {
             homes.push(home(programs, folder.path(), number, home_network.address()).await?);
         }
-        let mut world =
-            Self { folder, broker, home_network, centre_network, centre, homes, console, http: reqwest::Client::new() };
+        let mut world = Self {
+            folder,
+            programs: programs.clone(),
+            copies: 0,
+            broker,
+            home_network,
+            centre_network,
+            centre,
+            homes,
+            console,
+            http: reqwest::Client::new(),
+        };
         for index in 0..n_homes {
             world.start_gateway(index, None)?;
         }
@@ -172,6 +190,25 @@ impl World {
     pub fn start_gateway(&mut self, index: usize, crash_at: Option<&str>) -> anyhow::Result<()> {
         let home = self.homes.get_mut(index).context("no such home")?;
         Ok(home.gateway.start(crash_at)?)
+    }
+
+    /// Copies a gateway's box as its disk is now, and starts the copy beside it.
+    pub fn copy_gateway(&mut self, index: usize) -> anyhow::Result<Program> {
+        self.copies += 1;
+        let home = self.homes.get(index).context("no such home")?;
+        let spool = self.folder.path().join(format!("copy-{}", self.copies));
+        std::fs::create_dir(&spool)?;
+        for file in std::fs::read_dir(&home.spool)? {
+            let file = file?;
+            match std::fs::copy(file.path(), spool.join(file.file_name())) {
+                // The original goes on working meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied?),
+            }
+        }
+        let mut copy = gateway(&self.programs.gateway, self.home_network.address(), &spool, &home.home_file)?;
+        copy.start(None)?;
+        Ok(copy)
     }
 
     /// The centre's data folder.
@@ -255,20 +292,26 @@ async fn home(programs: &Programs, folder: &Path, number: usize, broker: SocketA
     let id = HomeId::new(format!("h{number}"))?;
     let devices =
         SimulatedHome::start(SimulatedHomeConfig::new(id.clone(), number as u64, Arc::new(SystemClock::new()))).await?;
-    let config = folder.join(format!("gateway-{number}.toml"));
-    std::fs::write(
-        &config,
-        format!(
-            "[broker]\nurl = \"mqtt://{broker}\"\n[spool]\ndirectory = {:?}\n[send]\nroutine_every = \"200ms\"\n",
-            folder.join(format!("spool-{number}"))
-        ),
-    )?;
+    let spool = folder.join(format!("spool-{number}"));
     let home_file = folder.join(format!("home-{number}.toml"));
-    std::fs::write(&home_file, carebed::demo::home_file(number, devices.addr()))?;
-    let gateway = Program::new(
-        &programs.gateway,
-        &["run", "--config", &config.to_string_lossy(), "--home", &home_file.to_string_lossy()],
-        &folder.join(format!("gateway-{number}.log")),
+    let text = carebed::demo::home_file(number, devices.addr());
+    let gateway_id = toml::from_str::<toml::Table>(&text)?
+        .get("gateway")
+        .and_then(|gateway| Some(gateway.get("id")?.as_str()?.to_owned()));
+    std::fs::write(&home_file, text)?;
+    let gateway = gateway(&programs.gateway, broker, &spool, &home_file)?;
+    let gateway_id = gateway_id.context("the home file names no gateway")?;
+    let devices_name = format!("home-{number}");
+    Ok(Home { id, devices: Arc::new(devices), devices_name, gateway_id, spool, home_file, gateway })
+}
+
+/// A gateway over a spool; its configuration and its log lie beside that.
+fn gateway(program: &Path, broker: SocketAddr, spool: &Path, home_file: &Path) -> anyhow::Result<Program> {
+    let (config, log) = (spool.with_extension("toml"), spool.with_extension("log"));
+    let text = format!(
+        "[broker]\nurl = \"mqtt://{broker}\"\n[spool]\ndirectory = {spool:?}\n[send]\nroutine_every = \"200ms\"\n"
     );
-    Ok(Home { id, devices: Arc::new(devices), devices_name: format!("home-{number}"), gateway })
+    std::fs::write(&config, text)?;
+    let arguments = ["run", "--config", &config.to_string_lossy(), "--home", &home_file.to_string_lossy()];
+    Ok(Program::new(program, &arguments, &log))
 }

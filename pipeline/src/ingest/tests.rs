@@ -1,5 +1,7 @@
 use carebed_contract::command::{CommandResult, Outcome};
 
+use bytes::Bytes;
+
 use super::*;
 use crate::gap::Reason;
 use crate::schema;
@@ -23,13 +25,8 @@ impl Gateway {
     /// The next batch: its labels and its payload.
     fn batch(&mut self, json: &str) -> (Labels, Bytes) {
         let labels = Labels {
-            epoch: self.epoch,
-            lane: self.lane,
-            seq: self.seq,
-            base: 0,
-            prev: self.prev,
             complete_to: Timestamp::from_millis(NOW.millis() - 1),
-            sealed: None,
+            ..Labels::of(self.epoch, self.lane, self.seq, self.prev)
         };
         self.prev = Digest::of_batch(self.epoch, self.lane, self.seq, self.prev, JSON, json.as_bytes());
         self.seq += 1;
@@ -58,8 +55,11 @@ async fn centre() -> Centre {
 
 impl Centre {
     fn offer(&mut self, (labels, payload): &(Labels, Bytes)) -> Offered {
-        let topic = topic(Channel::Batch(labels.lane));
-        self.ingest.offer(&topic, Some(&labels.encode()), JSON, payload, NOW)
+        self.hear(Channel::Batch(labels.lane), Some(&labels.encode()), payload)
+    }
+
+    fn hear(&mut self, channel: Channel, labels: Option<&[u8]>, payload: &Bytes) -> Offered {
+        self.ingest.offer(Message::read(topic(channel), labels, JSON.to_owned(), payload.clone()), NOW)
     }
 
     async fn commit(&mut self) -> Vec<(Epoch, Lane, u64)> {
@@ -157,11 +157,11 @@ async fn what_cannot_be_used_is_kept_and_its_lane_goes_on() {
     let mut huge = garbage.0;
     (huge.lane, huge.seq) = (Lane::Urgent, u64::MAX - 1);
     for labels in [None, Some(b"junk".to_vec()), Some(wrong_lane.encode()), Some(huge.encode())] {
-        let offered = centre.ingest.offer(&topic(Channel::Batch(Lane::Urgent)), labels.as_deref(), JSON, &bytes, NOW);
+        let offered = centre.hear(Channel::Batch(Lane::Urgent), labels.as_deref(), &bytes);
         assert_eq!((kinds(&offered), offered.receipt), (vec!["early"], None), "{labels:?}");
     }
-    centre.ingest.offer(&topic(Channel::Status), None, "", &Bytes::from_static(b"{"), NOW);
-    centre.ingest.offer(&topic(Channel::Status), None, "", &Bytes::new(), NOW);
+    centre.hear(Channel::Status, None, &Bytes::from_static(b"{"));
+    centre.hear(Channel::Status, None, &Bytes::new());
     assert_eq!(centre.commit().await, []);
     assert_eq!(centre.counts(), (1, 0, 4));
 }
@@ -183,6 +183,52 @@ async fn a_failed_commit_is_forgotten_and_sent_again() {
     assert!(centre.ingest.finish(failed).is_err());
     assert!(centre.store.view().observations.hot.is_empty());
     assert_eq!(kinds(&centre.offer(&batches[1])), Vec::<&str>::new(), "accepted behind what was forgotten");
+}
+
+#[tokio::test]
+async fn a_failed_commit_drops_no_letter_that_nobody_sends_again() {
+    let mut centre = centre().await;
+    let mut routine = Gateway::new(Lane::Routine, 1);
+    centre.offer(&routine.batch("{"));
+    centre.hear(Channel::Status, None, &Bytes::from_static(b"before"));
+    // Taken away from under the commit, so that it fails with nothing on disk.
+    let lake = centre._lake.path().join("dead_letters");
+    std::fs::rename(&lake, lake.with_extension("away")).unwrap();
+    std::fs::write(&lake, "a file where the table was").unwrap();
+    let work = centre.ingest.begin().unwrap();
+    centre.hear(Channel::Status, None, &Bytes::from_static(b"while"));
+    let failed = work.run(NOW).await;
+    assert!(centre.ingest.finish(failed).is_err());
+    std::fs::remove_file(&lake).unwrap();
+    std::fs::rename(lake.with_extension("away"), &lake).unwrap();
+    assert!(centre.ingest.is_pending());
+    assert_eq!(centre.commit().await, [], "the batch is sent again, and not before");
+    assert_eq!(centre.counts(), (0, 0, 2));
+}
+
+#[tokio::test]
+async fn a_gateway_that_empties_its_spool_is_not_kept_waiting() {
+    let mut centre = centre().await;
+    let mut routine = Gateway::new(Lane::Routine, 1);
+    for _ in 0..AHEAD_MAX {
+        centre.offer(&routine.batch("[]"));
+        assert!(!centre.ingest.is_pressing());
+    }
+    centre.offer(&routine.batch("[]"));
+    assert!(centre.ingest.is_pressing());
+    centre.commit().await;
+    centre.offer(&routine.batch("[]"));
+    assert!(!centre.ingest.is_pressing(), "its receipts have caught up");
+}
+
+#[tokio::test]
+async fn a_flood_of_unusable_messages_is_cut() {
+    let mut centre = centre().await;
+    for n in 0..UNLABELLED_MAX + 5 {
+        centre.hear(Channel::Result, None, &Bytes::from(format!("junk {n}")));
+    }
+    centre.commit().await;
+    assert_eq!(centre.counts(), (0, 0, UNLABELLED_MAX as u64));
 }
 
 #[tokio::test]
@@ -227,7 +273,7 @@ async fn status_inventory_and_results_are_passed_on() {
         (Channel::Receipt, "", vec![]),
     ] {
         let payload = Bytes::copy_from_slice(json.as_bytes());
-        assert_eq!(kinds(&centre.ingest.offer(&topic(channel), None, "", &payload, NOW)), kind, "{channel:?}");
+        assert_eq!(kinds(&centre.hear(channel, None, &payload)), kind, "{channel:?}");
     }
     let offered = centre.offer(&Gateway::new(Lane::Urgent, 1).batch(CALL));
     let Event::Accepted { rows, .. } = &offered.events[0] else { unreachable!() };

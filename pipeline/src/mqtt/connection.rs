@@ -14,8 +14,10 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Intake;
 use super::backoff::Backoff;
 use super::outbox::Outbox;
+use crate::message::Message;
 
 /// Largest packet taken, in bytes: a pack's limit and its surroundings. The broker is told and keeps larger ones.
 const PACKET_MAX: u32 = 5 << 20;
@@ -23,13 +25,16 @@ const PACKET_MAX: u32 = 5 << 20;
 const REQUESTS_MAX: usize = 64;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Messages of one connection that wait to be decoded: few, since each may be as large as a packet.
+const UNREAD_MAX: usize = 8;
+
 /// A message as it came from the broker.
 #[derive(Debug)]
-pub(super) struct Message {
-    pub(super) topic: Topic,
-    pub(super) labels: Option<Bytes>,
-    pub(super) content_type: String,
-    pub(super) payload: Bytes,
+struct Unread {
+    topic: Topic,
+    labels: Option<Bytes>,
+    content_type: String,
+    payload: Bytes,
 }
 
 /// What goes out on a connection.
@@ -43,19 +48,26 @@ pub(super) struct Connection {
     pub(super) client_id: String,
     pub(super) login: Option<(String, String)>,
     pub(super) filters: Vec<String>,
-    pub(super) messages: mpsc::Sender<Message>,
     pub(super) shutdown: Shutdown,
 }
 
 impl Connection {
-    /// Connects again and again until shut down.
-    pub(super) async fn run(self, mut outgoing: Option<Outgoing>) {
+    /// Connects again and again until shut down. What comes is decoded beside it, in order.
+    pub(super) async fn run(self, intake: Intake, outgoing: Option<Outgoing>) {
+        let (unread, reading) = mpsc::channel(UNREAD_MAX);
+        // A task of its own, so that the socket is polled while a pack is decoded.
+        let reader = tokio::spawn(read(reading, intake));
+        self.connect(unread, outgoing).await;
+        reader.abort();
+    }
+
+    async fn connect(self, unread: mpsc::Sender<Unread>, mut outgoing: Option<Outgoing>) {
         let mut backoff = Backoff::new();
         let shutdown = self.shutdown.clone();
         while !shutdown.is_cancelled() {
             let began = Instant::now();
             let ended = tokio::select! {
-                ended = self.once(outgoing.as_mut()) => ended,
+                ended = self.once(&unread, outgoing.as_mut()) => ended,
                 () = shutdown.cancelled() => return,
             };
             let wait = backoff.next(began.elapsed(), rand::random());
@@ -68,7 +80,7 @@ impl Connection {
     }
 
     /// One connection, from a new clean client to its end.
-    async fn once(&self, outgoing: Option<&mut Outgoing>) -> Ended {
+    async fn once(&self, unread: &mpsc::Sender<Unread>, outgoing: Option<&mut Outgoing>) -> Ended {
         let mut options = MqttOptions::new(&self.client_id, &self.host, self.port);
         options.set_clean_start(true).set_keep_alive(KEEP_ALIVE).set_max_packet_size(Some(PACKET_MAX));
         if let Some((user, password)) = &self.login {
@@ -103,7 +115,7 @@ impl Connection {
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
                     if let Some(message) = message(publish)
-                        && self.messages.send(message).await.is_err()
+                        && unread.send(message).await.is_err()
                     {
                         return Ended::NobodyIngests;
                     }
@@ -126,10 +138,21 @@ enum Ended {
     NobodyIngests,
 }
 
-fn message(publish: Publish) -> Option<Message> {
+/// Decodes what comes, gives it its memory and hands it to ingest, until nobody takes it any more.
+async fn read(mut unread: mpsc::Receiver<Unread>, intake: Intake) {
+    while let Some(Unread { topic, labels, content_type, payload }) = unread.recv().await {
+        let mut message = Message::read(topic, labels.as_deref(), content_type, payload);
+        message.share = intake.memory.share(message.weight()).await;
+        if intake.messages.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn message(publish: Publish) -> Option<Unread> {
     let topic = Topic::parse(std::str::from_utf8(&publish.topic).ok()?)?;
     let properties = publish.properties.unwrap_or_default();
-    Some(Message {
+    Some(Unread {
         topic,
         labels: properties.correlation_data,
         content_type: properties.content_type.unwrap_or_default(),

@@ -9,6 +9,10 @@ use carebed_contract::receipt::Receipt;
 use carebed_contract::topic::Topic;
 use tokio::sync::Notify;
 
+/// Most lanes whose receipts may wait, however many a sender makes up. Beyond it a new lane's receipt is not sent: its
+/// gateway asks again.
+const LANES_MAX: usize = 100_000;
+
 /// Holds at most one receipt per lane: a newer one says all that the older one said.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -29,7 +33,9 @@ impl Outbox {
         let mut waiting = self.waiting();
         for (topic, receipt) in receipts {
             let lane = (topic.gateway.clone(), receipt.epoch, receipt.lane);
-            waiting.receipts.insert(lane, (topic, receipt));
+            if waiting.receipts.len() < LANES_MAX || waiting.receipts.contains_key(&lane) {
+                waiting.receipts.insert(lane, (topic, receipt));
+            }
         }
         if !waiting.receipts.is_empty() {
             self.filled.notify_one();

@@ -131,7 +131,9 @@ async fn a_call_on_the_wire_is_told_committed_and_receipted_and_a_command_goes_b
     let lake = tempfile::tempdir().unwrap();
     let store = Store::open(crate::store::Config::local(lake.path()).unwrap()).await.unwrap();
     let port = broker();
-    let (events, mut told) = mpsc::channel(64);
+    let (urgent, mut told) = mpsc::channel(64);
+    let (routine, mut told_later) = mpsc::channel(64);
+    let events = Events { urgent, routine };
     let (command, commands) = mpsc::channel(4);
     let shutdown = Shutdown::new();
     let config = Config { commit_every: Duration::from_millis(100), ..Config::new("127.0.0.1", port) };
@@ -140,8 +142,7 @@ async fn a_call_on_the_wire_is_told_committed_and_receipted_and_a_command_goes_b
 
     let mut gateway = gateway(port).await;
     let epoch = Epoch::random();
-    let labels =
-        |lane, seq, prev| Labels { epoch, lane, seq, base: 0, prev, complete_to: Timestamp::MIN, sealed: None };
+    let labels = |lane, seq, prev| Labels::of(epoch, lane, seq, prev);
     let first = labels(Lane::Urgent, 0, Digest::ORIGIN);
     let receipt = gateway.receipted(&first).await;
     let digest = Digest::of_batch(epoch, Lane::Urgent, 0, Digest::ORIGIN, "application/senml+json", CALL);
@@ -152,6 +153,8 @@ async fn a_call_on_the_wire_is_told_committed_and_receipted_and_a_command_goes_b
     let receipt = gateway.receipted(&labels(Lane::Routine, 0, Digest::ORIGIN)).await;
     // It may be a late repetition of the first one's.
     assert_eq!(receipt.next, 1);
+    let event = timeout(LIMIT, told_later.recv()).await.unwrap().unwrap();
+    assert!(matches!(&event, Event::Accepted { rows, .. } if rows.len() == 1), "{event:?}");
 
     let lamp = Command {
         id: "c-1".into(),

@@ -3,12 +3,16 @@ use std::time::Duration;
 
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
+use carebed_pipeline::memory::Rows;
 use carebed_pipeline::schema;
 use carebed_pipeline::store::{Commit, Config, Store};
 use carebed_pipeline::view::{TableView, View};
 
 use super::*;
 use crate::engine::Engine;
+use crate::episodes::Definitions;
+use crate::history::{self, Span};
+use crate::home::HomeFacts;
 use crate::live::Live;
 
 #[path = "../../tests/common/mod.rs"]
@@ -56,8 +60,9 @@ fn homes() -> Vec<HomeFacts> {
     ["h1", "h2"].map(|h| HomeFacts::unregistered(h.parse().unwrap(), "area-1".parse().unwrap())).to_vec()
 }
 
-fn session(lake: &Lake, view: &Arc<View>, rows_max: usize) -> SqlSession {
-    SqlSession::open(lake, Arc::clone(view), &homes(), Limits::default(), rows_max).unwrap()
+async fn session(lake: &Lake, view: &Arc<View>, rows_max: usize) -> SqlSession {
+    let snapshot = Snapshot::new(lake, Arc::clone(view), &homes());
+    SqlSession::open(snapshot, Limits::default(), rows_max).await.unwrap()
 }
 
 async fn text(session: &SqlSession, sql: &str) -> String {
@@ -71,7 +76,7 @@ async fn text(session: &SqlSession, sql: &str) -> String {
 async fn files_and_rows_on_their_way_are_one_table() {
     for n_hot in [0, 7, 60] {
         let (_directory, lake, view) = lake(n_hot).await;
-        let session = session(&lake, &view, 1_000);
+        let session = session(&lake, &view, 1_000).await;
         for (sql, expected) in [
             ("SELECT count(*) AS n, count(DISTINCT event_time) AS t FROM observations", "n,t\n60,30\n"),
             ("SELECT count(*) AS n FROM observations WHERE home_id = 'h2'", "n\n30\n"),
@@ -96,7 +101,7 @@ async fn files_and_rows_on_their_way_are_one_table() {
 #[tokio::test]
 async fn filters_leave_files_out() {
     let (_directory, lake, view) = lake(0).await;
-    let session = session(&lake, &view, 1_000);
+    let session = session(&lake, &view, 1_000).await;
     let files = view.observations.files.len();
     assert!(files > 5, "{files}");
     for (filter, left) in [
@@ -120,7 +125,7 @@ async fn filters_leave_files_out() {
 #[tokio::test]
 async fn only_reading_is_let_through() {
     let (_directory, lake, view) = lake(0).await;
-    let session = session(&lake, &view, 1_000);
+    let session = session(&lake, &view, 1_000).await;
     for sql in [
         "DROP TABLE observations",
         "INSERT INTO observations SELECT * FROM observations",
@@ -148,19 +153,19 @@ async fn only_reading_is_let_through() {
 #[tokio::test]
 async fn an_answer_has_a_limit_in_rows_memory_and_time() {
     let (_directory, lake, view) = lake(0).await;
-    let answer = session(&lake, &view, 25).run("SELECT * FROM observations").await.unwrap();
+    let answer = session(&lake, &view, 25).await.run("SELECT * FROM observations").await.unwrap();
     assert_eq!((answer.rows(), answer.cut), (25, true));
-    let answer = session(&lake, &view, 60).run("SELECT * FROM observations").await.unwrap();
+    let answer = session(&lake, &view, 60).await.run("SELECT * FROM observations").await.unwrap();
     assert_eq!((answer.rows(), answer.cut), (60, false));
 
     let endless = "SELECT count(*) FROM generate_series(1, 100000000000) a";
     let limits = Limits { time: Duration::from_millis(200), ..Limits::default() };
-    let quick = SqlSession::open(&lake, Arc::clone(&view), &[], limits, 10).unwrap();
+    let quick = SqlSession::open(Snapshot::new(&lake, Arc::clone(&view), &[]), limits, 10).await.unwrap();
     assert!(matches!(quick.run(endless).await, Err(SqlError::Time(_))));
     assert!(quick.run("SELECT 1").await.is_ok(), "the session goes on");
 
     let limits = Limits { memory_bytes: 1_000_000, ..Limits::default() };
-    let small = SqlSession::open(&lake, Arc::clone(&view), &[], limits, 10).unwrap();
+    let small = SqlSession::open(Snapshot::new(&lake, Arc::clone(&view), &[]), limits, 10).await.unwrap();
     let hungry = "SELECT array_agg(a.value) FROM generate_series(1, 1000000) a";
     assert!(matches!(small.run(hungry).await, Err(SqlError::Failed { .. })));
 }
@@ -168,7 +173,7 @@ async fn an_answer_has_a_limit_in_rows_memory_and_time() {
 #[tokio::test]
 async fn answers_are_written_for_people_and_programs() {
     let (_directory, lake, view) = lake(0).await;
-    let session = session(&lake, &view, 100);
+    let session = session(&lake, &view, 100).await;
     let answer = session.run("SELECT 1 AS a, NULL::text AS b, TIMESTAMP '2026-05-01T00:00:00Z' AS t").await.unwrap();
     let written = |format| {
         let mut bytes = Vec::new();
@@ -237,13 +242,13 @@ async fn a_restart_remembers_who_was_in_bed() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
     let on = |time: &str, value| observation("h1", "b1", "mat", "bed_occupancy", at(time), Some(value), "good");
-    let rows: Arc<[Observation]> = Arc::from(vec![
+    let rows = Rows::from(vec![
         on("2026-05-01T14:00:00Z", 1.0),
         observation("h1", "b1", "cord", "call_event", at("2026-05-01T14:30:00Z"), Some(1.0), "good"),
         on("2026-05-01T15:00:00Z", 1.0),
     ]);
     let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
-    let commit = Commit { rows: vec![Arc::clone(&rows)], marks, ..Commit::default() };
+    let commit = Commit { rows: vec![rows.clone()], marks, ..Commit::default() };
     store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
 
     let engine = Arc::new(Engine::new(Limits::default()).unwrap());

@@ -1,0 +1,102 @@
+//! How much memory may hold what was taken and is not committed.
+//!
+//! Every message takes its share before it is queued for ingest, by what its rows will need until they are in a file. The
+//! share comes back when the last holder of the rows lets go: the commit that wrote them, and whoever was told of them. When
+//! nothing is left, nothing more is read from the broker; receipts stay out, and the gateways keep their data.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use carebed_contract::observation::Observation;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What one row needs between its reception and its file: the decoded observation with its texts, its place in the columns
+/// that readers see, and its part of the columns and pages of the commit. Measured with `carebed-tests flood`, rounded up.
+pub const ROW_BYTES: usize = 1_536;
+
+/// Shares are counted in these, so that their number fits a semaphore's.
+const UNIT_BYTES: usize = 1 << 10;
+
+/// Memory to take shares of. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory {
+    free: Arc<Semaphore>,
+    total: u32,
+}
+
+/// A share of memory; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Share(#[expect(dead_code, reason = "held, never looked at")] OwnedSemaphorePermit);
+
+impl Memory {
+    pub(crate) fn new(bytes: usize) -> Self {
+        let total = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
+        Self { free: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    /// Waits for a share. One that asks for more than there is gets all of it, so that nothing waits for ever.
+    pub(crate) async fn share(&self, bytes: usize) -> Option<Share> {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.total);
+        // Never closed.
+        Arc::clone(&self.free).acquire_many_owned(units).await.ok().map(Share)
+    }
+
+    /// Whether more than half is taken: then what waits for a commit should not wait longer.
+    pub(crate) fn is_short(&self) -> bool {
+        self.free.available_permits() < self.total as usize / 2
+    }
+}
+
+/// The observations of one batch, shared by those who work on them.
+#[derive(Debug, Clone)]
+pub struct Rows(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    rows: Vec<Observation>,
+    _share: Option<Share>,
+}
+
+impl Rows {
+    pub(crate) fn new(rows: Vec<Observation>, share: Option<Share>) -> Self {
+        Self(Arc::new(Held { rows, _share: share }))
+    }
+}
+
+impl From<Vec<Observation>> for Rows {
+    fn from(rows: Vec<Observation>) -> Self {
+        Self::new(rows, None)
+    }
+}
+
+impl Deref for Rows {
+    type Target = [Observation];
+
+    fn deref(&self) -> &[Observation] {
+        &self.0.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_share_comes_back_with_the_last_holder_and_nothing_waits_for_ever() {
+        let memory = Memory::new(8 << 10);
+        let share = memory.share(5 << 10).await;
+        assert!(memory.is_short());
+        let rows = Rows::new(Vec::new(), share);
+        let told = rows.clone();
+        let mut waiting = Box::pin(memory.share(4 << 10));
+        assert!(waiting.as_mut().now_or_never().is_none(), "more than there is");
+        drop(rows);
+        assert!(waiting.as_mut().now_or_never().is_none(), "somebody still holds the rows");
+        drop(told);
+        drop(waiting.await);
+        assert!(!memory.is_short());
+        assert!(memory.share(1 << 30).now_or_never().is_some(), "a giant waits for ever");
+    }
+}
