@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use carebed_contract::finding::{Class, Finding, Subject};
+use carebed_contract::finding::{Class, Finding, Priority, SUPPRESSED_BY, Subject};
 use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
 use chrono_tz::Tz;
@@ -26,9 +26,8 @@ pub const REPEATS_MAX: usize = 999;
 /// Changed evidence alone is told at most this often per alert: a detection that counts minutes must not fill the log.
 pub const UPDATE_EVERY: Duration = Duration::from_secs(30);
 
-/// The evidence name by which a detection says that an absence, a visit or the like explains its finding. It is
-/// ignored for rules that nothing suppresses.
-pub const SUPPRESSED_BY: &str = "suppressed_by";
+/// The evidence name by which a detection says that a finding is more or less pressing than its rule says: `P1` to `P4`.
+pub const PRIORITY: &str = "priority";
 
 /// The evidence name by which a detection says when what it found last happened again, in RFC 3339: a call finding
 /// that joins presses some minutes apart still has each new press counted and told, and a press after the alert was
@@ -290,9 +289,9 @@ impl Alerts {
             home: finding.home.clone(),
             area: finding.area.clone(),
             class: rule.class,
-            priority: rule.priority,
-            title: render(&rule.title, finding, zone),
-            sentence: render(&rule.wording, finding, zone),
+            priority: priority(&rule, finding),
+            title: render(&rule.title, &rule.words, finding, zone),
+            sentence: render(&rule.wording, &rule.words, finding, zone),
             evidence: finding.evidence.clone(),
             raised_at: at,
             cleared_at: finding.cleared_at,
@@ -324,7 +323,11 @@ impl Alerts {
         let latest = alert.occurrences.last().is_none_or(|last| last.raised_at < at);
         Some(Change::Repeated {
             occurrence: Occurrence { raised_at: at, cleared_at: finding.cleared_at },
-            sentence: if latest { render(&rule.wording, finding, zone(&finding.home)) } else { alert.sentence.clone() },
+            sentence: if latest {
+                render(&rule.wording, &rule.words, finding, zone(&finding.home))
+            } else {
+                alert.sentence.clone()
+            },
             evidence: if latest { finding.evidence.clone() } else { alert.evidence.clone() },
             rings,
             reopens: rings && acknowledged.is_some_and(|done| lapsed(done.at)),
@@ -344,6 +347,9 @@ impl Alerts {
         let Some(alert) = self.alerts.get(id).filter(|alert| !alert.is_settled()) else { return };
         let changed =
             alert.occurrences.iter().filter(|o| span.contains(&o.raised_at) && o.cleared_at != finding.cleared_at);
+        let rule = self.rule(&finding.detection);
+        let worse = priority(&rule, finding);
+        let worsens = worse < alert.priority && finding.cleared_at.is_none();
         let mut changes: Vec<_> = changed
             .map(|&Occurrence { raised_at, .. }| match finding.cleared_at {
                 Some(cleared_at) => Change::Cleared { raised_at, cleared_at, reason: ClearReason::Recovered },
@@ -351,11 +357,13 @@ impl Alerts {
             })
             .collect();
         let is_latest = alert.occurrences.last().is_some_and(|last| span.contains(&last.raised_at));
-        let rule = self.rule(&finding.detection);
+        if worsens {
+            changes.push(Change::Escalated { to: worse });
+        }
         let suppressed = suppression(&rule, finding);
         let is_due = suppressed != alert.suppressed || now.since(alert.updated_at) >= UPDATE_EVERY;
         if is_latest && is_due && finding.evidence != alert.evidence {
-            let sentence = render(&rule.wording, finding, zone(&finding.home));
+            let sentence = render(&rule.wording, &rule.words, finding, zone(&finding.home));
             changes.push(Change::Updated { sentence, evidence: finding.evidence.clone(), suppressed });
         }
         for change in changes {
@@ -388,7 +396,10 @@ impl Alerts {
     fn settle(&mut self, evaluated: &Evaluated, now: Timestamp, out: &mut Vec<Transition>) {
         let holds_now = |alert: &Alert| {
             let known = evaluated.homes.get(&alert.home).is_some_and(|at| now.since(*at) <= self.policy.freshness);
-            known && evaluated.detections.contains(&alert.detection) && alert.cleared_at().is_none()
+            // What is about the equipment does not wait for the home's data: its silence is the matter.
+            (known || alert.class == Class::Technical)
+                && evaluated.detections.contains(&alert.detection)
+                && alert.cleared_at().is_none()
         };
         let mut changes = Vec::new();
         for alert in self.unsettled() {
@@ -516,6 +527,17 @@ fn rings(rule: &Rule, late: bool, suppressed: Option<&String>) -> bool {
 fn suppression(rule: &Rule, finding: &Finding) -> Option<String> {
     let reason = finding.evidence.get(SUPPRESSED_BY)?.as_str()?;
     rule.suppressible.then(|| reason.chars().take(64).collect())
+}
+
+/// How pressing a finding is: what its detection says of it, else what the rule says.
+fn priority(rule: &Rule, finding: &Finding) -> Priority {
+    match finding.evidence.get(PRIORITY).and_then(serde_json::Value::as_str) {
+        Some("P1") => Priority::P1,
+        Some("P2") => Priority::P2,
+        Some("P3") => Priority::P3,
+        Some("P4") => Priority::P4,
+        _ => rule.priority,
+    }
 }
 
 fn check(note: Option<String>) -> Result<Option<String>, Refused> {

@@ -18,6 +18,8 @@ pub struct Rule {
     pub title: Text,
     /// The alert's sentence: a template with `{placeholders}`, see [`crate::wording`].
     pub wording: Text,
+    /// What the codes in its evidence are called.
+    pub words: crate::wording::Words,
     /// Whether an absence, a visit or lateness may keep its alerts quiet. False for calls and hazards: nothing
     /// suppresses those, and they ring even when they come late.
     pub suppressible: bool,
@@ -38,6 +40,7 @@ impl Rule {
                 "该检测项尚未配置文案，请核实老人情况并联系运维人员。",
                 "This detection has no wording yet: check on the person and tell the maintainers.",
             ),
+            words: crate::wording::Words::new(),
             suppressible: true,
             wait: Duration::ZERO,
         }

@@ -64,6 +64,7 @@ impl Params {
             residents: home.residents,
             beds: home.beds.iter().map(|bed| bed.id.clone()).collect(),
             params: self.0.get(&home.id).cloned().unwrap_or_default(),
+            intervals: Vec::new(),
         }
     }
 }

@@ -274,7 +274,7 @@ impl Home {
         match (subject, self.beds.as_slice()) {
             (Subject::Bed(id), beds) => beds.iter().find(|bed| bed.id == *id),
             (Subject::Home(_), [only]) => Some(only),
-            (Subject::Home(_), _) => None,
+            _ => None,
         }
     }
 }

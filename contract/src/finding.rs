@@ -4,8 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Area, BedId, HomeId};
+use crate::id::{Area, BedId, DeviceId, HomeId};
 use crate::time::Timestamp;
+
+/// The evidence name by which it is said that an absence, a visit or the like explains a finding. It is ignored for what
+/// nothing suppresses.
+pub const SUPPRESSED_BY: &str = "suppressed_by";
 
 /// Whom or what a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,6 +19,17 @@ pub enum Subject {
     Bed(BedId),
     /// A whole home.
     Home(HomeId),
+    /// A device in a home.
+    Device {
+        /// The home.
+        home: HomeId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// All homes of an area.
+    Area(Area),
+    /// A part of the service centre itself.
+    Centre(String),
 }
 
 impl fmt::Display for Subject {
@@ -22,6 +37,9 @@ impl fmt::Display for Subject {
         match self {
             Self::Bed(bed) => write!(f, "bed/{bed}"),
             Self::Home(home) => write!(f, "home/{home}"),
+            Self::Device { home, device } => write!(f, "device/{home}/{device}"),
+            Self::Area(area) => write!(f, "area/{area}"),
+            Self::Centre(part) => write!(f, "centre/{part}"),
         }
     }
 }
@@ -71,7 +89,7 @@ pub struct Finding {
     pub detection: String,
     /// About whom.
     pub subject: Subject,
-    /// The home it is in.
+    /// The home it is in; for what is about an area, the first home concerned.
     pub home: HomeId,
     /// Where that home's gateway was enrolled.
     pub area: Area,

@@ -2,6 +2,7 @@
 //!
 //! A folder that cannot be used is refused when it is read, with its file and place; the others go on.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use include_dir::{Dir, include_dir};
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::Deserialize;
 
+use crate::coverage::Reason;
 use crate::span;
 
 static BUILTIN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/detections");
@@ -41,6 +43,13 @@ pub struct Meaning {
     pub window: Duration,
     /// Without a live device for one of these quantities it cannot say anything about a home.
     pub requires_any: Vec<Quantity>,
+    /// What, of the reasons that may keep its alerts quiet, does not: `away` for a detection that is about being away.
+    #[serde(default)]
+    pub not_suppressed_by: Vec<Reason>,
+    /// It rests on what gateways say of themselves. That is not kept: after a start it is only known once they were heard again, so
+    /// for a while nothing of it may be taken back.
+    #[serde(default)]
+    pub rests_on_signs: bool,
     /// Evidence that may still change while the finding holds; all other evidence is as it was when it was raised.
     #[serde(default)]
     pub evolving: Vec<String>,
@@ -48,6 +57,9 @@ pub struct Meaning {
     pub title: Text,
     /// What it says: `{name}` stands for evidence of that name.
     pub wording: Text,
+    /// What the codes in its evidence are called.
+    #[serde(default)]
+    pub words: BTreeMap<String, Text>,
 }
 
 /// A detection's two files, read but not yet planned.

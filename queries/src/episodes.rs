@@ -23,6 +23,7 @@ use carebed_contract::id::{BedId, DeviceId, HomeId, Room};
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 
+use crate::coverage::Sensor;
 pub use definition::{Definitions, DefinitionsError};
 pub use table::schema;
 pub(crate) use table::{time_type, times};
@@ -127,6 +128,12 @@ impl Episodes {
     /// The episodes of one home, by kind and start.
     pub fn of(&mut self, home: &HomeId) -> Vec<Episode> {
         self.homes.get_mut(home).map(Stream::episodes).unwrap_or_default()
+    }
+
+    /// The devices of a home, with what each has given.
+    #[must_use]
+    pub fn sensors(&self, home: &HomeId) -> &[Sensor] {
+        self.homes.get(home).map(Stream::sensors).unwrap_or_default()
     }
 
     /// The homes heard of.

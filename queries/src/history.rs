@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Float64Type, TimestampMillisecondType, UInt64Type};
 use carebed_contract::id::HomeId;
 use carebed_contract::quality::Quality;
 use carebed_contract::quantity::Quantity;
@@ -16,6 +16,7 @@ use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::logical_expr::{Expr, col, lit};
 use futures::StreamExt;
 
+use crate::coverage::Coverage;
 use crate::engine::{Detection, Engine, EngineError, Inputs, Limits};
 use crate::episodes::{Definitions, Episodes, Seen, time_type};
 use crate::home::HomeFacts;
@@ -68,7 +69,8 @@ pub async fn episodes(
         episodes.set_residents(&facts.home, facts.residents);
     }
     let observations = context(lake, view, limits)?.table("observations").await?;
-    let columns = ["home_id", "bed_id", "device_id", "room", "quantity", "event_time", "value", "quality"].map(col);
+    let columns =
+        ["home_id", "bed_id", "device_id", "room", "quantity", "event_time", "value", "quality", "boot"].map(col);
     let in_span = col("event_time").gt_eq(time(span.from)).and(col("event_time").lt(time(span.to)));
     let mut wanted = in_span.and(col("quantity").in_list(quantities, false));
     if !homes.is_empty() {
@@ -110,11 +112,14 @@ pub async fn backtest(
     let mut episodes = episodes(lake, view, read, homes, definitions, engine.limits()).await?;
     let facts = || homes.iter().map(|facts| (facts, episodes.complete_to(&facts.home)));
     let complete: Vec<_> = facts().collect();
-    let inputs = Inputs::new(&episodes.all(), complete);
+    let all = episodes.all();
+    let coverage = Coverage::new(&all, homes, |home| episodes.sensors(home).to_vec());
+    let inputs = Inputs::new(&all, complete);
     let mut round = Round::default();
     for detection in detections {
         match engine.evaluate(detection, &inputs, span.to).await {
-            Ok(found) => {
+            Ok(mut found) => {
+                coverage.mark_as_raised(&detection.meaning, &mut found);
                 let within = found.into_iter().filter(|f| f.raised_at >= span.from && f.raised_at < span.to);
                 round.findings.extend(within);
             }
@@ -166,6 +171,9 @@ impl Reader<'_> {
         let times = cast(times, &time_type()).map_err(|e| e.to_string())?;
         let times = times.as_primitive::<TimestampMillisecondType>();
         let values = batch.column_by_name("value").ok_or("no column value")?.as_primitive::<Float64Type>();
+        let boots = batch.column_by_name("boot").ok_or("no column boot")?;
+        let boots = cast(boots, &DataType::UInt64).map_err(|e| e.to_string())?;
+        let boots = boots.as_primitive::<UInt64Type>();
         for row in 0..batch.num_rows() {
             let home = homes.value(row);
             if self.home.as_ref().is_none_or(|current| current.as_str() != home) {
@@ -195,6 +203,7 @@ impl Reader<'_> {
                         .transpose()
                         .map_err(|e: carebed_contract::id::IdError| e.to_string())?,
                     value,
+                    boot: boots.is_valid(row).then(|| boots.value(row)),
                 };
                 episodes.push_seen(home, seen);
             }

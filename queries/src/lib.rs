@@ -16,6 +16,9 @@ pub mod detection;
 pub mod engine;
 pub mod episodes;
 
+pub mod coverage;
+pub mod signs;
+
 pub mod history;
 pub mod live;
 

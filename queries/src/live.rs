@@ -9,9 +9,11 @@ use carebed_contract::id::HomeId;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 
+use crate::coverage::Coverage;
 use crate::engine::{Detection, Engine, EvaluateError, Inputs};
-use crate::episodes::{Definitions, Episodes, KEEP_MAX, Pushed};
+use crate::episodes::{Definitions, Episode, Episodes, KEEP_MAX, Pushed};
 use crate::home::HomeFacts;
+use crate::signs::Signs;
 
 /// How much longer than the longest window ended episodes are kept, so that what a finding within its window rests on is whole.
 const MARGIN: Duration = Duration::from_secs(86_400);
@@ -43,6 +45,12 @@ pub struct Live {
     detections: Vec<Detection>,
     episodes: Episodes,
     homes: BTreeMap<HomeId, HomeFacts>,
+    /// When gateways were heard.
+    signs: Signs,
+    /// What the last round saw of them.
+    silences: Vec<Episode>,
+    /// What keeps findings quiet, as the inputs say.
+    coverage: Coverage,
     /// Made anew only after something was fed.
     inputs: Option<Inputs>,
 }
@@ -51,7 +59,16 @@ impl Live {
     /// Nothing known yet.
     #[must_use]
     pub fn new(engine: Arc<Engine>, detections: Vec<Detection>, definitions: Arc<Definitions>) -> Self {
-        Self { engine, detections, episodes: Episodes::new(definitions), homes: BTreeMap::new(), inputs: None }
+        Self {
+            engine,
+            detections,
+            episodes: Episodes::new(definitions),
+            homes: BTreeMap::new(),
+            signs: Signs::new(Timestamp::MIN),
+            silences: Vec::new(),
+            coverage: Coverage::default(),
+            inputs: None,
+        }
     }
 
     /// Goes on from episodes that [`crate::history::episodes`] made of what the lake holds, as after a restart: who was in bed then is still
@@ -73,6 +90,27 @@ impl Live {
     /// The homes that are looked at.
     pub fn homes(&self) -> impl Iterator<Item = &HomeFacts> {
         self.homes.values()
+    }
+
+    /// Gateways are listened to from `now` on: whoever was heard before has the usual time to be heard again.
+    pub fn listen_from(&mut self, now: Timestamp) {
+        self.signs = Signs::new(now);
+    }
+
+    /// When gateways were heard: tell it.
+    pub fn signs(&mut self) -> &mut Signs {
+        &mut self.signs
+    }
+
+    /// What the last round knew of why findings are quiet, and of what cannot be found.
+    #[must_use]
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// Takes a detection out of use: the others go on.
+    pub fn switch_off(&mut self, detection: &str) {
+        self.detections.retain(|d| d.name != detection);
     }
 
     /// The episodes so far.
@@ -116,14 +154,20 @@ impl Live {
 
     /// What all detections find in all homes.
     pub async fn tick(&mut self, now: Timestamp) -> Round {
-        let inputs = match self.inputs.take() {
+        let silences = self.signs.episodes(now);
+        let inputs = match self.inputs.take().filter(|_| silences == self.silences) {
             Some(inputs) => inputs,
             None => {
                 let window = self.detections.iter().map(|d| d.meaning.window).max().unwrap_or(Duration::ZERO);
                 self.episodes.forget(now - window - MARGIN);
                 let complete = self.homes.values().map(|facts| (facts, self.episodes.complete_to(&facts.home)));
                 let complete: Vec<_> = complete.collect();
-                Inputs::new(&self.episodes.all(), complete)
+                let mut episodes = self.episodes.all();
+                let sensors = |home: &HomeId| self.episodes.sensors(home).to_vec();
+                self.coverage = Coverage::new(&episodes, self.homes.values(), sensors);
+                episodes.extend(silences.iter().cloned());
+                self.silences = silences;
+                Inputs::new(&episodes, complete)
             }
         };
         let round = self.round(&inputs, now, |_| true).await;
@@ -143,7 +187,8 @@ impl Live {
         let mut round = Round::default();
         for detection in self.detections.iter().filter(|d| wanted(d)) {
             match self.engine.evaluate(detection, inputs, now).await {
-                Ok(findings) => {
+                Ok(mut findings) => {
+                    self.coverage.mark(&detection.meaning, &mut findings, now);
                     // What others rest on is forgotten in part: they were told in their time, or were not so.
                     let (over, known) = (now - detection.meaning.window, now - KEEP_MAX);
                     let is_whole =

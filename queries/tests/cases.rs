@@ -1,7 +1,8 @@
 //! Runs `detections/*/cases.slt`.
 //!
 //! A case file makes the tables `homes(home_id, time_zone, residents, complete_to)` and `observations(home_id, bed_id, device_id,
-//! quantity, event_time, value, quality)`, may make `params(home_id, detection, key, value)`, says `SET now = '…'`, and asks the
+//! quantity, event_time, value, quality)`, may make `params(home_id, detection, key, value)`, `intervals(home_id, bed_id, kind,
+//! started_at, ended_at, entered_at)` and `heard(home_id, event, at)` (a gateway was `heard` or `lost`), says `SET now = '…'`, and asks the
 //! tables `findings(subject, raised_at, cleared_at, evidence)` and `episodes`. Observations arrive in the order in which they
 //! were inserted.
 
@@ -13,11 +14,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::util::display::array_value_to_string;
 use carebed_contract::id::HomeId;
+use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use carebed_queries::detection::Source;
 use carebed_queries::engine::{Engine, Limits};
 use carebed_queries::episodes::{Definitions, Episodes};
-use carebed_queries::home::{HomeFacts, Param};
+use carebed_queries::home::{HomeFacts, Interval, IntervalKind, Param};
 use carebed_queries::live::Live;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
@@ -53,6 +55,15 @@ impl Case {
         let mut live = Live::new(engine, vec![detection], Arc::new(Definitions::builtin().unwrap()));
         let params =
             if self.context.table_exist("params")? { self.rows("SELECT * FROM params").await? } else { vec![] };
+        let intervals =
+            if self.context.table_exist("intervals")? { self.rows("SELECT * FROM intervals").await? } else { vec![] };
+        let interval = |i: &Vec<String>| Interval {
+            bed: i[1].parse().ok().filter(|_| i[1] != "NULL"),
+            kind: IntervalKind::ALL.into_iter().find(|kind| kind.as_str() == i[2]).unwrap(),
+            started_at: time(&i[3]),
+            ended_at: time(&i[4]),
+            entered_at: time(&i[5]),
+        };
         let homes = self.rows("SELECT home_id, time_zone, residents, complete_to FROM homes").await?;
         for home in &homes {
             let param =
@@ -64,12 +75,30 @@ impl Case {
                 residents: home[2].parse().unwrap(),
                 beds: Vec::new(),
                 params: params.iter().filter(|p| p[0] == home[0]).map(param).collect(),
+                intervals: intervals.iter().filter(|i| i[0] == home[0]).map(interval).collect(),
             });
         }
-        let sql = "SELECT home_id, bed_id, device_id, quantity, event_time, value, quality FROM observations";
-        for row in self.rows(sql).await? {
+        // Rooms and boots are said by those cases that need them.
+        let observations = self.context.table("observations").await?;
+        let has = |name: &str| observations.schema().has_column_with_unqualified_name(name);
+        let (room, boot) = (if has("room") { "room" } else { "NULL" }, if has("boot") { "boot" } else { "NULL" });
+        let sql = format!(
+            "SELECT home_id, bed_id, device_id, quantity, event_time, value, quality, {room}, {boot} FROM observations"
+        );
+        for row in self.rows(&sql).await? {
             let value = row[5].parse().ok();
-            live.feed(&[observation(&row[0], &row[1], &row[2], &row[3], time(&row[4]), value, &row[6])]);
+            let observation = observation(&row[0], &row[1], &row[2], &row[3], time(&row[4]), value, &row[6]);
+            let room = row[7].parse().ok().filter(|_| row[7] != "NULL");
+            live.feed(&[Observation { room, boot: row[8].parse().ok(), ..observation }]);
+        }
+        if self.context.table_exist("heard")? {
+            for row in self.rows("SELECT home_id, event, at FROM heard").await? {
+                let home = HomeId::new(&row[0]).unwrap();
+                match row[1].as_str() {
+                    "lost" => live.signs().lost(&home, time(&row[2])),
+                    _ => live.signs().heard(&home, time(&row[2])),
+                }
+            }
         }
         for home in homes.iter().filter(|home| home[3] != "NULL") {
             live.advance(&HomeId::new(&home[0]).unwrap(), time(&home[3]));
@@ -145,13 +174,93 @@ fn call_for_help() {
 }
 
 #[test]
+fn hazard() {
+    check("hazard");
+}
+
+#[test]
 fn bed_exit_no_return() {
     check("bed_exit_no_return");
 }
 
 #[test]
+fn suspected_fall() {
+    check("suspected_fall");
+}
+
+#[test]
 fn inactivity_cap() {
     check("inactivity_cap");
+}
+
+#[test]
+fn bathroom_overstay() {
+    check("bathroom_overstay");
+}
+
+#[test]
+fn bed_overstay() {
+    check("bed_overstay");
+}
+
+#[test]
+fn not_in_bed() {
+    check("not_in_bed");
+}
+
+#[test]
+fn night_door() {
+    check("night_door");
+}
+
+#[test]
+fn night_unrest() {
+    check("night_unrest");
+}
+
+#[test]
+fn heart_rate() {
+    check("heart_rate");
+}
+
+#[test]
+fn respiratory_rate() {
+    check("respiratory_rate");
+}
+
+#[test]
+fn vitals_lost() {
+    check("vitals_lost");
+}
+
+#[test]
+fn no_turning() {
+    check("no_turning");
+}
+
+#[test]
+fn away_too_long() {
+    check("away_too_long");
+}
+
+#[test]
+fn device_health() {
+    check("device_health");
+}
+
+#[test]
+fn gateway_silent() {
+    check("gateway_silent");
+}
+
+#[test]
+fn gateway_outage() {
+    check("gateway_outage");
+}
+
+#[test]
+fn operations() {
+    check("operations");
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn rule(detection: &str, priority: Priority, class: Class, suppressible: bool, w
         class,
         title: Text::new("标题", "title"),
         wording: Text::new("{n} 次", "{n} times"),
+        words: BTreeMap::new(),
         suppressible,
         wait: Duration::from_secs(wait_s),
     }

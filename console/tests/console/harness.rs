@@ -34,7 +34,16 @@ pub(crate) fn start() -> Timestamp {
 
 fn rule(detection: &str, priority: Priority, class: Class, title: Text, wording: Text) -> Rule {
     let suppressible = detection != "call_for_help";
-    Rule { detection: detection.to_owned(), priority, class, title, wording, suppressible, wait: Duration::ZERO }
+    Rule {
+        detection: detection.to_owned(),
+        priority,
+        class,
+        title,
+        wording,
+        words: std::collections::BTreeMap::new(),
+        suppressible,
+        wait: Duration::ZERO,
+    }
 }
 
 pub(crate) fn policy() -> Policy {

@@ -5,7 +5,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, Schema, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use carebed_contract::finding::{Finding, Subject};
-use carebed_contract::id::{BedId, HomeId};
+use carebed_contract::id::{Area, BedId, DeviceId, HomeId};
 use carebed_contract::time::Timestamp;
 use serde_json::{Map, Value};
 
@@ -13,7 +13,7 @@ use super::Inputs;
 use crate::episodes::time_type;
 
 /// What a detection must return, for those who write one.
-pub(super) const COLUMNS: &str = "a detection returns subject_kind ('bed' or 'home'), subject_id, home_id, raised_at, cleared_at; every other column is evidence";
+pub(super) const COLUMNS: &str = "a detection returns subject_kind ('bed', 'home', 'device' or 'area'), subject_id, home_id, raised_at, cleared_at; every other column is evidence";
 
 const TEXTS: [&str; 3] = ["subject_kind", "subject_id", "home_id"];
 const TIMES: [&str; 2] = ["raised_at", "cleared_at"];
@@ -66,7 +66,12 @@ fn read_batch(
         let subject = match kinds.value(row) {
             "bed" => Subject::Bed(BedId::new(subject).map_err(|error| error.to_string())?),
             "home" => Subject::Home(HomeId::new(subject).map_err(|error| error.to_string())?),
-            other => return Err(format!("subject_kind is {other:?} and neither 'bed' nor 'home'")),
+            "device" => Subject::Device {
+                home: home.clone(),
+                device: DeviceId::new(subject).map_err(|error| error.to_string())?,
+            },
+            "area" => Subject::Area(Area::new(subject).map_err(|error| error.to_string())?),
+            other => return Err(format!("subject_kind is {other:?} and none of 'bed', 'home', 'device', 'area'")),
         };
         let area =
             inputs.area(&home).ok_or_else(|| format!("home {home} is not one of the homes asked about"))?.clone();

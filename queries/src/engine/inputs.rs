@@ -19,6 +19,7 @@ pub struct Inputs {
     homes: RecordBatch,
     beds: RecordBatch,
     params: RecordBatch,
+    intervals: RecordBatch,
     areas: Arc<BTreeMap<HomeId, Area>>,
 }
 
@@ -45,11 +46,22 @@ impl Inputs {
             words(params().map(|(_, p)| p.key.as_str())),
             Arc::new(params().map(|(_, p)| Some(p.value)).collect::<Float64Array>()),
         ];
+        let intervals: Vec<_> = facts().flat_map(|f| f.intervals.iter().map(move |interval| (f, interval))).collect();
+        let i = || intervals.iter();
+        let interval_columns: Vec<ArrayRef> = vec![
+            words(i().map(|(f, _)| f.home.as_str())),
+            Arc::new(i().map(|(_, i)| i.bed.as_ref().map(|bed| bed.as_str())).collect::<StringArray>()),
+            words(i().map(|(_, i)| i.kind.as_str())),
+            episodes::times(i().map(|(_, i)| Some(i.started_at))),
+            episodes::times(i().map(|(_, i)| Some(i.ended_at))),
+            episodes::times(i().map(|(_, i)| Some(i.entered_at))),
+        ];
         Self {
             episodes: Episodes::table(episodes),
             homes: batch(homes_schema(), home_columns),
             beds: batch(beds_schema(), bed_columns),
             params: batch(params_schema(), param_columns),
+            intervals: batch(intervals_schema(), interval_columns),
             areas: Arc::new(facts().map(|f| (f.home.clone(), f.area.clone())).collect()),
         }
     }
@@ -64,13 +76,14 @@ impl Inputs {
             "homes" => Some(&self.homes),
             "beds" => Some(&self.beds),
             "params" => Some(&self.params),
+            "intervals" => Some(&self.intervals),
             _ => None,
         }
     }
 
     /// The facts without the episodes, as named tables.
-    pub(crate) fn into_facts(self) -> [(&'static str, RecordBatch); 3] {
-        [("homes", self.homes), ("beds", self.beds), ("params", self.params)]
+    pub(crate) fn into_facts(self) -> [(&'static str, RecordBatch); 4] {
+        [("homes", self.homes), ("beds", self.beds), ("params", self.params), ("intervals", self.intervals)]
     }
 
     pub(super) fn area(&self, home: &HomeId) -> Option<&Area> {
@@ -79,8 +92,14 @@ impl Inputs {
 }
 
 /// The tables and their columns.
-pub(super) fn tables() -> [Table; 4] {
-    [("episodes", episodes::schema()), ("homes", homes_schema()), ("beds", beds_schema()), ("params", params_schema())]
+pub(super) fn tables() -> [Table; 5] {
+    [
+        ("episodes", episodes::schema()),
+        ("homes", homes_schema()),
+        ("beds", beds_schema()),
+        ("params", params_schema()),
+        ("intervals", intervals_schema()),
+    ]
 }
 
 fn words<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
@@ -111,6 +130,18 @@ fn homes_schema() -> SchemaRef {
 
 fn beds_schema() -> SchemaRef {
     table(vec![text("bed_id"), text("home_id")])
+}
+
+fn intervals_schema() -> SchemaRef {
+    let time = |name: &str| Field::new(name, episodes::time_type(), false);
+    table(vec![
+        text("home_id"),
+        Field::new("bed_id", DataType::Utf8, true),
+        text("kind"),
+        time("started_at"),
+        time("ended_at"),
+        time("entered_at"),
+    ])
 }
 
 fn params_schema() -> SchemaRef {

@@ -51,6 +51,10 @@ pub(super) struct Rules {
     pub(super) exits: Vec<Exit>,
     pub(super) silences: Vec<Silence>,
     pub(super) absences: Vec<Absence>,
+    pub(super) stays: Vec<Stay>,
+    pub(super) missings: Vec<Missing>,
+    pub(super) unanswered: Vec<Unanswered>,
+    pub(super) unobserved: Vec<Unobserved>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,6 +64,10 @@ enum Shape {
     Exit(Exit),
     Silence(Silence),
     Absence(Absence),
+    Stay(Stay),
+    Missing(Missing),
+    Unanswered {},
+    Unobserved(Unobserved),
 }
 
 /// What an episode is tracked by.
@@ -100,6 +108,13 @@ pub(super) struct While {
     /// Interruptions shorter than this do not end it; its end is known after this.
     #[serde(default, deserialize_with = "span::deserialize")]
     pub(super) gap: Duration,
+    /// The predicate looks at the median of the values of so long, so that one odd value is not believed.
+    #[serde(default, deserialize_with = "span::deserialize")]
+    pub(super) smooth: Duration,
+    /// A value older than this says nothing any more: the episode ends with its last value. For measures, which unlike states are
+    /// not told again by a gateway that knows nothing new. Such an episode counts when a value after `hold` confirms it.
+    #[serde(default, deserialize_with = "span::deserialize")]
+    pub(super) stale: Duration,
     #[serde(default)]
     pub(super) immediate: bool,
 }
@@ -149,6 +164,51 @@ pub(super) struct Absence {
     #[serde(deserialize_with = "span::deserialize")]
     pub(super) expires: Duration,
     pub(super) residents_max: u8,
+    /// A press of one of these says at once that the home will be empty, whoever lives there.
+    #[serde(default)]
+    pub(super) buttons: Vec<Quantity>,
+    /// What stirs within this time of such a press is the one who is leaving.
+    #[serde(default, deserialize_with = "span::deserialize")]
+    pub(super) grace: Duration,
+}
+
+/// From the first activity in a room to the next elsewhere.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stay {
+    #[serde(skip)]
+    pub(super) kind: Arc<str>,
+    pub(super) residents_max: u8,
+}
+
+/// While something holds of a bed and a quantity that the bed has given before does not come.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Missing {
+    #[serde(skip)]
+    pub(super) kind: Arc<str>,
+    pub(super) of: String,
+    pub(super) quantities: Vec<Quantity>,
+    /// Only values above this count as given.
+    pub(super) above: Option<f64>,
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) after: Duration,
+}
+
+/// From a device's first missing answer to its next value.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) kind: Arc<str>,
+}
+
+/// A gateway that was off saw nothing: from the last observation of one boot to the first of the next.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Unobserved {
+    #[serde(skip)]
+    pub(super) kind: Arc<str>,
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) longer_than: Duration,
 }
 
 #[derive(Debug, Deserialize)]
@@ -197,6 +257,13 @@ impl Definitions {
                     rests_on.push((file.to_owned(), rule.bed.clone()));
                     rules.absences.push(Absence { kind, ..rule });
                 }
+                Shape::Stay(rule) => rules.stays.push(Stay { kind, ..rule }),
+                Shape::Missing(rule) => {
+                    rests_on.push((file.to_owned(), rule.of.clone()));
+                    rules.missings.push(Missing { kind, ..rule });
+                }
+                Shape::Unanswered {} => rules.unanswered.push(Unanswered { kind }),
+                Shape::Unobserved(rule) => rules.unobserved.push(Unobserved { kind, ..rule }),
             }
         }
         for (file, of) in rests_on {
@@ -214,8 +281,11 @@ impl Definitions {
 
     /// Whether some episode is made from this quantity.
     pub(crate) fn uses(&self, quantity: &Quantity) -> bool {
-        let named =
-            |rules: &Rules| rules.whiles.iter().any(|w| w.states.contains(quantity) || w.events.contains(quantity));
+        let named = |rules: &Rules| {
+            rules.whiles.iter().any(|w| w.states.contains(quantity) || w.events.contains(quantity))
+                || rules.missings.iter().any(|m| m.quantities.contains(quantity))
+                || rules.absences.iter().any(|a| a.buttons.contains(quantity))
+        };
         quantity.definition().is_some_and(|d| d.activity.is_some()) || named(&self.steady) || named(&self.immediate)
     }
 
@@ -238,12 +308,13 @@ mod tests {
     fn the_builtin_definitions_read() {
         let definitions = Definitions::builtin().unwrap();
         let kinds = |rules: &Rules| rules.whiles.iter().map(|w| w.kind.to_string()).collect::<Vec<_>>();
-        assert_eq!(kinds(&definitions.immediate), ["call"]);
-        assert_eq!(kinds(&definitions.steady), ["door_open", "in_bed"]);
+        assert_eq!(kinds(&definitions.immediate), ["call", "fall_reported", "gas", "smoke", "water_leak"]);
+        let steady = kinds(&definitions.steady);
+        assert!(["door_open", "in_bed", "heart_rate_high"].iter().all(|k| steady.iter().any(|s| s == k)), "{steady:?}");
         for name in ["bed_occupancy", "call_event", "door_event", "motion"] {
             assert!(definitions.uses(&Quantity::new(name).unwrap()), "{name}");
         }
-        assert!(!definitions.uses(&Quantity::new("temperature").unwrap()));
+        assert!(!definitions.uses(&Quantity::new("humidity").unwrap()));
     }
 
     #[test]

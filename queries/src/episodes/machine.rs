@@ -1,14 +1,16 @@
 //! One home in event order: the only place that knows how observations become episodes. It reads no clock: time is what
 //! observations and [`Machine::advance`] bring.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use carebed_contract::id::{BedId, DeviceId, HomeId};
+use carebed_contract::id::{BedId, DeviceId, HomeId, Room};
 use carebed_contract::quantity::{Activity, Kind, Quantity};
 use carebed_contract::time::Timestamp;
 
 use super::Episode;
-use super::definition::{About, Absence, Definitions, Key, Rules, Silence, While};
+use super::definition::{About, Absence, Definitions, Key, Missing, Rules, Silence, While};
 use super::seen::Seen;
 
 /// What a machine works with, the same for all its life.
@@ -36,8 +38,27 @@ pub(super) struct Machine {
     elsewhere_at: Option<Timestamp>,
     /// The outer door moved then, and nobody has stirred inside since.
     door_at: Option<Timestamp>,
+    /// What moved last: the room and the device.
+    active_in: (Option<Room>, Option<DeviceId>),
+    /// When a bed last gave what must not be missing, per rule.
+    given: Vec<(usize, Option<BedId>, Timestamp)>,
+    /// The latest values of measures that are smoothed.
+    recent: Vec<Recent>,
+    /// The gateway's boot and its last observation.
+    boot: Option<u64>,
+    seen_at: Timestamp,
     /// Episodes that last and are known.
     open: Vec<Episode>,
+}
+
+/// Values kept per smoothed measure; of a device that talks faster the oldest count no more.
+const RECENT_MAX: usize = 128;
+
+#[derive(Debug, Clone)]
+struct Recent {
+    quantity: Quantity,
+    device: DeviceId,
+    values: VecDeque<(Timestamp, f64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +79,10 @@ struct Span {
     episode: Episode,
     known: bool,
     interrupted_at: Option<Timestamp>,
+    /// When it last began to hold, interruptions counted.
+    holds_since: Timestamp,
+    /// When a value last said that it holds.
+    said_at: Timestamp,
 }
 
 /// Somebody may be leaving, or has left.
@@ -86,6 +111,11 @@ impl Machine {
             active_at: None,
             elsewhere_at: None,
             door_at: None,
+            active_in: (None, None),
+            given: Vec::new(),
+            recent: Vec::new(),
+            boot: None,
+            seen_at: Timestamp::MIN,
             open: Vec::new(),
         }
     }
@@ -102,14 +132,24 @@ impl Machine {
 
     /// Takes the next observation; `closed` receives what ended.
     pub(super) fn step(&mut self, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        self.note_boot(seen, setting, closed);
         self.advance(seen.time, setting, closed);
         if seen.is_unknown() {
             return self.lose(seen, setting, closed);
         }
+        for rule in &setting.rules.unanswered {
+            self.end_where(
+                |e| e.kind == rule.kind && e.device.as_ref() == Some(&seen.device),
+                seen.time,
+                seen.time,
+                closed,
+            );
+        }
         let edge = self.edge(seen, setting.definitions);
         for (rule, definition) in setting.rules.whiles.iter().enumerate() {
             if definition.states.contains(&seen.quantity) {
-                self.hold(rule, definition, seen, setting, closed);
+                let value = self.smoothed(definition.smooth, seen);
+                self.hold(rule, definition, value, seen, setting, closed);
             }
             if edge.happened && definition.events.contains(&seen.quantity) {
                 closed.push(Episode {
@@ -119,8 +159,87 @@ impl Machine {
                 });
             }
         }
+        for (rule, missing) in setting.rules.missings.iter().enumerate() {
+            if missing.quantities.contains(&seen.quantity) && missing.above.is_none_or(|limit| seen.value > limit) {
+                self.give(rule, missing, seen, closed);
+            }
+        }
         if let Some(activity) = edge.activity {
             self.active(activity, seen, setting, closed);
+        }
+        for rule in setting.rules.absences.iter().filter(|rule| edge.happened && rule.buttons.contains(&seen.quantity))
+        {
+            self.declare(rule, seen, setting);
+        }
+    }
+
+    /// Nothing was observed while the gateway was off: no silence of that stretch says anything, and nobody was seen to stay.
+    fn note_boot(&mut self, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        let (from, to) = (self.seen_at, seen.time);
+        self.seen_at = to;
+        let Some(boot) = seen.boot else { return };
+        let is_new = self.boot.replace(boot).is_some_and(|old| old != boot);
+        let rule = setting.rules.unobserved.first().filter(|rule| is_new && to.since(from) > rule.longer_than);
+        let Some(rule) = rule else { return };
+        closed.push(Episode {
+            ended_at: Some(to),
+            end_known_at: Some(to),
+            ..about_home(&rule.kind, from, to, setting)
+        });
+        let is_silence = |kind: &Arc<str>| {
+            setting.rules.silences.iter().any(|rule| rule.kind == *kind)
+                || setting.rules.stays.iter().any(|rule| rule.kind == *kind)
+                || setting.rules.missings.iter().any(|rule| rule.kind == *kind)
+        };
+        self.end_where(|e| is_silence(&e.kind), from, from, closed);
+        for span in std::mem::take(&mut self.spans).into_iter().filter(|span| span.known) {
+            self.end_where(|e| same(e, &span.episode), from, from, closed);
+        }
+        self.leavings.retain(|l| {
+            self.open.iter().any(|e| e.bed == l.bed && setting.rules.exits.iter().any(|x| x.kind == e.kind))
+        });
+        self.door_at = None;
+        self.active_at = self.active_at.map(|_| to);
+        self.at = self.at.max(to);
+    }
+
+    /// The median of what the device said of late, this value included.
+    fn smoothed(&mut self, over: Duration, seen: &Seen) -> f64 {
+        if over.is_zero() {
+            return seen.value;
+        }
+        let place = self.recent.iter().position(|r| r.quantity == seen.quantity && r.device == seen.device);
+        let place = place.unwrap_or_else(|| {
+            let (quantity, device) = (seen.quantity.clone(), seen.device.clone());
+            self.recent.push(Recent { quantity, device, values: VecDeque::new() });
+            self.recent.len() - 1
+        });
+        let Some(Recent { values, .. }) = self.recent.get_mut(place) else { return seen.value };
+        while values.len() >= RECENT_MAX || values.front().is_some_and(|(at, _)| seen.time.since(*at) >= over) {
+            values.pop_front();
+        }
+        if values.back().is_none_or(|last| *last != (seen.time, seen.value)) {
+            values.push_back((seen.time, seen.value));
+        }
+        let mut sorted: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied().unwrap_or(seen.value)
+    }
+
+    /// The bed gave what must not be missing.
+    fn give(&mut self, rule: usize, missing: &Missing, seen: &Seen, closed: &mut Vec<Episode>) {
+        match self.given.iter_mut().find(|(known, bed, _)| *known == rule && *bed == seen.bed) {
+            Some((_, _, at)) => *at = seen.time,
+            None => self.given.push((rule, seen.bed.clone(), seen.time)),
+        }
+        self.end(&missing.kind, &seen.bed, seen.time, seen.time, closed);
+    }
+
+    /// Somebody said that the home will be empty.
+    fn declare(&mut self, rule: &Absence, seen: &Seen, setting: Setting<'_>) {
+        if !self.open.iter().any(|e| e.kind == rule.kind) {
+            let attributes = Some(Arc::from(DECLARED));
+            self.open.push(Episode { attributes, ..about_home(&rule.kind, seen.time, seen.time, setting) });
         }
     }
 
@@ -155,11 +274,19 @@ impl Machine {
         }
     }
 
-    fn hold(&mut self, rule: usize, definition: &While, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+    fn hold(
+        &mut self,
+        rule: usize,
+        definition: &While,
+        value: f64,
+        seen: &Seen,
+        setting: Setting<'_>,
+        closed: &mut Vec<Episode>,
+    ) {
         let bed = (definition.key != Key::Home).then(|| seen.bed.clone()).flatten();
         let device = (definition.key == Key::Device).then(|| seen.device.clone());
         let place = self.spans.iter().position(|s| s.rule == rule && s.bed == bed && s.device == device);
-        if definition.holds(seen.value) {
+        if definition.holds(value) {
             let place = place.unwrap_or_else(|| {
                 self.spans.push(Span {
                     rule,
@@ -169,6 +296,8 @@ impl Machine {
                     episode: begun(definition, seen, setting),
                     known: false,
                     interrupted_at: None,
+                    holds_since: seen.time,
+                    said_at: seen.time,
                 });
                 self.spans.len() - 1
             });
@@ -177,7 +306,12 @@ impl Machine {
                 span.holders.push(seen.device.clone());
             }
             let known = span.known;
-            if span.interrupted_at.take().is_some() && known {
+            span.said_at = seen.time;
+            let was_interrupted = span.interrupted_at.take().is_some();
+            if was_interrupted {
+                span.holds_since = seen.time;
+            }
+            if was_interrupted && known {
                 let bed = span.bed.clone();
                 self.leavings.retain(|l| !(l.bed == bed && of(setting, l.rule, &definition.kind)));
             } else if !known && seen.time >= span.episode.started_at + definition.hold {
@@ -188,8 +322,11 @@ impl Machine {
             if span.holders.is_empty() && span.interrupted_at.is_none() {
                 span.interrupted_at = Some(seen.time);
                 let bed = span.bed.clone();
-                let exits =
-                    setting.rules.exits.iter().enumerate().filter(|(_, e)| span.known && *e.of == *definition.kind);
+                let known = span.known;
+                for missing in setting.rules.missings.iter().filter(|m| *m.of == *definition.kind) {
+                    self.end(&missing.kind, &bed, seen.time, seen.time, closed);
+                }
+                let exits = setting.rules.exits.iter().enumerate().filter(|(_, e)| known && *e.of == *definition.kind);
                 for (rule, exit) in exits {
                     let confirmed_at = self.elsewhere_at.filter(|at| *at >= seen.time - exit.confirm_before);
                     self.leavings.push(Leaving { rule, bed: bed.clone(), left_at: seen.time, confirmed_at });
@@ -204,6 +341,17 @@ impl Machine {
     /// The device says nothing any more. What only it knew ends without anybody having done anything: a dead mat is
     /// neither a person in bed nor one who got up.
     fn lose(&mut self, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
+        for rule in &setting.rules.unanswered {
+            if !self.open.iter().any(|e| e.kind == rule.kind && e.device.as_ref() == Some(&seen.device)) {
+                self.open.push(Episode {
+                    subject: format!("device/{}/{}", setting.home, seen.device).into(),
+                    bed: seen.bed.clone(),
+                    room: seen.room.clone(),
+                    device: Some(seen.device.clone()),
+                    ..about_home(&rule.kind, seen.time, seen.time, setting)
+                });
+            }
+        }
         let mut place = 0;
         while let Some(span) = self.spans.get_mut(place) {
             let watches = setting.rules.whiles.get(span.rule).is_some_and(|w| w.states.contains(&seen.quantity));
@@ -219,6 +367,10 @@ impl Machine {
             if let Some(open) = self.open.iter().position(|e| same(e, &span.episode)).filter(|_| span.known) {
                 let episode = self.open.remove(open);
                 closed.push(Episode { ended_at: Some(seen.time), end_known_at: Some(seen.time), ..episode });
+            }
+            let kind = setting.rules.whiles.get(span.rule).map(|w| Arc::clone(&w.kind));
+            for missing in setting.rules.missings.iter().filter(|m| kind.as_deref() == Some(m.of.as_str())) {
+                self.end(&missing.kind, &span.bed, seen.time, seen.time, closed);
             }
         }
     }
@@ -250,18 +402,62 @@ impl Machine {
         }
     }
 
+    fn end_where(
+        &mut self,
+        which: impl Fn(&Episode) -> bool,
+        ended_at: Timestamp,
+        known_at: Timestamp,
+        closed: &mut Vec<Episode>,
+    ) {
+        while let Some(place) = self.open.iter().position(&which) {
+            let episode = self.open.remove(place);
+            // What was only known later is known to have ended no earlier than that.
+            let ended_at = ended_at.max(episode.started_at);
+            let known_at = known_at.max(ended_at).max(episode.start_known_at);
+            closed.push(Episode { ended_at: Some(ended_at), end_known_at: Some(known_at), ..episode });
+        }
+    }
+
     fn active(&mut self, activity: Activity, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
         self.active_at = Some(seen.time);
+        self.active_in = (seen.room.clone(), Some(seen.device.clone()));
+        for stay in &setting.rules.stays {
+            self.stay(&stay.kind, activity, seen, setting.residents <= stay.residents_max, setting, closed);
+        }
         for silence in &setting.rules.silences {
             self.end(&silence.kind, &None, seen.time, seen.time, closed);
         }
         for absence in &setting.rules.absences {
-            self.end(&absence.kind, &None, seen.time, seen.time, closed);
+            let is_leaving = |e: &Episode| {
+                e.attributes.as_deref() == Some(DECLARED) && seen.time.since(e.started_at) <= absence.grace
+            };
+            self.end_where(|e| e.kind == absence.kind && !is_leaving(e), seen.time, seen.time, closed);
         }
         self.door_at = matches!(activity, Activity::Door).then_some(seen.time);
         if !setting.rules.exits.iter().any(|exit| observes(setting.rules, &exit.of, &seen.quantity)) {
             self.elsewhere_at = Some(seen.time);
             self.confirm(seen.time, setting);
+        }
+    }
+
+    /// Whoever is seen in a room is there until something moves elsewhere.
+    fn stay(
+        &mut self,
+        kind: &Arc<str>,
+        activity: Activity,
+        seen: &Seen,
+        alone: bool,
+        setting: Setting<'_>,
+        closed: &mut Vec<Episode>,
+    ) {
+        let room = seen.room.as_ref().filter(|_| alone && matches!(activity, Activity::Inside));
+        if room.is_some() && self.open.iter().any(|e| e.kind == *kind && e.room.as_ref() == room) {
+            return;
+        }
+        self.end_where(|e| e.kind == *kind, seen.time, seen.time, closed);
+        if room.is_some() {
+            let (room, device) = (room.cloned(), Some(seen.device.clone()));
+            self.open.push(Episode { room, device, ..about_home(kind, seen.time, seen.time, setting) });
         }
     }
 
@@ -283,7 +479,32 @@ impl Machine {
         let spans = self.spans.iter().filter_map(|span| span.due(setting.rules.whiles.get(span.rule)?));
         let quiet = setting.rules.silences.iter().filter_map(|rule| self.quiet_due(rule));
         let away = setting.rules.absences.iter().filter_map(|rule| self.away_due(rule));
-        spans.chain(quiet).chain(away).min()
+        let missing = setting
+            .rules
+            .missings
+            .iter()
+            .enumerate()
+            .filter_map(|(rule, missing)| self.missing_dues(rule, missing, setting).map(|(due, _, _)| due).min());
+        spans.chain(quiet).chain(away).chain(missing).min()
+    }
+
+    /// When what must not be missing of a bed will be, whose bed, and since when.
+    fn missing_dues<'a>(
+        &'a self,
+        rule: usize,
+        missing: &'a Missing,
+        setting: Setting<'a>,
+    ) -> impl Iterator<Item = (Timestamp, &'a Option<BedId>, Timestamp)> {
+        let given = self.given.iter().filter(move |(known, ..)| *known == rule);
+        given.filter_map(move |(_, bed, at)| {
+            let holds = |span: &&Span| {
+                let watched = setting.rules.whiles.get(span.rule).is_some_and(|w| *w.kind == *missing.of);
+                watched && span.known && span.bed == *bed && span.interrupted_at.is_none()
+            };
+            let since = self.spans.iter().find(holds)?.holds_since.max(*at);
+            let is_open = self.open.iter().any(|e| e.kind == missing.kind && e.bed == *bed);
+            (!is_open).then(|| (since + missing.after, bed, since))
+        })
     }
 
     fn quiet_due(&self, rule: &Silence) -> Option<Timestamp> {
@@ -310,6 +531,12 @@ impl Machine {
                         self.end_span(&span, rule, left_at, at, setting, closed);
                     }
                 }
+                (Some(due), None) if due <= at && !rule.stale.is_zero() => {
+                    let span = self.spans.remove(place);
+                    if span.known {
+                        self.end_where(|e| same(e, &span.episode), span.said_at, at, closed);
+                    }
+                }
                 (Some(due), None) if due <= at => {
                     self.know(place, at, setting, closed);
                     place += 1;
@@ -319,7 +546,17 @@ impl Machine {
         }
         for rule in &setting.rules.silences {
             if let Some(started_at) = self.active_at.filter(|_| self.quiet_due(rule).is_some_and(|due| due <= at)) {
-                self.open.push(about_home(&rule.kind, started_at, at, setting));
+                let (room, device) = self.active_in.clone();
+                self.open.push(Episode { room, device, ..about_home(&rule.kind, started_at, at, setting) });
+            }
+        }
+        for (rule, missing) in setting.rules.missings.iter().enumerate() {
+            let due = self.missing_dues(rule, missing, setting).filter(|(due, ..)| *due <= at);
+            let due: Vec<_> = due.map(|(due, bed, since)| (due, bed.clone(), since)).collect();
+            for (due, bed, since) in due {
+                let subject = bed.as_ref().map_or_else(|| format!("home/{}", setting.home), |bed| format!("bed/{bed}"));
+                let subject = subject.into();
+                self.open.push(Episode { subject, bed, ..about_home(&missing.kind, since, due, setting) });
             }
         }
         for rule in &setting.rules.absences {
@@ -382,11 +619,15 @@ impl Span {
     fn due(&self, rule: &While) -> Option<Timestamp> {
         match self.interrupted_at {
             Some(at) => Some(at + rule.gap),
+            None if !rule.stale.is_zero() => Some(self.said_at + rule.stale),
             None if !self.known => Some(self.episode.started_at + rule.hold),
             None => None,
         }
     }
 }
+
+/// The attributes of an absence that a press of a button declared.
+const DECLARED: &str = r#"{"source":"button"}"#;
 
 fn same(one: &Episode, other: &Episode) -> bool {
     one.kind == other.kind && one.bed == other.bed && one.started_at == other.started_at && one.device == other.device

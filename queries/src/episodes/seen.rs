@@ -23,6 +23,8 @@ pub(crate) struct Seen {
     pub(crate) room: Option<Room>,
     /// 1 for an event; not a number when a device stopped answering, so that its state is unknown from now on.
     pub(crate) value: f64,
+    /// The gateway's boot, where it was said.
+    pub(crate) boot: Option<u64>,
 }
 
 impl Seen {
@@ -36,6 +38,7 @@ impl Seen {
             bed: observation.bed.clone(),
             room: observation.room.clone(),
             value,
+            boot: observation.boot,
         })
     }
 
@@ -52,8 +55,10 @@ impl Seen {
         }
         let kind = quantity.definition().map(|d| d.kind);
         match quality {
-            Quality::Bad(reason) if reason == NO_ANSWER => (kind == Some(Kind::State)).then_some(f64::NAN),
+            Quality::Bad(reason) if reason == NO_ANSWER => Some(f64::NAN),
             Quality::Bad(_) if !definitions.is_immediate(quantity) => None,
+            // A measure that its own device doubts is no measure.
+            Quality::Uncertain(_) if kind == Some(Kind::Measure) => None,
             // An event has happened whatever number it carries.
             _ if kind == Some(Kind::Event) => Some(1.0),
             _ => number.filter(|number| number.is_finite()),

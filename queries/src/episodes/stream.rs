@@ -11,6 +11,7 @@ use super::definition::{Definitions, Rules};
 use super::machine::{Machine, Setting};
 use super::seen::Seen;
 use super::{Episode, KEEP_MAX, Pushed};
+use crate::coverage::Sensor;
 
 /// How far behind the complete data a late observation may still be put in its place. The contract promises none at all;
 /// corrected clocks and second gateways may break it.
@@ -19,6 +20,9 @@ const LATE_MAX: Duration = Duration::from_secs(3_600);
 /// Observations kept per home to be played again. Beyond it the oldest are taken as final, even when their home has not said that it
 /// is complete.
 const RECENT_MAX: usize = 4_096;
+
+/// Devices and quantities remembered per home; what comes beyond it is not asked whether it still answers.
+const SENSORS_MAX: usize = 256;
 
 /// How many must be ready before the checkpoint moves; it spares a replay for each.
 const FOLD_MIN: usize = 32;
@@ -37,6 +41,8 @@ pub(super) struct Stream {
     ended: Vec<Episode>,
     steady: Track,
     immediate: Track,
+    /// Devices and what they have given.
+    sensors: Vec<Sensor>,
     /// Rows that late data changed, by identity, and how often.
     revised: BTreeMap<Identity, u32>,
 }
@@ -68,8 +74,13 @@ impl Stream {
             ended: Vec::new(),
             steady: Track::new(),
             immediate: Track::new(),
+            sensors: Vec::new(),
             revised: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn sensors(&self) -> &[Sensor] {
+        &self.sensors
     }
 
     pub(super) fn set_residents(&mut self, residents: u8) {
@@ -81,6 +92,11 @@ impl Stream {
     }
 
     pub(super) fn push(&mut self, seen: Seen) -> Pushed {
+        let is_known = |sensor: &Sensor| sensor.device == seen.device && sensor.quantity == seen.quantity;
+        if self.sensors.len() < SENSORS_MAX && !self.sensors.iter().any(is_known) {
+            let (device, bed, quantity) = (seen.device.clone(), seen.bed.clone(), seen.quantity.clone());
+            self.sensors.push(Sensor { device, bed, quantity });
+        }
         if seen.time <= self.base {
             return self.push_too_late(&seen);
         }

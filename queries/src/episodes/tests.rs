@@ -20,6 +20,7 @@ fn seen(time: Timestamp, device: &str, quantity: &str, bed: Option<&str>, value:
         bed: bed.map(|bed| bed.parse().unwrap()),
         room: None,
         value,
+        boot: None,
     }
 }
 

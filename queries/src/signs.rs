@@ -1,0 +1,175 @@
+//! When gateways were heard, and since when they are not. Pure.
+//!
+//! A home's data says nothing about why it stops: that its gateway is silent is only known at the centre, in the centre's time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carebed_contract::id::HomeId;
+use carebed_contract::time::Timestamp;
+
+use crate::episodes::Episode;
+
+/// A gateway that was not heard for so long is silent. Gateways tell at least every minute how far they are complete; a
+/// heartbeat and several retries have gone by.
+pub const SILENT_AFTER: Duration = Duration::from_secs(300);
+
+/// The kind of episode that is made here.
+pub const KIND: &str = "gateway_silent";
+
+/// Past silences kept per home, and how long: alerts need to see that one has ended.
+const PAST_MAX: usize = 16;
+const PAST_KEPT: Duration = Duration::from_secs(36 * 3_600);
+
+/// What was heard of all gateways.
+#[derive(Debug)]
+pub struct Signs {
+    /// Nothing can have been heard before.
+    since: Timestamp,
+    homes: BTreeMap<HomeId, Sign>,
+}
+
+#[derive(Debug)]
+struct Sign {
+    heard_at: Timestamp,
+    /// The broker said then that it has lost the gateway.
+    lost_at: Option<Timestamp>,
+    past: Vec<Silence>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    started_at: Timestamp,
+    known_at: Timestamp,
+    ended_at: Option<Timestamp>,
+}
+
+impl Signs {
+    /// Listening began at `since`: who was heard before it is given the usual time to be heard again.
+    #[must_use]
+    pub fn new(since: Timestamp) -> Self {
+        Self { since, homes: BTreeMap::new() }
+    }
+
+    /// Whether every gateway had its time to be heard since listening began.
+    #[must_use]
+    pub fn are_settled(&self, now: Timestamp) -> bool {
+        now.since(self.since) >= SILENT_AFTER
+    }
+
+    /// A gateway was heard.
+    pub fn heard(&mut self, home: &HomeId, at: Timestamp) {
+        let Some(sign) = self.homes.get_mut(home) else {
+            self.homes.insert(home.clone(), Sign { heard_at: at, lost_at: None, past: Vec::new() });
+            return;
+        };
+        if at <= sign.heard_at {
+            return;
+        }
+        if let Some(silence) = sign.silence(self.since).filter(|silence| silence.known_at <= at) {
+            sign.past.retain(|past| past.ended_at.is_some_and(|ended| at.since(ended) <= PAST_KEPT));
+            if sign.past.len() >= PAST_MAX {
+                sign.past.remove(0);
+            }
+            sign.past.push(Silence { ended_at: Some(at), ..silence });
+        }
+        (sign.heard_at, sign.lost_at) = (at, None);
+    }
+
+    /// The broker told a gateway's last will.
+    pub fn lost(&mut self, home: &HomeId, at: Timestamp) {
+        if let Some(sign) = self.homes.get_mut(home) {
+            sign.lost_at.get_or_insert(at.max(sign.heard_at));
+        }
+    }
+
+    /// The silences of all gateways, as far as they are known at `now`.
+    #[must_use]
+    pub fn episodes(&self, now: Timestamp) -> Vec<Episode> {
+        let kind: Arc<str> = Arc::from(KIND);
+        let mut episodes = Vec::new();
+        for (home, sign) in &self.homes {
+            let silences = sign.past.iter().copied().chain(sign.silence(self.since));
+            let known = silences.filter(|silence| silence.known_at <= now);
+            episodes.extend(known.map(|silence| Episode {
+                subject: format!("home/{home}").into(),
+                home: home.clone(),
+                bed: None,
+                kind: Arc::clone(&kind),
+                room: None,
+                device: None,
+                started_at: silence.started_at,
+                start_known_at: silence.known_at,
+                ended_at: silence.ended_at,
+                end_known_at: silence.ended_at,
+                revision: 0,
+                attributes: None,
+            }));
+        }
+        episodes
+    }
+}
+
+impl Sign {
+    /// The silence that lasts or may begin.
+    fn silence(&self, since: Timestamp) -> Option<Silence> {
+        let by_time = self.heard_at.max(since) + SILENT_AFTER;
+        let known_at = self.lost_at.map_or(by_time, |lost| lost.min(by_time));
+        Some(Silence { started_at: self.heard_at, known_at, ended_at: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_millis(second * 1_000)
+    }
+
+    /// `start known..end` in seconds.
+    fn told(signs: &Signs, now: i64) -> Vec<String> {
+        let second = |t: Timestamp| t.millis() / 1_000;
+        let line = |e: Episode| {
+            let end = e.ended_at.map_or("-".to_owned(), |t| second(t).to_string());
+            format!("{} {}..{end}", second(e.started_at), second(e.start_known_at))
+        };
+        signs.episodes(at(now)).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_gateway_is_silent_after_five_minutes_and_at_once_by_its_last_will() {
+        let home: HomeId = "h1".parse().unwrap();
+        let mut signs = Signs::new(at(0));
+        signs.heard(&home, at(10));
+        assert_eq!(told(&signs, 309), [""; 0]);
+        assert_eq!(told(&signs, 310), ["10 310..-"]);
+        signs.heard(&home, at(400));
+        assert_eq!(told(&signs, 401), ["10 310..400"]);
+        signs.lost(&home, at(420));
+        assert_eq!(told(&signs, 420), ["10 310..400", "400 420..-"]);
+        signs.heard(&home, at(430));
+        assert_eq!(told(&signs, 430), ["10 310..400", "400 420..430"]);
+    }
+
+    #[test]
+    fn after_a_start_everybody_has_time_to_be_heard_and_a_silence_keeps_its_beginning() {
+        let home: HomeId = "h1".parse().unwrap();
+        let mut signs = Signs::new(at(10_000));
+        signs.heard(&home, at(10));
+        assert_eq!(told(&signs, 10_299), [""; 0]);
+        assert!(!signs.are_settled(at(10_299)) && signs.are_settled(at(10_300)));
+        assert_eq!(told(&signs, 10_300), ["10 10300..-"]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let home: HomeId = "h1".parse().unwrap();
+        let mut signs = Signs::new(at(0));
+        for outage in 0..100 {
+            signs.heard(&home, at(outage * 1_000));
+        }
+        assert_eq!(told(&signs, 99_100).len(), PAST_MAX);
+    }
+}
