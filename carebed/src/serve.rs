@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::SystemClock;
 
+use crate::analysts::Analysts;
 use crate::broker::EmbeddedBroker;
 use crate::centre::Centre;
 use crate::config::Config;
@@ -24,11 +25,22 @@ pub async fn run(config: &Path) -> anyhow::Result<Exit> {
     };
     let centre = Centre::open(&config, broker.clone(), Arc::new(SystemClock::new()), 1).await?;
     tracing::info!(console = format!("http://{}/", centre.address()), broker, data = %config.data.display(), "the centre is open");
+    let analysts = match &config.sql {
+        Some(sql) => {
+            let analysts = Analysts::start(&config, sql, centre.tables()?, Arc::new(SystemClock::new())).await?;
+            tracing::info!(address = %analysts.address(), "SQL is served");
+            Some(analysts)
+        }
+        None => None,
+    };
     let shutdown = Shutdown::new();
     tokio::spawn(cancel_on_signal(shutdown.clone()));
     let broker_stop = Shutdown::new();
     let embedded = embedded.map(|embedded| tokio::spawn(embedded.keep_alive(broker_stop.clone())));
     let ended = centre.run(shutdown).await;
+    if let Some(analysts) = analysts {
+        analysts.stop().await;
+    }
     broker_stop.cancel();
     if let Some(embedded) = embedded {
         embedded.await?;

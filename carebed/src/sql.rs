@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use carebed_pipeline::store::{Config as StoreConfig, Store};
 use carebed_queries::engine::Limits;
-use carebed_queries::sql::{self, Lake, SqlSession};
+use carebed_queries::sql::{self, Lake, Snapshot, SqlSession};
 
 use crate::cli::{Format, SqlArguments, complain, say};
 use crate::config::Config;
@@ -47,7 +47,7 @@ pub async fn open(data: &Path) -> anyhow::Result<Store> {
 pub async fn answer(data: &Path, statement: &str, format: Format) -> anyhow::Result<String> {
     let store = open(data).await?;
     let homes = facts::of_data(&Config::at(data.to_owned())).await?;
-    let session = SqlSession::open(&Lake::of(&store), store.view(), &homes, LIMITS, ROWS_MAX)?;
+    let session = SqlSession::open(Snapshot::new(&Lake::of(&store), store.view(), &homes), LIMITS, ROWS_MAX).await?;
     let answer = session.run(statement).await?;
     if answer.cut {
         complain(&format!("warning: the answer is cut after {ROWS_MAX} rows"));

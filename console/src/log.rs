@@ -7,8 +7,9 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::database::{Database, DatabaseError};
 
+/// The log; clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Log {
+pub struct Log {
     database: Database,
 }
 
@@ -17,7 +18,9 @@ fn query(doing: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
 }
 
 impl Log {
-    pub(crate) fn new(database: Database) -> Self {
+    /// The log that a database holds.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
         Self { database }
     }
 
@@ -42,7 +45,16 @@ impl Log {
 
     /// Everything, in order.
     pub(crate) async fn all(&self) -> Result<Vec<Transition>, DatabaseError> {
-        let rows = sqlx::query("SELECT number, transition FROM transitions ORDER BY number")
+        self.since(0).await
+    }
+
+    /// What was logged after the transition of this number, in order.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or a row is no transition.
+    pub async fn since(&self, number: u64) -> Result<Vec<Transition>, DatabaseError> {
+        let rows = sqlx::query("SELECT number, transition FROM transitions WHERE number > ? ORDER BY number")
+            .bind(number.cast_signed())
             .fetch_all(&self.database.pool)
             .await
             .map_err(query("read the alert log"))?;

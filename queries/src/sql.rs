@@ -1,10 +1,15 @@
 //! Read-only SQL over one view of the lake, for analysts.
 //!
 //! Tables: `observations`, `gaps`, `dead_letters` as the view shows them (committed files and rows on their way), the homes' facts as
-//! `homes`, `beds` and `params`, the views of `queries/views`, and `episodes`, which for now is made from the view's
-//! observations each time a statement names it.
+//! `homes`, `beds` and `params`, what the service centre adds, the views of `queries/views`, and `episodes`, which are made from the
+//! observations of the homes that a statement asks about: with `home_id = …` that is quick, without it takes as long as reading
+//! everything.
+//!
+//! A [`Tables`] stays open and sees the newest snapshot in each statement; a [`SqlSession`] is one over one snapshot.
 
 mod answer;
+mod live_table;
+mod snapshot;
 mod table;
 mod views;
 
@@ -14,13 +19,17 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::view::ViewTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::{LogicalPlanBuilder, col, lit};
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use carebed_contract::time::Timestamp;
 use carebed_pipeline::schema;
 use carebed_pipeline::store::Store;
 use carebed_pipeline::view::View;
-use datafusion::catalog::view::ViewTable;
 use datafusion::common::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::LogicalPlan;
@@ -31,13 +40,20 @@ use futures::StreamExt;
 use object_store::ObjectStore;
 use url::Url;
 
-use crate::engine::{EngineError, Inputs, Limits, runtime, session};
-use crate::episodes::{Definitions, Episodes};
-use crate::history::{self, HistoryError, Span};
-use crate::home::HomeFacts;
+use crate::engine::{EngineError, Limits, runtime, session};
 
 pub use answer::{Answer, Format, WriteError, write};
+use live_table::LiveTable;
+use snapshot::Seen;
+pub use snapshot::{Scope, Snapshot, Source};
 pub use views::{ViewFile, views};
+
+/// The catalogue and schema in which analysts' tools find the tables.
+pub const CATALOG: &str = "carebed";
+const SCHEMA: &str = "public";
+const EPISODES: &str = "episodes";
+/// The tables of the lake.
+const LAKE_TABLES: [&str; 3] = ["observations", "gaps", "dead_letters"];
 
 /// Where a lake's files are read from.
 #[derive(Debug, Clone)]
@@ -51,6 +67,10 @@ impl Lake {
     #[must_use]
     pub fn of(store: &Store) -> Self {
         Self { url: store.lake().clone(), store: store.object_store() }
+    }
+
+    fn place(&self) -> Result<ObjectStoreUrl, DataFusionError> {
+        ObjectStoreUrl::parse(&self.url[..url::Position::BeforePath])
     }
 }
 
@@ -75,9 +95,9 @@ pub enum SqlError {
     /// The session could not be set up.
     #[error("failed to set up SQL over the lake")]
     Engine(#[from] EngineError),
-    /// `episodes` could not be made.
-    #[error("failed to make the table episodes from the observations")]
-    Episodes(#[from] Box<HistoryError>),
+    /// The newest state could not be read.
+    #[error("failed to read the newest state")]
+    Snapshot(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<DataFusionError> for SqlError {
@@ -86,43 +106,103 @@ impl From<DataFusionError> for SqlError {
     }
 }
 
-/// SQL over one view. Hold it as long as the answers are to agree with each other.
-pub struct SqlSession {
+/// The tables of one user, for as long as they stay open. Plans made over them read from the snapshot that is put when they run.
+pub struct Tables {
     context: SessionContext,
-    lake: Lake,
-    view: Arc<View>,
-    homes: Vec<HomeFacts>,
+    seen: Arc<Seen>,
+}
+
+impl fmt::Debug for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tables").finish_non_exhaustive()
+    }
+}
+
+impl Tables {
+    /// Opens what `scope` may read of the tables that `snapshot` has; its rows are seen once it is [put](Self::put).
+    ///
+    /// # Errors
+    /// When the query engine cannot be set up, or a view of `queries/views` does not plan.
+    pub async fn open(
+        snapshot: &Snapshot,
+        scope: &Scope,
+        limits: Limits,
+        runtime: Arc<RuntimeEnv>,
+    ) -> Result<Self, SqlError> {
+        let mut state = session(limits, runtime);
+        // Before anything is registered: the catalogue of a state is made with it.
+        let config = state.config().clone().with_default_catalog_and_schema(CATALOG, SCHEMA);
+        state = datafusion::execution::SessionStateBuilder::new_from_existing(state).with_config(config).build();
+        let context = SessionContext::new_with_state(state);
+        let seen = Arc::new(Seen::default());
+        let tables = Self { context, seen };
+        tables.register(snapshot, scope, limits)?;
+        tables.register_views().await?;
+        Ok(tables)
+    }
+
+    fn register(&self, snapshot: &Snapshot, scope: &Scope, limits: Limits) -> Result<(), SqlError> {
+        self.context.register_object_store(snapshot.lake.place()?.as_ref(), Arc::clone(&snapshot.lake.store));
+        for name in LAKE_TABLES {
+            let Some(table) = LiveTable::lake(name, &self.seen, snapshot) else { continue };
+            let table: Arc<dyn TableProvider> = match scope {
+                Scope::All => Arc::new(table),
+                Scope::Areas(areas) => {
+                    let areas = areas.iter().map(|area| lit(area.as_str())).collect();
+                    let scan = LogicalPlanBuilder::scan(name, provider_as_source(Arc::new(table)), None)?;
+                    Arc::new(ViewTable::new(scan.filter(col("area").in_list(areas, false))?.build()?, None))
+                }
+            };
+            self.context.register_table(name, table)?;
+        }
+        self.context.register_table(EPISODES, Arc::new(LiveTable::episodes(&self.seen, scope, limits)))?;
+        for (name, rows) in &snapshot.facts {
+            let table = LiveTable::fact(name, rows.schema(), &self.seen, scope);
+            self.context.register_table(*name, Arc::new(table))?;
+        }
+        Ok(())
+    }
+
+    async fn register_views(&self) -> Result<(), SqlError> {
+        for view in views() {
+            let plan = self.context.state().create_logical_plan(&view.sql).await?;
+            self.context.register_table(view.name.as_str(), Arc::new(ViewTable::new(plan, Some(view.sql.clone()))))?;
+        }
+        Ok(())
+    }
+
+    /// From now on statements see this; none: nothing, and nothing is kept from being removed.
+    pub(crate) fn put(&self, snapshot: Option<Arc<Snapshot>>) {
+        self.seen.put(snapshot);
+    }
+
+    pub(crate) fn context(&self) -> &SessionContext {
+        &self.context
+    }
+}
+
+/// SQL over one snapshot. Hold it as long as the answers are to agree with each other.
+pub struct SqlSession {
+    tables: Tables,
     limits: Limits,
     rows_max: usize,
 }
 
 impl fmt::Debug for SqlSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlSession")
-            .field("view", &self.view.version)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+        f.debug_struct("SqlSession").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
 impl SqlSession {
-    /// A session over `view`. An answer of more than `rows_max` rows is cut and says so.
+    /// A session over `snapshot`. An answer of more than `rows_max` rows is cut and says so.
     ///
     /// # Errors
     /// When the query engine cannot be set up.
-    pub fn open(
-        lake: &Lake,
-        view: Arc<View>,
-        homes: &[HomeFacts],
-        limits: Limits,
-        rows_max: usize,
-    ) -> Result<Self, SqlError> {
-        let context = context(lake, &view, limits)?;
-        let complete = homes.iter().map(|facts| (facts, view.complete.get(&facts.home).map(|c| c.complete_to)));
-        for (name, batch) in Inputs::new(&[], complete).into_facts() {
-            context.register_batch(name, batch)?;
-        }
-        Ok(Self { context, lake: lake.clone(), view, homes: homes.to_vec(), limits, rows_max })
+    pub async fn open(snapshot: Snapshot, limits: Limits, rows_max: usize) -> Result<Self, SqlError> {
+        let tables = Tables::open(&snapshot, &Scope::All, limits, runtime(limits)?).await?;
+        tables.put(Some(Arc::new(snapshot)));
+        Ok(Self { tables, limits, rows_max })
     }
 
     /// Runs one statement that reads.
@@ -135,21 +215,16 @@ impl SqlSession {
     }
 
     async fn run_unlimited(&self, sql: &str) -> Result<Answer, SqlError> {
-        let state = self.context.state();
+        let state = self.tables.context.state();
         let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
         check_reads(&statement)?;
-        let names = state.resolve_table_references(&statement)?;
-        if names.iter().any(|name| name.table() == "episodes") && !self.context.table_exist("episodes")? {
-            self.make_episodes().await?;
-        }
-        self.make_views().await?;
-        let plan = self.context.state().statement_to_plan(statement).await?;
+        let plan = state.statement_to_plan(statement).await?;
         read_only().verify_plan(&plan)?;
         self.collect(plan).await
     }
 
     async fn collect(&self, plan: LogicalPlan) -> Result<Answer, SqlError> {
-        let frame = self.context.execute_logical_plan(plan).await?;
+        let frame = self.tables.context.execute_logical_plan(plan).await?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let mut stream = frame.execute_stream().await?;
         let mut answer = Answer { schema, batches: Vec::new(), cut: false };
@@ -166,46 +241,31 @@ impl SqlSession {
         }
         Ok(answer)
     }
-
-    async fn make_episodes(&self) -> Result<(), SqlError> {
-        let definitions = Arc::new(Definitions::builtin().map_err(EngineError::from)?);
-        let all = Span { from: Timestamp::MIN, to: Timestamp::MAX };
-        let episodes = history::episodes(&self.lake, &self.view, all, &self.homes, definitions, self.limits).await;
-        let mut episodes = episodes.map_err(Box::new)?;
-        self.context.register_batch("episodes", Episodes::table(&episodes.all()))?;
-        Ok(())
-    }
-
-    async fn make_views(&self) -> Result<(), SqlError> {
-        for view in views() {
-            if !self.context.table_exist(view.name.as_str())? {
-                let plan = self.context.state().create_logical_plan(&view.sql).await?;
-                self.context
-                    .register_table(view.name.as_str(), Arc::new(ViewTable::new(plan, Some(view.sql.clone()))))?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A context with the three tables of a view.
 pub(crate) fn context(lake: &Lake, view: &Arc<View>, limits: Limits) -> Result<SessionContext, EngineError> {
     let setup = |error| EngineError::Setup(Box::new(error));
     let context = SessionContext::new_with_state(session(limits, runtime(limits)?));
-    let place = ObjectStoreUrl::parse(&lake.url[..url::Position::BeforePath]).map_err(setup)?;
-    context.register_object_store(place.as_ref(), Arc::clone(&lake.store));
-    let prefix = object_store::path::Path::from_url_path(lake.url.path())
-        .map_err(|error| setup(DataFusionError::External(Box::new(error))))?;
-    let tables = [
-        ("observations", schema::observations(), &view.observations, true),
-        ("gaps", schema::gaps(), &view.gaps, false),
-        ("dead_letters", schema::dead_letters(), &view.dead_letters, false),
-    ];
-    for (name, schema, part, by_day) in tables {
-        let table = table::LakeTable::new(place.clone(), prefix.clone().join(name), schema, part.clone(), by_day);
-        context.register_table(name, Arc::new(table)).map_err(setup)?;
+    context.register_object_store(lake.place().map_err(setup)?.as_ref(), Arc::clone(&lake.store));
+    for name in LAKE_TABLES {
+        if let Some(table) = lake_table(lake, view, name) {
+            context.register_table(name, Arc::new(table)).map_err(setup)?;
+        }
     }
     Ok(context)
+}
+
+/// A table of a view; none when a lake has no table of this name.
+fn lake_table(lake: &Lake, view: &View, name: &'static str) -> Option<table::LakeTable> {
+    let (schema, part, by_day) = match name {
+        "observations" => (schema::observations(), &view.observations, true),
+        "gaps" => (schema::gaps(), &view.gaps, false),
+        "dead_letters" => (schema::dead_letters(), &view.dead_letters, false),
+        _ => return None,
+    };
+    let prefix = object_store::path::Path::from_url_path(lake.url.path()).ok()?;
+    Some(table::LakeTable::new(lake.place().ok()?, prefix.join(name), schema, part.clone(), by_day))
 }
 
 fn read_only() -> SQLOptions {

@@ -45,7 +45,7 @@ async fn lake(n_hot: usize) -> (tempfile::TempDir, Lake, Arc<View>) {
     let (cold, hot) = rows.split_at(rows.len() - n_hot);
     for part in cold.chunks(15) {
         let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
-        let commit = Commit { rows: vec![Arc::from(part)], marks, ..Commit::default() };
+        let commit = Commit { rows: vec![part.to_vec().into()], marks, ..Commit::default() };
         store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
     }
     let mut view = View::clone(&store.view());
@@ -207,7 +207,7 @@ async fn a_backtest_finds_what_live_would_have() {
         seen("2026-05-02T12:00:00Z"),
     ];
     let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
-    let commit = Commit { rows: vec![Arc::from(rows)], marks, ..Commit::default() };
+    let commit = Commit { rows: vec![rows.into()], marks, ..Commit::default() };
     store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
     let (lake, view) = (Lake::of(&store), store.view());
 

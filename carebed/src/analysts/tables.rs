@@ -1,0 +1,212 @@
+//! The service centre's tables for SQL: no names, no phone numbers, no addresses.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
+use arrow::datatypes::{Field, Schema};
+use carebed_alerts::transition::{Change, ClearReason, Raised, Transition};
+use carebed_console::registry::{Home, Registry};
+use carebed_contract::finding::Subject;
+use carebed_contract::time::Timestamp;
+
+/// `areas` and `gateways` as they are registered now.
+pub(super) fn registry(registry: &Registry, homes: &[Arc<Home>]) -> Vec<(&'static str, RecordBatch)> {
+    let mut areas: Vec<_> = homes.iter().map(|home| home.area.clone()).collect();
+    areas.sort();
+    areas.dedup();
+    let names: Vec<_> = areas.iter().map(|area| registry.area(area)).collect();
+    let areas = table([
+        ("area", words(areas.iter().map(|area| Some(area.as_str())))),
+        ("name_zh", words(names.iter().map(|name| name.as_ref().map(|n| &*n.zh)))),
+        ("name_en", words(names.iter().map(|name| name.as_ref().map(|n| &*n.en)))),
+    ]);
+    let gateways = table([
+        ("gateway_id", words(homes.iter().map(|home| Some(home.gateway.as_str())))),
+        ("home_id", words(homes.iter().map(|home| Some(home.id.as_str())))),
+        ("area", words(homes.iter().map(|home| Some(home.area.as_str())))),
+    ]);
+    vec![("areas", areas), ("gateways", gateways)]
+}
+
+/// One row of `alerts`: a transition, with what its alert is about.
+#[derive(Debug)]
+struct Row {
+    number: u64,
+    at: Timestamp,
+    alert: String,
+    change: String,
+    by: Option<String>,
+    outcome: Option<String>,
+    reason: Option<String>,
+    rings: Option<bool>,
+    about: Arc<About>,
+}
+
+#[derive(Debug)]
+struct About {
+    detection: String,
+    subject: String,
+    home: String,
+    area: String,
+    bed: Option<String>,
+    class: String,
+    priority: String,
+    raised_at: Timestamp,
+}
+
+/// The log as it was read so far.
+#[derive(Debug, Default)]
+pub(super) struct AlertLog {
+    rows: Vec<Row>,
+    about: HashMap<String, Arc<About>>,
+    last: u64,
+    table: Option<RecordBatch>,
+}
+
+impl AlertLog {
+    /// The number of the last transition that was read.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub(super) fn take(&mut self, transitions: Vec<Transition>) {
+        for transition in transitions {
+            self.last = self.last.max(transition.number);
+            self.table = None;
+            let alert = transition.alert.to_string();
+            if let Change::Raised(raised) = &transition.change {
+                self.about.insert(alert.clone(), Arc::new(about(raised)));
+            }
+            // A transition of an alert whose beginning is not in the log says nothing that can be counted.
+            let Some(about) = self.about.get(&alert).map(Arc::clone) else { continue };
+            self.rows.push(row(&transition, alert, about));
+        }
+    }
+
+    pub(super) fn table(&mut self) -> RecordBatch {
+        let rows = &self.rows;
+        let make = || {
+            table([
+                ("number", Arc::new(rows.iter().map(|r| Some(r.number)).collect::<UInt64Array>()) as ArrayRef),
+                ("at", times(rows.iter().map(|r| r.at))),
+                ("alert", words(rows.iter().map(|r| Some(r.alert.as_str())))),
+                ("change", words(rows.iter().map(|r| Some(r.change.as_str())))),
+                ("detection", words(rows.iter().map(|r| Some(r.about.detection.as_str())))),
+                ("subject", words(rows.iter().map(|r| Some(r.about.subject.as_str())))),
+                ("home_id", words(rows.iter().map(|r| Some(r.about.home.as_str())))),
+                ("bed_id", words(rows.iter().map(|r| r.about.bed.as_deref()))),
+                ("area", words(rows.iter().map(|r| Some(r.about.area.as_str())))),
+                ("class", words(rows.iter().map(|r| Some(r.about.class.as_str())))),
+                ("priority", words(rows.iter().map(|r| Some(r.about.priority.as_str())))),
+                ("raised_at", times(rows.iter().map(|r| r.about.raised_at))),
+                ("operator", words(rows.iter().map(|r| r.by.as_deref()))),
+                ("outcome", words(rows.iter().map(|r| r.outcome.as_deref()))),
+                ("reason", words(rows.iter().map(|r| r.reason.as_deref()))),
+                ("rings", Arc::new(rows.iter().map(|r| r.rings).collect::<BooleanArray>())),
+            ])
+        };
+        self.table.get_or_insert_with(make).clone()
+    }
+}
+
+fn about(raised: &Raised) -> About {
+    About {
+        detection: raised.detection.clone(),
+        subject: raised.subject.to_string(),
+        home: raised.home.to_string(),
+        area: raised.area.to_string(),
+        bed: match &raised.subject {
+            Subject::Bed(bed) => Some(bed.to_string()),
+            _ => None,
+        },
+        class: word(&raised.class),
+        priority: word(&raised.priority),
+        raised_at: raised.raised_at,
+    }
+}
+
+fn row(transition: &Transition, alert: String, about: Arc<About>) -> Row {
+    let mut row = Row {
+        number: transition.number,
+        at: transition.at,
+        alert,
+        // The name under which the change stands in the log.
+        change: serde_json::to_value(&transition.change)
+            .ok()
+            .and_then(|value| value.get("change")?.as_str().map(str::to_owned))
+            .unwrap_or_default(),
+        by: None,
+        outcome: None,
+        reason: None,
+        rings: None,
+        about,
+    };
+    match &transition.change {
+        Change::Raised(raised) => {
+            row.rings = Some(raised.rings);
+            row.reason.clone_from(&raised.suppressed);
+        }
+        Change::Opened { rings } | Change::Repeated { rings, .. } => row.rings = Some(*rings),
+        Change::Updated { suppressed, .. } => row.reason.clone_from(suppressed),
+        Change::Cleared { reason, .. } => {
+            row.reason = Some(match reason {
+                ClearReason::Recovered => "recovered".to_owned(),
+                ClearReason::LateData => "late_data".to_owned(),
+            });
+        }
+        Change::Escalated { to } => row.outcome = Some(word(to)),
+        Change::Acknowledged { by }
+        | Change::Dispatched { by }
+        | Change::Arrived { by }
+        | Change::Reviewed { by, .. } => {
+            row.by = Some(by.to_string());
+        }
+        Change::Resolved { by, outcome, .. } => {
+            row.by = by.as_ref().map(ToString::to_string);
+            row.outcome = Some(word(outcome));
+        }
+        _ => {}
+    }
+    row
+}
+
+/// The word a unit variant has in JSON.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+fn words<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+fn times(values: impl Iterator<Item = Timestamp>) -> ArrayRef {
+    Arc::new(TimestampMillisecondArray::from_iter_values(values.map(Timestamp::millis)).with_timezone("UTC"))
+}
+
+fn table<const N: usize>(columns: [(&'static str, ArrayRef); N]) -> RecordBatch {
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
+    let columns = columns.into_iter().map(|(_, column)| column).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("the columns are made with their fields")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_without_its_beginning_is_left_out() {
+        let acknowledged = serde_json::from_value::<Transition>(serde_json::json!({
+            "number": 7, "at": "2026-05-01T00:00:00Z", "alert": "0123456789abcdef01234567", "change": "acknowledged", "by": "li"
+        }))
+        .unwrap();
+        let mut log = AlertLog::default();
+        log.take(vec![acknowledged]);
+        assert_eq!((log.last(), log.table().num_rows()), (7, 0));
+    }
+}

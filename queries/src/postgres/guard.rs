@@ -1,0 +1,163 @@
+//! What may be asked: reading, and what sessions need around it.
+
+use std::ops::ControlFlow;
+
+use async_trait::async_trait;
+use datafusion::common::ParamValues;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement, Visit, Visitor};
+use datafusion_postgres::QueryHook;
+use datafusion_postgres::hooks::HookClient;
+use datafusion_postgres::pgwire::api::ClientInfo;
+use datafusion_postgres::pgwire::api::results::Response;
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+
+/// Refuses every statement that is not on the list, before anyone plans it.
+#[derive(Debug)]
+pub(super) struct Guard;
+
+/// An error as PostgreSQL's clients know it.
+pub(super) fn error(code: &str, message: impl Into<String>) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), code.to_owned(), message.into())))
+}
+
+/// `read_only_sql_transaction`
+const READ_ONLY: &str = "25006";
+
+pub(super) fn check(statement: &Statement) -> PgWireResult<()> {
+    let allowed = match statement {
+        Statement::Query(_) | Statement::Declare { .. } | Statement::Explain { .. } => only_selects(statement),
+        Statement::ExplainTable { .. }
+        | Statement::ShowTables { .. }
+        | Statement::ShowColumns { .. }
+        | Statement::ShowSchemas { .. }
+        | Statement::ShowDatabases { .. }
+        | Statement::ShowVariable { .. }
+        | Statement::ShowVariables { .. }
+        | Statement::ShowFunctions { .. }
+        | Statement::Set(_)
+        | Statement::StartTransaction { .. }
+        | Statement::Commit { .. }
+        | Statement::Rollback { .. }
+        | Statement::Fetch { .. }
+        | Statement::Close { .. }
+        | Statement::Deallocate { .. }
+        | Statement::Discard { .. }
+        | Statement::Reset(_) => true,
+        _ => false,
+    };
+    if allowed {
+        return Ok(());
+    }
+    let what: Vec<_> = statement.to_string().split_whitespace().take(2).map(str::to_owned).collect();
+    Err(error(READ_ONLY, format!("nothing can be changed here; {} is not run, only reading is", what.join(" "))))
+}
+
+/// A query can hide an INSERT in a WITH, and a SELECT can make a table INTO which it selects.
+fn only_selects(statement: &Statement) -> bool {
+    struct Selects;
+    impl Visitor for Selects {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            let reads = |body: &SetExpr| match body {
+                SetExpr::Select(select) => select.into.is_none(),
+                SetExpr::Query(_) | SetExpr::SetOperation { .. } | SetExpr::Values(_) | SetExpr::Table(_) => true,
+                _ => false,
+            };
+            let mut bodies = vec![&*query.body];
+            while let Some(body) = bodies.pop() {
+                if !reads(body) {
+                    return ControlFlow::Break(());
+                }
+                if let SetExpr::SetOperation { left, right, .. } = body {
+                    bodies.extend([&**left, &**right]);
+                }
+            }
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
+            match statement {
+                Statement::Query(_) | Statement::Explain { .. } | Statement::Declare { .. } => {
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(()),
+            }
+        }
+    }
+    statement.visit(&mut Selects).is_continue()
+}
+
+#[async_trait]
+impl QueryHook for Guard {
+    async fn handle_simple_query(
+        &self,
+        statement: &Statement,
+        _context: &SessionContext,
+        _client: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        check(statement).err().map(Err)
+    }
+
+    async fn handle_extended_parse_query(
+        &self,
+        statement: &Statement,
+        _context: &SessionContext,
+        _client: &(dyn ClientInfo + Send + Sync),
+    ) -> Option<PgWireResult<LogicalPlan>> {
+        check(statement).err().map(Err)
+    }
+
+    async fn handle_extended_query(
+        &self,
+        statement: &Statement,
+        _plan: &LogicalPlan,
+        _params: &ParamValues,
+        _context: &SessionContext,
+        _client: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        check(statement).err().map(Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    use super::check;
+
+    #[test]
+    fn only_reading_is_let_through() {
+        for (sql, allowed) in [
+            ("SELECT 1", true),
+            ("WITH a AS (SELECT 1) SELECT * FROM a UNION ALL VALUES (2)", true),
+            ("EXPLAIN ANALYZE SELECT 1", true),
+            ("VALUES (1)", true),
+            ("SHOW search_path", true),
+            ("SET application_name = 'psql'", true),
+            ("BEGIN", true),
+            ("COMMIT", true),
+            ("SELECT 1 INTO a", false),
+            ("SELECT * FROM (SELECT 1 INTO a) x", false),
+            ("WITH a AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM a", false),
+            ("WITH a AS (DELETE FROM t RETURNING *) SELECT * FROM a", false),
+            ("EXPLAIN ANALYZE INSERT INTO t VALUES (1)", false),
+            ("EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1", false),
+            ("INSERT INTO t VALUES (1)", false),
+            ("DELETE FROM observations", false),
+            ("CREATE TABLE t (a int)", false),
+            ("CREATE EXTERNAL TABLE t (a int) STORED AS CSV LOCATION '/etc/passwd'", false),
+            ("COPY observations TO '/tmp/x'", false),
+            ("DROP TABLE observations", false),
+            ("VACUUM", false),
+        ] {
+            let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, sql) else {
+                assert!(!allowed, "{sql} was not understood");
+                continue;
+            };
+            assert!(!statements.is_empty());
+            assert_eq!(statements.iter().all(|s| check(s).is_ok()), allowed, "{sql}");
+        }
+    }
+}

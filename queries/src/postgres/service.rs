@@ -1,0 +1,383 @@
+//! One connection: its tables, and its statements with their bounds.
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
+use datafusion_postgres::hooks::cursor::CursorStatementHook;
+use datafusion_postgres::hooks::set_show::SetShowHook;
+use datafusion_postgres::hooks::transactions::TransactionStatementHook;
+use datafusion_postgres::pgwire::api::auth::StartupHandler;
+use datafusion_postgres::pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
+use datafusion_postgres::pgwire::api::portal::{Format, Portal};
+use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use datafusion_postgres::pgwire::api::results::{FieldInfo, QueryResponse, Response};
+use datafusion_postgres::pgwire::api::stmt::QueryParser;
+use datafusion_postgres::pgwire::api::store::PortalStore;
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, PgWireServerHandlers, Type};
+use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::messages::data::DataRow;
+use datafusion_postgres::{DfSessionService, Parser, QueryHook};
+use futures::{Sink, Stream};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
+use tokio::time::{Instant, Sleep};
+
+use super::guard::{Guard, error};
+use super::startup::Startup;
+use super::users::User;
+use super::{Shared, audit};
+use crate::sql::{CATALOG, Snapshot, Tables};
+
+/// `query_canceled`, as for a statement timeout
+const TOO_LONG: &str = "57014";
+/// `program_limit_exceeded`
+const TOO_MUCH: &str = "54000";
+/// `invalid_authorization_specification`
+const NOT_SIGNED_IN: &str = "28000";
+
+pub(super) struct Connection {
+    session: Arc<Session>,
+    startup: Arc<Startup>,
+    cancel: Arc<DefaultCancelHandler>,
+}
+
+impl Connection {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let session =
+            Arc::new(Session { shared: Arc::clone(shared), open: OnceCell::new(), signed_in: AtomicBool::new(false) });
+        let startup = Arc::new(Startup::new(shared, &session));
+        Self { session, startup, cancel: Arc::new(DefaultCancelHandler::new(Arc::clone(&shared.connections))) }
+    }
+}
+
+impl PgWireServerHandlers for Connection {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        Arc::clone(&self.session)
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        Arc::clone(&self.session)
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        Arc::clone(&self.startup)
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        Arc::clone(&self.cancel)
+    }
+}
+
+/// A user's session. Its tables are there once the user is known, its statements run once the user has signed in.
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    open: OnceCell<Open>,
+    signed_in: AtomicBool,
+}
+
+struct Open {
+    user: User,
+    peer: SocketAddr,
+    tables: Arc<Tables>,
+    service: DfSessionService,
+    parser: Arc<SessionParser>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // The PostgreSQL catalogue holds the catalogue that holds it: cut the circle, or the tables would stay for ever.
+        if let Some(catalog) = self.tables.context().catalog(CATALOG) {
+            let _gone = catalog.deregister_schema("pg_catalog", true);
+        }
+    }
+}
+
+impl Session {
+    pub(super) async fn open(&self, user: User, peer: SocketAddr) -> PgWireResult<()> {
+        self.open.get_or_try_init(|| self.make(user, peer)).await.map(drop)
+    }
+
+    pub(super) fn sign_in(&self) {
+        self.signed_in.store(true, Ordering::Release);
+    }
+
+    async fn make(&self, user: User, peer: SocketAddr) -> PgWireResult<Open> {
+        let shared = &self.shared;
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| PgWireError::ApiError(error);
+        let snapshot = shared.source.snapshot().await.map_err(|e| failed(Box::new(e)))?;
+        let tables = Tables::open(&snapshot, &user.scope, shared.config.limits, Arc::clone(&shared.runtime));
+        let tables = Arc::new(tables.await.map_err(|e| failed(Box::new(e)))?);
+        let context = tables.context().clone();
+        setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| failed(e))?;
+        let hooks: Vec<Arc<dyn QueryHook>> = vec![
+            Arc::new(Guard),
+            Arc::new(CursorStatementHook),
+            Arc::new(SetShowHook),
+            Arc::new(TransactionStatementHook),
+        ];
+        let service = DfSessionService::new_with_hooks(Arc::new(context), hooks);
+        let parser = Arc::new(SessionParser { inner: Some(service.query_parser()) });
+        Ok(Open { user, peer, tables, service, parser })
+    }
+
+    fn signed_in(&self) -> PgWireResult<&Open> {
+        let open = self.open.get().filter(|_| self.signed_in.load(Ordering::Acquire));
+        open.ok_or_else(|| error(NOT_SIGNED_IN, "sign in first"))
+    }
+
+    /// Waits for room and takes the newest snapshot.
+    async fn begin(&self, statement: &str) -> PgWireResult<Running> {
+        let open = self.signed_in()?;
+        let shared = Arc::clone(&self.shared);
+        let begun = Instant::now();
+        let deadline = begun + shared.config.limits.time;
+        let room = Arc::clone(&shared.statements).acquire_owned();
+        let room = match tokio::time::timeout_at(deadline, room).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_)) | Err(_) => {
+                return Err(error(TOO_LONG, "too many statements are running: try again later"));
+            }
+        };
+        let snapshot = shared.source.snapshot().await.map_err(|e| PgWireError::ApiError(Box::new(e)))?;
+        let snapshot = Arc::new(snapshot);
+        open.tables.put(Some(Arc::clone(&snapshot)));
+        Ok(Running {
+            report: Report {
+                user: open.user.name.clone(),
+                peer: open.peer.to_string(),
+                statement: statement.to_owned(),
+                begun,
+                rows: 0,
+                outcome: "stopped".to_owned(),
+                shared,
+            },
+            deadline,
+            _room: room,
+            _snapshot: snapshot,
+            tables: Arc::clone(&open.tables),
+        })
+    }
+}
+
+/// A statement on its way. When it is dropped the session lets go of its snapshot, and the audit log gets its line.
+struct Running {
+    report: Report,
+    deadline: Instant,
+    tables: Arc<Tables>,
+    _room: OwnedSemaphorePermit,
+    _snapshot: Arc<Snapshot>,
+}
+
+struct Report {
+    shared: Arc<Shared>,
+    user: String,
+    peer: String,
+    statement: String,
+    begun: Instant,
+    rows: u64,
+    outcome: String,
+}
+
+impl Running {
+    /// Runs up to the first row, within the statement's time.
+    async fn within<T>(mut self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<(T, Self)> {
+        let limit = self.report.shared.config.limits.time;
+        let outcome = match tokio::time::timeout_at(self.deadline, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(too_long(limit)),
+        };
+        match outcome {
+            Ok(value) => Ok((value, self)),
+            Err(error) => {
+                self.report.outcome = error.to_string();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tables.put(None);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.shared.audit.write(audit::Entry {
+            time: self.shared.clock.now(),
+            user: &self.user,
+            peer: &self.peer,
+            statement: &self.statement,
+            rows: self.rows,
+            millis: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            outcome: &self.outcome,
+        });
+    }
+}
+
+fn too_long(limit: Duration) -> PgWireError {
+    error(
+        TOO_LONG,
+        format!("the statement took longer than {limit:?}; narrow it, for instance by event_day and home_id"),
+    )
+}
+
+/// The rows of an answer, up to the bounds.
+struct Bounded {
+    rows: Pin<Box<dyn Stream<Item = PgWireResult<DataRow>> + Send>>,
+    running: Arc<std::sync::Mutex<Running>>,
+    sleep: Pin<Box<Sleep>>,
+    left: usize,
+    over: bool,
+}
+
+fn bounded(response: Response, running: &Arc<std::sync::Mutex<Running>>) -> Response {
+    let lock = |running: &Arc<std::sync::Mutex<Running>>| {
+        let running = running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (running.deadline, running.report.shared.config.rows_max)
+    };
+    match response {
+        Response::Query(QueryResponse { command_tag, row_schema, data_rows, .. }) => {
+            let (deadline, left) = lock(running);
+            let sleep = Box::pin(tokio::time::sleep_until(deadline));
+            let rows = Bounded { rows: data_rows, running: Arc::clone(running), sleep, left, over: false };
+            let mut response = QueryResponse::new(row_schema, rows);
+            response.set_command_tag(&command_tag);
+            Response::Query(response)
+        }
+        other => {
+            running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).report.outcome = "done".to_owned();
+            other
+        }
+    }
+}
+
+impl Stream for Bounded {
+    type Item = PgWireResult<DataRow>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.over {
+            return Poll::Ready(None);
+        }
+        let next = if this.sleep.as_mut().poll(context).is_ready() {
+            let running = this.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Some(Err(too_long(running.report.shared.config.limits.time)))
+        } else {
+            match this.rows.as_mut().poll_next(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(_))) if this.left == 0 => Some(Err(error(
+                    TOO_MUCH,
+                    "the answer has more rows than this server gives: narrow it or aggregate",
+                ))),
+                Poll::Ready(next) => next,
+            }
+        };
+        let mut running = this.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &next {
+            Some(Ok(_)) => {
+                this.left -= 1;
+                running.report.rows += 1;
+            }
+            Some(Err(error)) => {
+                this.over = true;
+                running.report.outcome = error.to_string();
+            }
+            None => {
+                this.over = true;
+                running.report.outcome = "done".to_owned();
+            }
+        }
+        Poll::Ready(next)
+    }
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Session {
+    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let running = self.begin(query).await?;
+        let service = &self.signed_in()?.service;
+        let work = SimpleQueryHandler::do_query(service, client, query);
+        let (responses, running) = running.within(work).await?;
+        let running = Arc::new(std::sync::Mutex::new(running));
+        Ok(responses.into_iter().map(|response| bounded(response, &running)).collect())
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Session {
+    type Statement = <DfSessionService as ExtendedQueryHandler>::Statement;
+    type QueryParser = SessionParser;
+
+    fn query_parser(&self) -> Arc<SessionParser> {
+        match self.signed_in() {
+            Ok(open) => Arc::clone(&open.parser),
+            Err(_) => Arc::new(SessionParser { inner: None }),
+        }
+    }
+
+    async fn do_query<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Self::Statement>,
+        max_rows: usize,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let running = self.begin(&portal.statement.statement.0).await?;
+        let service = &self.signed_in()?.service;
+        let work = ExtendedQueryHandler::do_query(service, client, portal, max_rows);
+        let (response, running) = running.within(work).await?;
+        Ok(bounded(response, &Arc::new(std::sync::Mutex::new(running))))
+    }
+}
+
+/// Parses for those who have signed in.
+pub(super) struct SessionParser {
+    inner: Option<Arc<Parser>>,
+}
+
+impl SessionParser {
+    fn inner(&self) -> PgWireResult<&Parser> {
+        self.inner.as_deref().ok_or_else(|| error(NOT_SIGNED_IN, "sign in first"))
+    }
+}
+
+#[async_trait]
+impl QueryParser for SessionParser {
+    type Statement = <Parser as QueryParser>::Statement;
+
+    async fn parse_sql<C>(&self, client: &C, sql: &str, types: &[Option<Type>]) -> PgWireResult<Option<Self::Statement>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        self.inner()?.parse_sql(client, sql, types).await
+    }
+
+    fn get_parameter_types(&self, statement: &Self::Statement) -> PgWireResult<Vec<Type>> {
+        self.inner()?.get_parameter_types(statement)
+    }
+
+    fn get_result_schema(&self, statement: &Self::Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        self.inner()?.get_result_schema(statement, format)
+    }
+}

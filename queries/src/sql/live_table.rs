@@ -1,0 +1,202 @@
+//! Tables that read from whatever snapshot their session holds when a plan starts: a statement prepared once sees the newest
+//! rows each time it runs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use carebed_contract::id::HomeId;
+use carebed_contract::time::Timestamp;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DFSchema, DataFusionError, Result, exec_err};
+use datafusion::datasource::TableType;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use tokio::sync::Mutex;
+
+use super::snapshot::{Scope, Seen, Snapshot};
+use super::{EPISODES, lake_table};
+use crate::engine::{EngineError, Limits};
+use crate::episodes::{self, Definitions, Episodes};
+use crate::history::{self, Span};
+use crate::home::HomeFacts;
+
+#[derive(Debug)]
+pub(super) struct LiveTable {
+    name: &'static str,
+    schema: SchemaRef,
+    seen: Arc<Seen>,
+    scope: Scope,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Files and rows on their way.
+    Lake,
+    /// Made from the observations of the homes asked about, and kept for the next question about the same.
+    Episodes { limits: Limits, made: Mutex<Option<Made>> },
+    /// Rows that the snapshot brings.
+    Fact,
+}
+
+#[derive(Debug)]
+struct Made {
+    view: u64,
+    homes: BTreeSet<HomeId>,
+    rows: RecordBatch,
+}
+
+impl LiveTable {
+    pub(super) fn lake(name: &'static str, seen: &Arc<Seen>, snapshot: &Snapshot) -> Option<Self> {
+        let schema = lake_table(&snapshot.lake, &snapshot.view, name)?.schema();
+        Some(Self { name, schema, seen: Arc::clone(seen), scope: Scope::All, kind: Kind::Lake })
+    }
+
+    pub(super) fn episodes(seen: &Arc<Seen>, scope: &Scope, limits: Limits) -> Self {
+        let kind = Kind::Episodes { limits, made: Mutex::default() };
+        Self { name: EPISODES, schema: episodes::schema(), seen: Arc::clone(seen), scope: scope.clone(), kind }
+    }
+
+    pub(super) fn fact(name: &'static str, schema: SchemaRef, seen: &Arc<Seen>, scope: &Scope) -> Self {
+        Self { name, schema, seen: Arc::clone(seen), scope: scope.clone(), kind: Kind::Fact }
+    }
+
+    fn rows_scan(&self, rows: RecordBatch, projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], Arc::clone(&self.schema), projection.cloned())?;
+        Ok(plan)
+    }
+
+    /// The rows of a fact table that the session's user may see.
+    fn visible(&self, rows: &RecordBatch, snapshot: &Snapshot) -> Result<RecordBatch> {
+        let Scope::Areas(areas) = &self.scope else { return Ok(rows.clone()) };
+        let column = |name: &str| rows.column_by_name(name).map(|c| cast(c, &DataType::Utf8)).transpose();
+        let areas: BTreeSet<&str> = areas.iter().map(|area| area.as_str()).collect();
+        let keep: BooleanArray = if let Some(column) = column("area")? {
+            column.as_string::<i32>().iter().map(|area| Some(area.is_some_and(|a| areas.contains(a)))).collect()
+        } else if let Some(column) = column("home_id")? {
+            let homes: BTreeSet<&str> =
+                snapshot.homes.iter().filter(|f| self.scope.holds(&f.area)).map(|f| f.home.as_str()).collect();
+            column.as_string::<i32>().iter().map(|home| Some(home.is_some_and(|h| homes.contains(h)))).collect()
+        } else {
+            BooleanArray::from(vec![false; rows.num_rows()])
+        };
+        Ok(filter_record_batch(rows, &keep)?)
+    }
+
+    /// The homes whose episodes a statement can ask for: those of the scope that its filters on `home_id` leave.
+    fn homes_asked(&self, state: &dyn Session, snapshot: &Snapshot, filters: &[Expr]) -> Result<Vec<HomeFacts>> {
+        let homes: Vec<&HomeFacts> = snapshot.homes.iter().filter(|f| self.scope.holds(&f.area)).collect();
+        let Some(filter) = conjunction(filters.iter().filter(|f| only_home(f)).cloned()) else {
+            return Ok(homes.into_iter().cloned().collect());
+        };
+        let schema = Arc::new(Schema::new(vec![Field::new("home_id", DataType::Utf8, false)]));
+        let ids = StringArray::from_iter_values(homes.iter().map(|f| f.home.as_str()));
+        let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(ids)])?;
+        let filter = state.create_physical_expr(unqualified(filter)?, &DFSchema::try_from(schema)?)?;
+        let keep = filter.evaluate(&rows)?.into_array(rows.num_rows())?;
+        let keep = keep.as_boolean();
+        let kept = homes.into_iter().zip(keep.iter()).filter(|(_, keep)| keep.unwrap_or(false));
+        Ok(kept.map(|(facts, _)| facts.clone()).collect())
+    }
+
+    async fn make_episodes(
+        snapshot: &Snapshot,
+        homes: Vec<HomeFacts>,
+        limits: Limits,
+        made: &Mutex<Option<Made>>,
+    ) -> Result<RecordBatch> {
+        let names: BTreeSet<HomeId> = homes.iter().map(|f| f.home.clone()).collect();
+        let mut made = made.lock().await;
+        if let Some(known) = &*made
+            && known.view == snapshot.view.version
+            && known.homes == names
+        {
+            return Ok(known.rows.clone());
+        }
+        let external = |error: Box<dyn std::error::Error + Send + Sync>| DataFusionError::External(error);
+        let definitions = Definitions::builtin().map_err(|e| external(Box::new(EngineError::from(e))))?;
+        let rows = if homes.is_empty() && !snapshot.homes.is_empty() {
+            RecordBatch::new_empty(episodes::schema())
+        } else {
+            let all = Span { from: Timestamp::MIN, to: Timestamp::MAX };
+            let (lake, view) = (&snapshot.lake, &snapshot.view);
+            let found = history::episodes(lake, view, all, &homes, Arc::new(definitions), limits).await;
+            Episodes::table(&found.map_err(|e| external(Box::new(e)))?.all())
+        };
+        *made = Some(Made { view: snapshot.view.version, homes: names, rows: rows.clone() });
+        Ok(rows)
+    }
+}
+
+/// Whether a filter speaks of `home_id` and of nothing else.
+fn only_home(filter: &Expr) -> bool {
+    let columns = filter.column_refs();
+    columns.len() == 1 && columns.iter().all(|column| column.name == "home_id")
+}
+
+/// The filter with plain column names.
+fn unqualified(filter: Expr) -> Result<Expr> {
+    use datafusion::common::tree_node::{Transformed, TreeNode};
+    let plain = filter.transform(|expression| match expression {
+        Expr::Column(column) => Ok(Transformed::yes(datafusion::logical_expr::col(column.name))),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(plain.data)
+}
+
+#[async_trait]
+impl TableProvider for LiveTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let useful = |filter: &Expr| match self.kind {
+            Kind::Lake => true,
+            Kind::Episodes { .. } => only_home(filter),
+            Kind::Fact => false,
+        };
+        let support = |filter: &&Expr| match useful(filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(snapshot) = self.seen.get() else {
+            return exec_err!("{} was read outside of a statement", self.name);
+        };
+        match &self.kind {
+            Kind::Lake => match lake_table(&snapshot.lake, &snapshot.view, self.name) {
+                Some(table) => table.scan(state, projection, filters, limit).await,
+                None => exec_err!("the lake has no table {}", self.name),
+            },
+            Kind::Episodes { limits, made } => {
+                let homes = self.homes_asked(state, &snapshot, filters)?;
+                let rows = Self::make_episodes(&snapshot, homes, *limits, made).await?;
+                self.rows_scan(rows, projection)
+            }
+            Kind::Fact => match snapshot.fact(self.name) {
+                Some(rows) => self.rows_scan(self.visible(rows, &snapshot)?, projection),
+                None => exec_err!("the snapshot has no table {}", self.name),
+            },
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What one statement sees, and where the newest of it comes from.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use carebed_contract::id::Area;
+use carebed_pipeline::view::View;
+
+use super::{Lake, SqlError};
+use crate::engine::Inputs;
+use crate::home::HomeFacts;
+
+/// One consistent state of everything an analyst reads. Holding it keeps the lake's files from being removed.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub(super) lake: Lake,
+    pub(super) view: Arc<View>,
+    pub(super) homes: Arc<[HomeFacts]>,
+    pub(super) facts: Vec<(&'static str, RecordBatch)>,
+}
+
+impl Snapshot {
+    /// A view of the lake and the homes' facts, which become the tables `homes`, `beds` and `params`.
+    #[must_use]
+    pub fn new(lake: &Lake, view: Arc<View>, homes: &[HomeFacts]) -> Self {
+        let complete = homes.iter().map(|facts| (facts, view.complete.get(&facts.home).map(|c| c.complete_to)));
+        let facts = Inputs::new(&[], complete).into_facts().into_iter().collect();
+        Self { lake: lake.clone(), view, homes: homes.into(), facts }
+    }
+
+    /// With more tables, as the service centre has them. Each has a column `area` or `home_id`, or only those see it who may
+    /// read all areas.
+    #[must_use]
+    pub fn with_tables(mut self, tables: impl IntoIterator<Item = (&'static str, RecordBatch)>) -> Self {
+        self.facts.extend(tables);
+        self
+    }
+
+    pub(super) fn fact(&self, name: &str) -> Option<&RecordBatch> {
+        self.facts.iter().find(|(known, _)| *known == name).map(|(_, batch)| batch)
+    }
+}
+
+/// Where sessions that stay open get the newest state.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// What a statement that begins now is to see. Its tables have the same columns each time.
+    ///
+    /// # Errors
+    /// When the lake or the service centre's tables cannot be read.
+    async fn snapshot(&self) -> Result<Snapshot, SqlError>;
+}
+
+/// Whose rows a user may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// Those of these areas. Rows that belong to no area are not among them.
+    Areas(BTreeSet<Area>),
+}
+
+impl Scope {
+    pub(super) fn holds(&self, area: &Area) -> bool {
+        match self {
+            Self::All => true,
+            Self::Areas(areas) => areas.contains(area),
+        }
+    }
+}
+
+/// The snapshot that a session's tables read from at this moment. None while no statement runs, so that an idle session keeps no
+/// file from being removed.
+#[derive(Debug, Default)]
+pub(super) struct Seen(RwLock<Option<Arc<Snapshot>>>);
+
+impl Seen {
+    pub(super) fn put(&self, snapshot: Option<Arc<Snapshot>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    pub(super) fn get(&self) -> Option<Arc<Snapshot>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

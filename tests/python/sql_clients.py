@@ -1,0 +1,73 @@
+"""Asks the centre's SQL as analysts' tools do; prints one line a check and fails with the first that is wrong.
+
+usage: sql_clients.py PORT, with PGUSER and PGPASSWORD set
+"""
+
+import os
+import sys
+
+import adbc_driver_postgresql.dbapi
+import psycopg
+
+PORT = sys.argv[1]
+USER, PASSWORD = os.environ["PGUSER"], os.environ["PGPASSWORD"]
+
+# What Grafana's PostgreSQL data source asks while a dashboard is made (queries as its own source words their shape).
+GRAFANA = [
+    "SELECT current_setting('server_version_num')::int/100 as version",
+    "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'",
+    """select quote_ident(table_name) as "table" from information_schema.tables
+       where quote_ident(table_schema) not in ('information_schema', 'pg_catalog')
+       and quote_ident(table_schema) IN (SELECT CASE WHEN trim(s[i]) = '"$user"' THEN user ELSE trim(s[i]) END
+         FROM generate_series(array_lower(string_to_array(current_setting('search_path'),','),1),
+                              array_upper(string_to_array(current_setting('search_path'),','),1)) as i,
+              string_to_array(current_setting('search_path'),',') s)""",
+    """select quote_ident(column_name) as "column", data_type as "type"
+       from information_schema.columns where quote_ident(table_name) = 'observations'""",
+]
+
+
+def check(what, got, wanted):
+    if got != wanted:
+        sys.exit(f"{what}: got {got!r}, wanted {wanted!r}")
+    print(f"ok {what}")
+
+
+def psycopg_checks():
+    with psycopg.connect(host="127.0.0.1", port=PORT, dbname="carebed") as connection:
+        connection.autocommit = True
+        count = "SELECT count(*) FROM observations WHERE home_id = %s AND value > %s"
+        for attempt in range(7):  # psycopg prepares on the server from the fifth on
+            check(f"a parameter, attempt {attempt}", connection.execute(count, ("h1", 0.5)).fetchone()[0], 10)
+        cursor = connection.cursor(binary=True)
+        cursor.execute("SELECT event_time, value, text, seq FROM observations WHERE home_id = 'h1' ORDER BY event_time LIMIT 1")
+        time, value, text, seq = cursor.fetchone()
+        check("binary values", (time.isoformat(), value, text, seq), ("2026-05-01T12:00:00+00:00", 1.0, None, 0))
+        with connection.transaction(), connection.cursor(name="many") as cursor:
+            cursor.execute("SELECT value FROM observations ORDER BY home_id, event_time")
+            check("a cursor on the server", len(cursor.fetchmany(3)) + len(cursor.fetchall()), 20)
+        try:
+            connection.execute("DELETE FROM observations")
+            sys.exit("a DELETE was taken")
+        except psycopg.Error as error:
+            check("a DELETE is refused", error.sqlstate, "25006")
+        for query in GRAFANA:
+            rows = connection.execute(query).fetchall()
+            print(f"ok {len(rows)} rows for {' '.join(query.split())[:60]}")
+        tables = {row[0] for row in connection.execute(GRAFANA[2]).fetchall()}
+        check("Grafana finds the tables", {"observations", "episodes", "latest"} <= tables, True)
+        columns = {row[0] for row in connection.execute(GRAFANA[3]).fetchall()}
+        check("Grafana finds the columns", {"home_id", "event_time", "value"} <= columns, True)
+
+
+def adbc_checks():
+    uri = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{PORT}/carebed"
+    with adbc_driver_postgresql.dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
+        # Its COPY would write; without it the driver reads plain rows.
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+        cursor.execute("SELECT home_id, value FROM observations ORDER BY home_id, event_time LIMIT 3")
+        check("ADBC", cursor.fetchall(), [("h1", 1.0), ("h1", 2.0), ("h1", 3.0)])
+
+
+psycopg_checks()
+adbc_checks()

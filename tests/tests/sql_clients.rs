@@ -1,0 +1,254 @@
+//! Analysts' own tools against the centre's SQL: psql, psycopg, ADBC.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use carebed_contract::Shutdown;
+use carebed_contract::clock::SystemClock;
+use carebed_contract::time::Timestamp;
+use carebed_pipeline::store::{Config as StoreConfig, Store};
+use carebed_queries::engine::Limits;
+use carebed_queries::home::HomeFacts;
+use carebed_queries::postgres::{Config, Error, Server, Tls, Users, password_line};
+use carebed_queries::sql::{Lake, Snapshot, Source, SqlError};
+use carebed_tests::{lake, real};
+
+const PASSWORD: &str = "correct horse battery";
+
+/// A lake that grows while it is read.
+struct Growing {
+    store: Store,
+}
+
+#[async_trait]
+impl Source for Growing {
+    async fn snapshot(&self) -> Result<Snapshot, SqlError> {
+        let home = |home: &str, area: &str| HomeFacts::unregistered(home.parse().unwrap(), area.parse().unwrap());
+        let homes = [home("h1", "310104"), home("h2", "310105")];
+        Ok(Snapshot::new(&Lake::of(&self.store), self.store.view(), &homes))
+    }
+}
+
+struct Served {
+    store: Store,
+    port: u16,
+    shutdown: Shutdown,
+    data: tempfile::TempDir,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn config(data: &Path) -> Config {
+    Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        tls: None,
+        limits: Limits { time: Duration::from_secs(20), ..Limits::default() },
+        rows_max: 1_000,
+        connections_max: 8,
+        statements_max: 2,
+        audit: Some(data.join("audit/sql.jsonl")),
+    }
+}
+
+/// Ten observations of each of two homes in two areas, 1.0, 2.0, … an hour apart.
+async fn serve(change: impl FnOnce(&mut Config)) -> Served {
+    let data = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig::local(&data.path().join("lake")).unwrap()).await.unwrap();
+    lake::commit(&store, lake::hourly("h1", "310104", 10)).await;
+    lake::commit(&store, lake::hourly("h2", "310105", 10)).await;
+    let users = data.path().join("users.toml");
+    let user = |name: &str, areas: &str| {
+        format!("[[user]]\nname = \"{name}\"\npassword = \"{}\"\nareas = [{areas}]\n", password_line(PASSWORD))
+    };
+    std::fs::write(&users, user("analyst", "\"*\"") + &user("street", "\"310104\"")).unwrap();
+    let mut config = config(data.path());
+    change(&mut config);
+    let source = Arc::new(Growing { store: store.clone() });
+    let server =
+        Server::bind(config, Users::load(&users).unwrap(), source, Arc::new(SystemClock::new())).await.unwrap();
+    let (port, shutdown) = (server.address().port(), Shutdown::new());
+    tokio::spawn(server.run(shutdown.clone()));
+    Served { store, port, shutdown, data }
+}
+
+impl Served {
+    fn client(&self, program: &Path, user: &str) -> Command {
+        let mut command = Command::new(program);
+        let port = self.port.to_string();
+        command.envs([
+            ("PGHOST", "127.0.0.1"),
+            ("PGPORT", &port),
+            ("PGUSER", user),
+            ("PGPASSWORD", PASSWORD),
+            ("PGDATABASE", "carebed"),
+            ("PGCONNECT_TIMEOUT", "10"),
+        ]);
+        command
+    }
+
+    async fn psql(&self, user: &str, arguments: &[&str]) -> Option<Output> {
+        let psql = real::program(&["psql"], "postgresql-client")?;
+        let mut command = self.client(&psql, user);
+        command.args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-At"]).args(arguments);
+        Some(output(command).await)
+    }
+}
+
+async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap().trim_end().to_owned()
+}
+
+fn err(output: &Output) -> String {
+    assert!(!output.status.success(), "it was taken: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_reads_its_areas_and_changes_nothing() {
+    let served = serve(|_| ()).await;
+    let count = "SELECT home_id, count(*) FROM observations GROUP BY 1 ORDER BY 1";
+    let Some(all) = served.psql("analyst", &["-c", count]).await else { return };
+    assert_eq!(out(&all), "h1|10\nh2|10");
+    for (sql, expected) in [
+        (count, "h1|10"),
+        ("SELECT count(*) FROM latest", "1"),
+        ("SELECT home_id FROM homes", "h1"),
+        ("SELECT count(*) FROM observations WHERE home_id = 'h2' OR area = '310105' OR 1 = 1", "10"),
+    ] {
+        assert_eq!(out(&served.psql("street", &["-c", sql]).await.unwrap()), expected, "{sql}");
+    }
+    for sql in
+        ["DELETE FROM observations", "CREATE TABLE t AS SELECT 1", "SELECT 1 INTO t", "COPY observations TO '/tmp/x'"]
+    {
+        let refused = err(&served.psql("analyst", &["-c", sql]).await.unwrap());
+        assert!(refused.contains("nothing can be changed here"), "{sql}: {refused}");
+    }
+    // What people type first.
+    let tables = out(&served.psql("analyst", &["-c", "\\dt"]).await.unwrap());
+    let names: BTreeSet<_> = tables.lines().filter_map(|line| line.split('|').nth(1)).collect();
+    assert!(names.is_superset(&BTreeSet::from(["observations", "gaps", "episodes", "homes"])), "{tables}");
+    let columns = out(&served.psql("analyst", &["-c", "\\d observations"]).await.unwrap());
+    assert!(columns.contains("event_time") && columns.contains("value"), "{columns}");
+
+    let audit = std::fs::read_to_string(served.data.path().join("audit/sql.jsonl")).unwrap();
+    let line = audit.lines().find(|line| line.contains("DELETE FROM observations")).unwrap();
+    assert!(line.contains("\"user\":\"analyst\"") && line.contains("nothing can be changed"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_in_without_the_password() {
+    let served = serve(|_| ()).await;
+    let Some(psql) = real::program(&["psql"], "postgresql-client") else { return };
+    for (user, password) in [("analyst", "wrong"), ("nobody", PASSWORD), ("analyst", "")] {
+        let mut command = served.client(&psql, user);
+        command.env("PGPASSWORD", password).args(["-w", "-c", "SELECT 1"]);
+        let refused = err(&output(command).await);
+        assert!(refused.contains("assword"), "{user}: {refused}");
+    }
+    assert_eq!(out(&served.psql("analyst", &["-c", "SELECT 1"]).await.unwrap()), "1", "the server goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_reads_with_parameters_binary_values_cursors_and_arrow() {
+    let served = serve(|_| ()).await;
+    let Some(python) = real::python(&["psycopg", "adbc_driver_postgresql", "pyarrow"]) else { return };
+    let mut command = served.client(&python, "analyst");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/python/sql_clients.py")).arg(served.port.to_string());
+    let asked = output(command).await;
+    assert!(
+        asked.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&asked.stdout),
+        String::from_utf8_lossy(&asked.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_session_sees_what_is_committed_later() {
+    let served = serve(|_| ()).await;
+    let Some(psql) = real::program(&["psql"], "postgresql-client") else { return };
+    let mut command = served.client(&psql, "analyst");
+    command.args(["--no-psqlrc", "-At"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut session = command.spawn().unwrap();
+    let mut input = session.stdin.take().unwrap();
+    let lines = Arc::new(Mutex::new(std::io::BufReader::new(session.stdout.take().unwrap())));
+    let mut ask = async |text: &str| {
+        use std::io::{BufRead as _, Write as _};
+        writeln!(input, "{text}").unwrap();
+        input.flush().unwrap();
+        let lines = Arc::clone(&lines);
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            lines.lock().unwrap().read_line(&mut line).unwrap();
+            line
+        });
+        answer.await.unwrap().trim_end().to_owned()
+    };
+    assert_eq!(ask("PREPARE n AS SELECT count(*) FROM observations; SELECT count(*) FROM observations;").await, "20");
+    lake::commit(&served.store, lake::hourly("h3", "310104", 5)).await;
+    assert_eq!(ask("SELECT count(*) FROM observations;").await, "25");
+    drop(input);
+    session.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_over_its_limits_ends_and_the_service_goes_on() {
+    let served = serve(|config| {
+        config.rows_max = 12;
+        config.limits.time = Duration::from_millis(1_500);
+    })
+    .await;
+    let Some(many) = served.psql("analyst", &["-c", "SELECT value FROM observations"]).await else { return };
+    assert!(err(&many).contains("more rows than this server gives"));
+    let endless = "SELECT count(*) FROM generate_series(1, 100000000000)";
+    assert!(err(&served.psql("analyst", &["-c", endless]).await.unwrap()).contains("took longer than"));
+    let wrong = err(&served.psql("analyst", &["-c", "SELECT valeu FROM observations"]).await.unwrap());
+    assert!(wrong.contains("valeu"), "{wrong}");
+    assert_eq!(out(&served.psql("analyst", &["-c", "SELECT count(*) FROM observations"]).await.unwrap()), "20");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_certificate_only_tls_is_taken_and_off_loopback_nothing_else() {
+    let data = tempfile::tempdir().unwrap();
+    let users = Users::default();
+    let store = Store::open(StoreConfig::local(&data.path().join("lake")).unwrap()).await.unwrap();
+    let open = Config { listen: ([0, 0, 0, 0], 0).into(), ..config(data.path()) };
+    let refused = Server::bind(open, users, Arc::new(Growing { store }), Arc::new(SystemClock::new())).await;
+    assert!(matches!(refused, Err(Error::OffLoopback(_))));
+
+    let Some(openssl) = real::program(&["openssl"], "openssl") else { return };
+    let (certificate, key) = (data.path().join("server.crt"), data.path().join("server.key"));
+    let mut make = Command::new(openssl);
+    make.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1".split(' '));
+    make.arg("-out").arg(&certificate).arg("-keyout").arg(&key);
+    out(&output(make).await);
+    let tls = Tls { certificate: certificate.clone(), key };
+    let served = serve(|config| config.tls = Some(tls)).await;
+    let Some(psql) = real::program(&["psql"], "postgresql-client") else { return };
+    let ask = async |mode: &str| {
+        let mut command = served.client(&psql, "analyst");
+        command.env("PGSSLMODE", mode).env("PGSSLROOTCERT", &certificate).args(["-At", "-c", "SELECT 1"]);
+        output(command).await
+    };
+    assert_eq!(out(&ask("verify-full").await), "1");
+    assert!(err(&ask("disable").await).contains("TLS"), "a connection without TLS was taken");
+}
+
+#[test]
+fn timestamps_of_the_lake_are_read_as_they_were_written() {
+    assert_eq!(lake::START, Timestamp::parse("2026-05-01T12:00:00Z").unwrap());
+}
