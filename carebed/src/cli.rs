@@ -41,12 +41,45 @@ enum Command {
     Import(ImportArguments),
     /// Runs detections over a span of history and counts their alerts per home-day.
     Backtest(BacktestArguments),
+    /// Keeps the file of users who may ask over the PostgreSQL wire protocol.
+    #[command(subcommand)]
+    Users(UsersCommand),
     /// The embedded broker, started by carebed itself.
     #[command(hide = true)]
     Broker {
         /// A loopback address.
         #[arg(long)]
         listen: SocketAddr,
+    },
+}
+
+/// What to do with the file of users.
+#[derive(Debug, Clone, Subcommand)]
+pub enum UsersCommand {
+    /// Lets someone in, or gives them a new password and other areas. The password is read from standard input.
+    Add {
+        /// The file, as `sql.users` names it; made when it is not there.
+        #[arg(long)]
+        file: PathBuf,
+        /// What they sign in as.
+        name: String,
+        /// Areas they may read; all when none is named.
+        #[arg(long = "area")]
+        areas: Vec<String>,
+    },
+    /// Lets someone in no more. A connection that is open stays until it ends.
+    Remove {
+        /// The file.
+        #[arg(long)]
+        file: PathBuf,
+        /// Whom.
+        name: String,
+    },
+    /// Says who may ask, and about which areas.
+    List {
+        /// The file.
+        #[arg(long)]
+        file: PathBuf,
     },
 }
 
@@ -163,6 +196,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
             Command::Sql(arguments) => crate::sql::run(arguments).await,
             Command::Import(arguments) => crate::import::run(arguments).await,
             Command::Backtest(arguments) => crate::backtest::run(arguments).await,
+            Command::Users(command) => crate::users::run(command),
             Command::Broker { .. } => unreachable!("served above, before a runtime exists"),
         }
     })

@@ -1,7 +1,7 @@
 //! The service centre's program, as a library so that the whole of it runs inside a test.
 //!
 //! The data's way: [`broker`] (embedded, for loopback) → ingest → [`live`] detection → the desk and its pages, joined in
-//! [`centre`]; [`import`] brings recordings in by the same door; [`sql`] and [`backtest`] look back. [`demo`] shows all of
+//! [`centre`]; [`import`] brings recordings in by the same door; [`sql`] and [`backtest`] look back; [`analysts`] serves SQL to their tools, to whom [`users`] lets in. [`demo`] shows all of
 //! it with simulated homes.
 //!
 //! The crate joins the others and decides nothing itself.
@@ -21,6 +21,9 @@ pub mod backtest;
 pub mod check;
 pub mod import;
 pub mod sql;
+
+pub mod analysts;
+pub mod users;
 
 pub mod demo;
 

@@ -13,7 +13,7 @@ pub mod registry;
 
 pub mod board;
 pub mod home_action;
-mod log;
+pub mod log;
 
 pub mod desk;
 
