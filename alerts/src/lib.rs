@@ -19,5 +19,5 @@ mod alerts;
 pub mod refused;
 
 pub use alerts::{
-    Act, Alerts, Evaluated, HAPPENED_AGAIN_AT, MEMORY, REPEATS_MAX, ReplayError, SUPPRESSED_BY, UPDATE_EVERY,
+    Act, Alerts, Evaluated, HAPPENED_AGAIN_AT, MEMORY, REPEATS_MAX, ReplayError, UPDATE_EVERY,
 };
