@@ -5,9 +5,14 @@
 //! means that two boxes, or two lives of one, write the same epoch. Whatever arrives, in whatever order and however
 //! often, the same batches are accepted once.
 //!
+//! A batch that its gateway had to number anew, in a new epoch, still names its origin: the run of the program that took it
+//! and its number there. What is in already under another number is consumed without its rows.
+//!
 //! What is accepted is not yet committed. [`Accept`] runs ahead and remembers what to go back to: [`Accept::begin`] gives
 //! the marks to commit, [`Accept::finish`] makes them good, [`Accept::roll_back`] forgets all that is not committed, and the
 //! gateways send it again. Receipts only ever say what is committed.
+
+mod marks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,106 +20,24 @@ use carebed_contract::digest::Digest;
 use carebed_contract::id::{GatewayId, HomeId};
 use carebed_contract::labels::{Epoch, Labels, Lane};
 use carebed_contract::time::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::gap::{Missing, Reason};
-use crate::view::Complete;
+use crate::gap::Missing;
 
-/// Most epochs remembered of one gateway. At the bound the one opened longest ago is forgotten: a batch of it would then
-/// count as a new epoch's. A healthy gateway opens an epoch in years; each is also a technical alert.
-pub const EPOCHS_MAX: usize = 32;
-/// Most homes remembered of one gateway. The rows of further homes are kept, but their silence is not judged.
-pub const HOMES_MAX: usize = 64;
+pub(crate) use marks::digest_from_hex;
+pub use marks::{EPOCHS_MAX, EpochMarks, HOMES_MAX, LaneMark, Marks, Numbers, RANGES_MAX, RUNS_MAX, RunMarks};
+
 /// Most gateways. Batches of further ones are not accepted and stay in their spools.
 pub const GATEWAYS_MAX: usize = 250_000;
-
-/// How far one lane has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct LaneMark {
-    /// The first batch that is not there.
-    pub next: u64,
-    /// The digest of the batch before it.
-    #[serde(with = "digest_hex")]
-    pub digest: Digest,
-}
-
-impl LaneMark {
-    /// Before the first batch.
-    pub const ORIGIN: Self = Self { next: 0, digest: Digest::ORIGIN };
-}
-
-/// How far one epoch has come.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct EpochMarks {
-    /// Which life of the spool.
-    pub epoch: Epoch,
-    /// Its urgent lane.
-    pub urgent: LaneMark,
-    /// Its routine lane.
-    pub routine: LaneMark,
-}
-
-impl EpochMarks {
-    fn new(epoch: Epoch) -> Self {
-        Self { epoch, urgent: LaneMark::ORIGIN, routine: LaneMark::ORIGIN }
-    }
-
-    fn lane(&self, lane: Lane) -> LaneMark {
-        match lane {
-            Lane::Urgent => self.urgent,
-            Lane::Routine => self.routine,
-        }
-    }
-
-    fn lane_mut(&mut self, lane: Lane) -> &mut LaneMark {
-        match lane {
-            Lane::Urgent => &mut self.urgent,
-            Lane::Routine => &mut self.routine,
-        }
-    }
-}
-
-/// All that must be remembered of one gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Marks {
-    /// Its epochs in the order in which they were opened; the last is the current one.
-    pub epochs: Vec<EpochMarks>,
-    /// The homes its rows named.
-    pub homes: BTreeSet<HomeId>,
-    /// All event times before it have arrived. Never goes back.
-    pub complete_to: Timestamp,
-    /// When it was last heard.
-    pub received: Timestamp,
-}
-
-impl Default for Marks {
-    fn default() -> Self {
-        Self { epochs: Vec::new(), homes: BTreeSet::new(), complete_to: Timestamp::MIN, received: Timestamp::MIN }
-    }
-}
-
-impl Marks {
-    /// How far a lane has come; [`LaneMark::ORIGIN`] for one that was never heard.
-    #[must_use]
-    pub fn lane(&self, epoch: Epoch, lane: Lane) -> LaneMark {
-        self.epochs.iter().find(|e| e.epoch == epoch).map_or(LaneMark::ORIGIN, |e| e.lane(lane))
-    }
-
-    /// How far each of the gateway's homes is known. A home is served by one gateway; of several, the
-    /// furthest counts.
-    pub fn complete(&self) -> impl Iterator<Item = (HomeId, Complete)> {
-        let complete = Complete { complete_to: self.complete_to, received: self.received };
-        self.homes.iter().map(move |home| (home.clone(), complete))
-    }
-}
 
 /// What to do with one batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The next one of its lane: take its rows. A payload that cannot be decoded is consumed all the same.
     Next {
-        /// What it shows to be missing: batches below its base, or the rest of an epoch that was left.
+        /// What it shows to be missing: batches below its base, calls below theirs, or the rest of an epoch that was left.
         gaps: Vec<Missing>,
+        /// Its rows are in already, under another number: leave them out.
+        repeats: bool,
     },
     /// It was taken before.
     Duplicate,
@@ -151,9 +74,6 @@ impl Accept {
     }
 
     /// Judges one batch and, when it is the next, takes it.
-    ///
-    /// `complete_to` counts only from the routine lane, whose batches all homes send at least as heartbeats: an urgent
-    /// batch overtakes routine ones that may still be lost on the way. It never counts beyond the receive time.
     pub fn offer(
         &mut self,
         gateway: &GatewayId,
@@ -180,40 +100,8 @@ impl Accept {
             return Verdict::Fork;
         }
 
-        let mut gaps = Vec::new();
-        let marks = self.change(gateway);
-        if !marks.epochs.iter().any(|e| e.epoch == labels.epoch) {
-            if let Some(left) = marks.epochs.last() {
-                gaps.extend(Lane::ALL.map(|lane| Missing {
-                    epoch: left.epoch,
-                    lane,
-                    from_seq: left.lane(lane).next,
-                    to_seq: None,
-                    reason: Reason::EpochLeft,
-                }));
-            }
-            if marks.epochs.len() >= EPOCHS_MAX {
-                marks.epochs.remove(0);
-            }
-            marks.epochs.push(EpochMarks::new(labels.epoch));
-        }
-        if wanted > mark.next {
-            gaps.push(Missing {
-                epoch: labels.epoch,
-                lane: labels.lane,
-                from_seq: mark.next,
-                to_seq: Some(wanted - 1),
-                reason: Reason::Released,
-            });
-        }
-        if let Some(epoch) = marks.epochs.iter_mut().find(|e| e.epoch == labels.epoch) {
-            *epoch.lane_mut(labels.lane) = LaneMark { next: labels.seq.saturating_add(1), digest };
-        }
-        if labels.lane == Lane::Routine {
-            marks.complete_to = marks.complete_to.max(labels.complete_to.min(received));
-        }
-        marks.received = marks.received.max(received);
-        Verdict::Next { gaps }
+        let (gaps, repeats) = self.change(gateway).take(labels, digest, received);
+        Verdict::Next { gaps, repeats }
     }
 
     /// A gateway's rows, or its inventory, named a home.
@@ -292,27 +180,6 @@ impl Accept {
         }
         self.changed.insert(gateway.clone());
         self.accepted.entry(gateway.clone()).or_default()
-    }
-}
-
-/// Reads a digest's 64 hexadecimal digits.
-pub(crate) fn digest_from_hex(text: &str) -> Option<Digest> {
-    let byte = |i: usize| text.get(2 * i..2 * i + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    let bytes: Option<Vec<u8>> = (0..32).map(byte).collect();
-    bytes.filter(|_| text.len() == 64).and_then(|b| Digest::from_slice(&b))
-}
-
-mod digest_hex {
-    use carebed_contract::digest::Digest;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(digest)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        let digest = super::digest_from_hex(&String::deserialize(deserializer)?);
-        digest.ok_or_else(|| serde::de::Error::custom("not a digest of 64 hexadecimal digits"))
     }
 }
 

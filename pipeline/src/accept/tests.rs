@@ -1,6 +1,8 @@
+use carebed_contract::labels::{Origin, UrgentBase};
 use proptest::prelude::*;
 
 use super::*;
+use crate::gap::Reason;
 
 const CONTENT: &str = "application/senml+cbor";
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -39,13 +41,9 @@ impl Spool {
 
     fn labels(&self, seq: usize, base: usize) -> Labels {
         Labels {
-            epoch: self.epoch,
-            lane: self.lane,
-            seq: seq as u64,
             base: base as u64,
-            prev: self.prev(seq),
             complete_to: Timestamp::from_millis(seq as i64),
-            sealed: None,
+            ..Labels::of(self.epoch, self.lane, seq as u64, self.prev(seq))
         }
     }
 
@@ -63,6 +61,10 @@ fn commit(accept: &mut Accept) -> Vec<LaneKey> {
     accept.finish(changes)
 }
 
+fn next(gaps: Vec<Missing>) -> Verdict {
+    Verdict::Next { gaps, repeats: false }
+}
+
 fn missing(spool: &Spool, from_seq: u64, to_seq: Option<u64>, reason: Reason) -> Missing {
     Missing { epoch: spool.epoch, lane: spool.lane, from_seq, to_seq, reason }
 }
@@ -70,24 +72,24 @@ fn missing(spool: &Spool, from_seq: u64, to_seq: Option<u64>, reason: Reason) ->
 #[test]
 fn exactly_the_next_batch_is_taken() {
     let spool = Spool::routine(1, 9);
-    let next = Verdict::Next { gaps: vec![] };
-    let jump = Verdict::Next { gaps: vec![missing(&spool, 3, Some(5), Reason::Released)] };
+    let taken = next(vec![]);
+    let jump = next(vec![missing(&spool, 3, Some(5), Reason::Released)]);
     let mut accept = Accept::default();
     // (seq, base, verdict), one after the other
     for (step, (seq, base, verdict)) in [
         (1, 0, Verdict::Hole),
-        (0, 0, next.clone()),
+        (0, 0, taken.clone()),
         (0, 0, Verdict::Duplicate),
         (2, 0, Verdict::Hole),
-        (1, 0, next.clone()),
-        (2, 2, next.clone()),
+        (1, 0, taken.clone()),
+        (2, 2, taken.clone()),
         // The spool overflowed: batches 3 to 5 are gone.
         (7, 6, Verdict::Hole),
         (6, 6, jump),
         // They come late after all: declared lost, not taken.
         (4, 3, Verdict::Duplicate),
-        (7, 6, next),
-        (8, 7, Verdict::Next { gaps: vec![] }),
+        (7, 6, taken),
+        (8, 7, next(vec![])),
     ]
     .into_iter()
     .enumerate()
@@ -103,7 +105,7 @@ fn a_batch_of_another_chain_is_a_fork() {
     one.offer(&mut accept, 0, 0);
     assert_eq!(clone.offer(&mut accept, 0, 0), Verdict::Fork, "same number, other contents");
     assert_eq!(clone.offer(&mut accept, 1, 0), Verdict::Fork, "next number, other past");
-    assert_eq!(one.offer(&mut accept, 1, 0), Verdict::Next { gaps: vec![] }, "the first goes on");
+    assert_eq!(one.offer(&mut accept, 1, 0), next(vec![]), "the first goes on");
     // Across a gap nobody can know.
     assert_eq!(clone.offer(&mut accept, 2, 2), Verdict::Fork, "the base is what is expected: the chain is checked");
 }
@@ -114,21 +116,100 @@ fn a_jump_does_not_check_the_chain_it_cannot_know() {
     let mut accept = Accept::default();
     one.offer(&mut accept, 0, 0);
     let gaps = vec![missing(&one, 1, Some(2), Reason::Released)];
-    assert_eq!(other.offer(&mut accept, 3, 3), Verdict::Next { gaps });
+    assert_eq!(other.offer(&mut accept, 3, 3), next(gaps));
+}
+
+fn left(spool: &Spool, next: [u64; 2]) -> Vec<Missing> {
+    let of = |(lane, from_seq)| Missing { lane, ..missing(spool, from_seq, None, Reason::EpochLeft) };
+    Lane::ALL.into_iter().zip(next).map(of).collect()
 }
 
 #[test]
-fn a_new_epoch_declares_what_may_be_missing_of_the_old_one() {
+fn an_epoch_that_is_left_is_declared_and_two_boxes_of_one_name_do_not_flood() {
     let mut accept = Accept::default();
+    let old = Spool::routine(1, 5);
+    assert_eq!(old.offer(&mut accept, 0, 0), next(vec![]), "an unknown gateway left nothing");
+    let new = Spool::routine(2, 5);
+    let gaps = [left(&old, [0, 1]), vec![missing(&new, 0, Some(0), Reason::Released)]].concat();
+    assert_eq!(new.offer(&mut accept, 1, 1), next(gaps));
+    // The box goes back from an epoch in memory to the one on its disk: the rest of the memory is gone.
+    assert_eq!(old.offer(&mut accept, 1, 0), next(left(&new, [0, 2])));
+    // Or it was another box all the time: they take turns, and everything was declared.
+    assert_eq!(new.offer(&mut accept, 2, 1), next(vec![]));
+    assert_eq!(old.offer(&mut accept, 2, 0), next(vec![]));
+    // What happens again a day later is told again.
+    let later = NOW + std::time::Duration::from_secs(24 * 3600);
+    let again = accept.offer(&gateway(), &new.labels(3, 1), CONTENT, &new.payloads[3], later);
+    assert_eq!(again, next(left(&old, [0, 3])));
+}
+
+#[test]
+fn an_epoch_that_was_closed_leaves_nothing() {
     let old = Spool::routine(1, 3);
-    assert_eq!(old.offer(&mut accept, 0, 0), Verdict::Next { gaps: vec![] }, "an unknown gateway left nothing");
-    let new = Spool::routine(2, 3);
-    let left = |lane, from_seq| Missing { epoch: old.epoch, lane, from_seq, to_seq: None, reason: Reason::EpochLeft };
-    let gaps = vec![left(Lane::Urgent, 0), left(Lane::Routine, 1), missing(&new, 0, Some(0), Reason::Released)];
-    assert_eq!(new.offer(&mut accept, 1, 1), Verdict::Next { gaps });
-    // A cloned box may go on with the old one; nothing is declared again.
-    assert_eq!(old.offer(&mut accept, 1, 0), Verdict::Next { gaps: vec![] });
-    assert_eq!(new.offer(&mut accept, 2, 1), Verdict::Next { gaps: vec![] });
+    let offer = |accept: &mut Accept, seq: usize, closes, urgent| {
+        let labels = Labels { closes, urgent, ..old.labels(seq, 0) };
+        accept.offer(&gateway(), &labels, CONTENT, &old.payloads[seq], NOW)
+    };
+    let call = Spool::new(1, Lane::Urgent, ["call".to_owned()]);
+    let calls = Some(UrgentBase { base: 1, prev: call.digests[0] });
+    let new = Spool::routine(2, 1);
+
+    let mut accept = Accept::default();
+    call.offer(&mut accept, 0, 0);
+    offer(&mut accept, 0, true, calls);
+    let mut closed = accept.clone();
+    assert_eq!(new.offer(&mut closed, 0, 0), next(vec![]));
+    // It went on after all.
+    offer(&mut accept, 1, false, calls);
+    assert_eq!(new.offer(&mut accept.clone(), 0, 0), next(left(&old, [1, 2])));
+    // It says that it has no more calls, but one is not there: that is declared, too.
+    let gone = Some(UrgentBase { base: 3, prev: Digest::of_bytes(b"a call") });
+    let gap = Missing { lane: Lane::Urgent, ..missing(&old, 1, Some(2), Reason::Released) };
+    assert_eq!(offer(&mut accept, 2, true, gone), next(vec![gap]));
+    assert_eq!(new.offer(&mut accept, 0, 0), next(vec![]));
+}
+
+#[test]
+fn calls_that_were_forgotten_are_missed_at_the_next_heartbeat() {
+    let (beats, calls) = (Spool::routine(1, 3), Spool::new(1, Lane::Urgent, (0..4).map(|i| format!("call {i}"))));
+    let mut accept = Accept::default();
+    calls.offer(&mut accept, 0, 0);
+    let beat = |accept: &mut Accept, seq: usize, base: usize| {
+        let urgent = Some(UrgentBase { base: base as u64, prev: calls.prev(base) });
+        let labels = Labels { urgent, ..beats.labels(seq, 0) };
+        accept.offer(&gateway(), &labels, CONTENT, &beats.payloads[seq], NOW)
+    };
+    assert_eq!(beat(&mut accept, 0, 1), next(vec![]));
+    assert_eq!(beat(&mut accept, 1, 3), next(vec![missing(&calls, 1, Some(2), Reason::Released)]));
+    assert_eq!(beat(&mut accept, 2, 3), next(vec![]), "once");
+    assert_eq!(calls.offer(&mut accept, 2, 0), Verdict::Duplicate, "it comes late after all: declared lost, not taken");
+    assert_eq!(calls.offer(&mut accept, 3, 3), next(vec![]), "the chain goes on");
+    let mut moved = commit(&mut accept);
+    moved.sort();
+    assert_eq!(moved.len(), 2, "both lanes get a receipt");
+}
+
+#[test]
+fn a_batch_is_known_again_under_another_number() {
+    let (old, new) = (Spool::routine(1, 4), Spool::routine(2, 5));
+    let mut accept = Accept::default();
+    let mut offer = |spool: &Spool, seq: usize, run, number| {
+        let labels = Labels { origin: Some(Origin { run, number }), ..spool.labels(seq, 0) };
+        match accept.offer(&gateway(), &labels, CONTENT, &spool.payloads[seq], NOW) {
+            Verdict::Next { repeats, .. } => Some(repeats),
+            _ => None,
+        }
+    };
+    assert_eq!([offer(&old, 0, 9, 0), offer(&old, 1, 9, 1)], [Some(false); 2]);
+    // The receipt for 1 was lost, and a new epoch numbers it anew with what was taken since.
+    assert_eq!([offer(&new, 0, 9, 1), offer(&new, 1, 9, 2)], [Some(true), Some(false)]);
+    // The old number of 2 was still on its way. Another run's batch of that number is another batch.
+    assert_eq!([offer(&old, 2, 9, 2), offer(&old, 3, 8, 2)], [Some(true), Some(false)]);
+    // From memory while the disk was gone, and then, older, from the disk.
+    assert_eq!(
+        [offer(&new, 2, 9, 7), offer(&new, 3, 9, 5), offer(&new, 4, 9, 7)],
+        [Some(false), Some(false), Some(true)]
+    );
 }
 
 #[test]
@@ -156,7 +237,7 @@ fn receipts_say_only_what_is_committed() {
     assert_eq!(accept.roll_back(), [gateway()], "the second commit failed");
     drop(changes);
     assert_eq!(spool.offer(&mut accept, 2, 0), Verdict::Hole);
-    assert_eq!(spool.offer(&mut accept, 1, 0), Verdict::Next { gaps: vec![] });
+    assert_eq!(spool.offer(&mut accept, 1, 0), next(vec![]));
     commit(&mut accept);
     assert_eq!((spool.next(&accept), accept.is_settled(&gateway(), spool.epoch, spool.lane)), (2, true));
     assert_eq!(accept.roll_back(), [], "nothing is ahead");
@@ -166,7 +247,7 @@ fn receipts_say_only_what_is_committed() {
 fn completeness_comes_from_the_routine_lane_and_never_goes_back_or_beyond_now() {
     let mut accept = Accept::default();
     let mut offer = |lane, seq: u64, prev, complete_to| {
-        let labels = Labels { epoch: Epoch::new(1), lane, seq, base: 0, prev, complete_to };
+        let labels = Labels { complete_to, ..Labels::of(Epoch::new(1), lane, seq, prev) };
         accept.offer(&gateway(), &labels, CONTENT, b"", NOW);
         let marks = accept.marks(&gateway()).unwrap();
         (marks.complete_to, marks.lane(Epoch::new(1), lane).digest)
@@ -219,8 +300,8 @@ impl Centre {
     fn take(&mut self, gateway: &GatewayId, spool: &Spool, seq: usize) {
         let payload = &spool.payloads[seq];
         match self.accept.offer(gateway, &spool.labels(seq, 0), CONTENT, payload, NOW) {
-            Verdict::Next { gaps } => {
-                assert_eq!(gaps, []);
+            Verdict::Next { gaps, repeats } => {
+                assert_eq!((gaps, repeats), (vec![], false));
                 self.pending.push(format!("{gateway} {} {}", spool.lane, String::from_utf8_lossy(payload)));
             }
             other => assert!(matches!(other, Verdict::Duplicate | Verdict::Hole), "{other:?}"),
@@ -319,7 +400,7 @@ fn every_short_history_declares_or_commits_each_batch_once() {
             }
             for (seq, base) in [(0, 0), (1, 0), (1, 1)] {
                 let mut next: State = (accept.clone(), pending.clone(), flight.clone(), table.clone(), gaps.clone());
-                if let Verdict::Next { gaps } = spool.offer(&mut next.0, seq, base) {
+                if let Verdict::Next { gaps, .. } = spool.offer(&mut next.0, seq, base) {
                     next.1.push((spool.lane, seq));
                     next.4.extend(gaps);
                     open.push(next);

@@ -163,15 +163,8 @@ mod tests {
         let epoch = Epoch::new(1);
         let mark = accept.marks(&gateway).map_or(LaneMark::ORIGIN, |m| m.lane(epoch, Lane::Routine));
         let (seq, prev) = (mark.next, mark.digest);
-        let labels = Labels {
-            epoch,
-            lane: Lane::Routine,
-            seq,
-            base: 0,
-            prev,
-            complete_to: Timestamp::from_millis(5),
-            sealed: None,
-        };
+        let complete_to = Timestamp::from_millis(5);
+        let labels = Labels { complete_to, ..Labels::of(epoch, Lane::Routine, seq, prev) };
         accept.offer(&gateway, &labels, "x", &seq.to_be_bytes(), Timestamp::from_millis(9));
         accept.note_home(&gateway, &"h1".parse().unwrap());
     }
