@@ -268,12 +268,12 @@ impl Registry {
 }
 
 impl Home {
-    /// The bed a finding is about; for a finding about the whole home, its only bed when there is one.
+    /// The bed a finding is about; for a finding about the whole home or a device in it, its only bed when there is one.
     #[must_use]
     pub fn bed(&self, subject: &Subject) -> Option<&Bed> {
         match (subject, self.beds.as_slice()) {
             (Subject::Bed(id), beds) => beds.iter().find(|bed| bed.id == *id),
-            (Subject::Home(_), [only]) => Some(only),
+            (Subject::Home(_) | Subject::Device { .. }, [only]) => Some(only),
             _ => None,
         }
     }

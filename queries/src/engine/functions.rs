@@ -1,8 +1,11 @@
 //! What our SQL can say beside DataFusion's own functions.
 //!
 //! - `plus_minutes(time, minutes)`: a time that many minutes later; minutes may be broken.
+//! - `minutes_between(from, to)`: how many minutes later the second time is, with fractions; negative when it is earlier.
 //! - `local_time(time, zone)`: what the clock on the wall of a place shows, a timestamp without a zone; `zone` is an IANA
 //!   name and may differ from row to row.
+//! - `next_at_hour(time, zone, hour)`: the first instant after a time at which the clock on the wall of a place shows that hour (6.5 is half
+//!   past six). In the hour that summer time skips, an hour later; in the one it repeats, the first.
 //! - `attribute(attributes, name)`: one attribute of an episode as text; null when it is not there.
 
 use std::sync::Arc;
@@ -34,7 +37,9 @@ pub fn all() -> Vec<ScalarUDF> {
     };
     vec![
         function("plus_minutes", vec![time_type(), DataType::Float64], time_type(), plus_minutes),
+        function("minutes_between", vec![time_type(), time_type()], DataType::Float64, minutes_between),
         function("local_time", vec![time_type(), DataType::Utf8], wall, local_time),
+        function("next_at_hour", vec![time_type(), DataType::Utf8, DataType::Float64], time_type(), next_at_hour),
         function("attribute", vec![DataType::Utf8, DataType::Utf8], DataType::Utf8, attribute),
     ]
 }
@@ -56,6 +61,14 @@ fn plus_minutes(arrays: &[ArrayRef]) -> Result<ArrayRef> {
     let later = |(time, minutes): (Option<i64>, Option<f64>)| Some(time?.saturating_add((minutes? * 60_000.0) as i64));
     let sum: TimestampMillisecondArray = times.iter().zip(minutes.iter()).map(later).collect();
     Ok(Arc::new(sum.with_timezone("UTC")))
+}
+
+fn minutes_between(arrays: &[ArrayRef]) -> Result<ArrayRef> {
+    let (from, to) = two(arrays)?;
+    let (from, to) = (from.as_primitive::<TimestampMillisecondType>(), to.as_primitive::<TimestampMillisecondType>());
+    #[expect(clippy::cast_precision_loss, reason = "spans of milliseconds within centuries are below 2^52")]
+    let between = |(from, to): (Option<i64>, Option<i64>)| Some(to?.saturating_sub(from?) as f64 / 60_000.0);
+    Ok(Arc::new(from.iter().zip(to.iter()).map(between).collect::<arrow::array::Float64Array>()))
 }
 
 fn local_time(arrays: &[ArrayRef]) -> Result<ArrayRef> {
@@ -80,6 +93,34 @@ fn local_time(arrays: &[ArrayRef]) -> Result<ArrayRef> {
         walls.push(offset.map(|seconds| time.saturating_add(i64::from(seconds) * 1_000)));
     }
     Ok(Arc::new(TimestampMillisecondArray::from(walls)))
+}
+
+fn next_at_hour(arrays: &[ArrayRef]) -> Result<ArrayRef> {
+    let [times, zones, hours] = arrays else { return exec_err!("three arguments are wanted") };
+    let (times, hours) = (times.as_primitive::<TimestampMillisecondType>(), hours.as_primitive::<Float64Type>());
+    let mut instants = Vec::with_capacity(times.len());
+    for ((time, name), hour) in times.iter().zip(zones.as_string::<i32>().iter()).zip(hours.iter()) {
+        let (Some(time), Some(name), Some(hour)) = (time, name, hour) else {
+            instants.push(None);
+            continue;
+        };
+        let zone = name
+            .parse::<Tz>()
+            .map_err(|_| DataFusionError::Execution(format!("{name:?} is not an IANA time zone")))?;
+        #[expect(clippy::cast_possible_truncation, reason = "an hour of a day in seconds, saturating")]
+        let since_midnight = chrono::Duration::seconds((hour.rem_euclid(24.0) * 3_600.0) as i64);
+        let next = DateTime::from_timestamp_millis(time).and_then(|utc| {
+            let today = utc.with_timezone(&zone).date_naive();
+            let at = |day: chrono::NaiveDate| {
+                let wall = day.and_time(chrono::NaiveTime::MIN) + since_midnight;
+                let later = wall + chrono::Duration::hours(1);
+                zone.from_local_datetime(&wall).earliest().or_else(|| zone.from_local_datetime(&later).earliest())
+            };
+            [Some(today), today.succ_opt()].into_iter().flatten().filter_map(at).find(|instant| *instant > utc)
+        });
+        instants.push(next.map(|instant| instant.timestamp_millis()));
+    }
+    Ok(Arc::new(TimestampMillisecondArray::from(instants).with_timezone("UTC")))
 }
 
 fn attribute(arrays: &[ArrayRef]) -> Result<ArrayRef> {

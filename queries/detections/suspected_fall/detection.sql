@@ -1,0 +1,48 @@
+-- Up at night and then nothing: somebody got out of bed (seen elsewhere around the exit), has not come back, and for 15 minutes nothing
+-- has moved anywhere in the home. In the bathroom 30 minutes are given. The long lie that matters is an hour (30 % of
+-- over-90s who fell lay that long, doi 10.1136/bmj.a2227).
+-- Only exits between 22:00 and 06:00 by the home's clock: by day whoever sits and reads moves no less little.
+-- Own numbers of a home: quiet_minutes, bathroom_minutes; at least 15, when a quiet is known.
+WITH limits AS (
+  SELECT h.home_id, h.time_zone, least($now, h.complete_to) AS known_to,
+    greatest(coalesce(max(CASE WHEN p.key = 'quiet_minutes' THEN p.value END), 15.0), 15.0) AS quiet_minutes,
+    greatest(coalesce(max(CASE WHEN p.key = 'bathroom_minutes' THEN p.value END), 30.0), 15.0) AS bathroom_minutes
+  FROM homes h
+  LEFT JOIN params p ON p.home_id = h.home_id AND p.detection = 'suspected_fall'
+  WHERE h.complete_to IS NOT NULL
+  GROUP BY h.home_id, h.time_zone, h.complete_to
+),
+exits AS (
+  SELECT e.home_id, e.bed_id, e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to,
+    l.quiet_minutes, l.bathroom_minutes,
+    date_part('hour', local_time(e.started_at, l.time_zone)) AS local_hour
+  FROM episodes e
+  JOIN limits l ON l.home_id = e.home_id
+  WHERE e.kind = 'out_of_bed' AND attribute(e.attributes, 'confirmed') = 'true'
+),
+falls AS (
+  SELECT x.home_id, x.bed_id, x.left_at, x.known_to, q.room, q.started_at AS last_activity_at,
+    CASE WHEN q.room IN ('bathroom', 'toilet') THEN x.bathroom_minutes ELSE x.quiet_minutes END AS minutes,
+    least(q.end_known_at, x.end_known_at) AS over_at,
+    greatest(
+      plus_minutes(q.started_at,
+        CASE WHEN q.room IN ('bathroom', 'toilet') THEN x.bathroom_minutes ELSE x.quiet_minutes END),
+      q.start_known_at, x.start_known_at) AS raised_at
+  FROM exits x
+  JOIN episodes q ON q.kind = 'quiet' AND q.home_id = x.home_id
+    AND q.started_at >= plus_minutes(x.left_at, -1.0)
+  WHERE x.local_hour >= 22 OR x.local_hour < 6
+)
+SELECT CASE WHEN f.bed_id IS NULL THEN 'home' ELSE 'bed' END AS subject_kind,
+  coalesce(f.bed_id, f.home_id) AS subject_id, f.home_id, f.raised_at,
+  CASE WHEN f.over_at <= f.known_to THEN f.over_at END AS cleared_at,
+  f.left_at, f.last_activity_at, f.room, f.minutes
+FROM falls f
+WHERE f.raised_at <= f.known_to
+  AND (f.over_at IS NULL OR f.over_at > f.raised_at)
+  -- Whoever left through the front door does not lie on the floor at home.
+  AND NOT EXISTS (
+    SELECT 1 FROM episodes a
+    WHERE a.kind = 'away' AND a.home_id = f.home_id
+      AND a.start_known_at <= f.raised_at
+      AND (a.end_known_at IS NULL OR a.end_known_at > f.raised_at))
