@@ -32,7 +32,7 @@ pub struct Decoder {
 /// One value of one input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// Index into [`Profile::inputs`].
+    /// Index into [`Profile::inputs`]; the first of that name.
     pub input: usize,
     /// What was observed.
     pub value: Value,
@@ -193,7 +193,8 @@ impl Decoder {
 
     fn points(&mut self, source: Source, said: Said<'_>, retained: bool, decoded: &mut Decoded) {
         let profile = Arc::clone(&self.profile);
-        for (index, input) in profile.inputs.iter().enumerate().filter(|(_, input)| input.source == source) {
+        for input in profile.inputs.iter().filter(|input| input.source == source) {
+            let Some(index) = profile.inputs.iter().position(|first| first.name == input.name) else { continue };
             for (raw, age) in said.read(&input.field) {
                 match input.counter {
                     Some(_) => decoded.points.extend(self.presses(index, input, &raw)),

@@ -14,6 +14,7 @@
 pub mod document;
 pub mod hex;
 
+pub mod folder;
 pub mod profile;
 pub mod shipped;
 

@@ -22,7 +22,8 @@ const ROW_MAX: usize = 64;
 /// Something that can be observed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Input {
-    /// Its name on the board, e.g. `1`, or what it is, e.g. `heart_rate`.
+    /// Its name on the board, e.g. `1`, or what it is, e.g. `heart_rate`. Inputs of one name are one input whose value
+    /// comes in several ways; the first of them stands for it.
     pub name: String,
     /// What its value comes with.
     pub source: Source,
@@ -106,6 +107,7 @@ pub(super) fn read(name: &Spanned<String>, mut f: Fields<'_>, context: &Context<
     let (jump_max, event) = (f.take_or("jump_max", 16_u64), f.take::<bool>("event").map(Spanned::into_inner));
     let (on_change, deadband) = (f.take::<bool>("on_change"), f.take_or("deadband", 0.0_f64));
     let (spacing, heartbeat) = (f.take_duration("spacing"), f.take_duration("heartbeat"));
+    let also = f.tables("also").into_iter().map(|f| also(f, context)).collect::<Option<Vec<_>>>();
     let names = row(&f, name);
     let source = source?;
     let span = place.span(&f);
@@ -133,7 +135,7 @@ pub(super) fn read(name: &Spanned<String>, mut f: Fields<'_>, context: &Context<
         heartbeat: heartbeat.or(report.map(|report| report.heartbeat)).unwrap_or(Duration::from_secs(600)),
         event: event.unwrap_or(is_event || counter.is_some()),
     };
-    names
+    let row: Option<Vec<Input>> = names
         .into_iter()
         .enumerate()
         .map(|(step, name)| {
@@ -142,7 +144,22 @@ pub(super) fn read(name: &Spanned<String>, mut f: Fields<'_>, context: &Context<
             let (meaning, quantity) = (meaning.clone(), quantity.clone());
             Some(Input { name, source, field, meaning, quantity, counter, policy })
         })
-        .collect()
+        .collect();
+    let mut inputs = row?;
+    if let Some(first) = inputs.first().cloned() {
+        inputs.extend(also?.into_iter().map(|(source, field)| Input { source, field, ..first.clone() }));
+    }
+    Some(inputs)
+}
+
+/// Where the same value stands in another message.
+fn also(mut f: Fields<'_>, context: &Context<'_>) -> Option<(Source, Field)> {
+    let source = source(&mut f, context);
+    let place = Place::take(&mut f);
+    let (source, span) = (source?, place.span(&f));
+    let field = place.field(&f, source, context)?;
+    fits(&f, &span, source, &field, context)?;
+    Some((source, field))
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -62,6 +62,8 @@ pub struct Matcher {
     pub keys: Vec<Vec<u8>>,
     /// The data begins with one of these; empty: with anything.
     pub begins: Vec<Vec<u8>>,
+    /// Bytes that the data has at a place: a unit, a kind of meter.
+    pub fixed: Vec<(usize, Vec<u8>)>,
     /// Fewest bytes of data.
     pub length_min: usize,
     /// Most bytes of data.
@@ -75,6 +77,7 @@ impl Matcher {
         frame.framing == self.framing
             && (self.keys.is_empty() || self.keys.contains(&frame.key))
             && (self.begins.is_empty() || self.begins.iter().any(|begin| frame.data.starts_with(begin)))
+            && self.fixed.iter().all(|(at, bytes)| frame.data.get(*at..).is_some_and(|data| data.starts_with(bytes)))
     }
 
     /// Whether data of this length can be the message.
@@ -100,6 +103,7 @@ pub(super) fn read(mut f: Fields<'_>, framings: &[Spanned<Framing>]) -> Option<S
     let (framing, keys) = (f.take::<String>("framing"), f.take::<Vec<Hex>>("keys"));
     let (begins, length) = (f.take::<Vec<Hex>>("begins"), f.take::<usize>("length"));
     let length_min = f.take::<usize>("length_min");
+    let fixed = f.tables("fixed").into_iter().filter_map(fixed).collect();
     let (topic, page, document) = (f.take::<String>("topic"), f.take::<String>("page"), f.take("document"));
     let query = f.table("query").map(|f| output::send(f, framings));
     let (every, restart) = (f.take_duration("every"), f.take_or("restart", false));
@@ -129,6 +133,7 @@ pub(super) fn read(mut f: Fields<'_>, framings: &[Spanned<Framing>]) -> Option<S
                 framing,
                 keys,
                 begins: hexes(begins),
+                fixed,
                 length_min: exact.or(length_min.map(Spanned::into_inner)).unwrap_or(0),
                 length_max: exact.unwrap_or(usize::MAX),
             })
@@ -145,6 +150,11 @@ pub(super) fn read(mut f: Fields<'_>, framings: &[Spanned<Framing>]) -> Option<S
     };
     let message = Message { name: name?.into_inner(), transport, document, query, every, restart };
     Some(Spanned::new(f.span(), message))
+}
+
+fn fixed(mut f: Fields<'_>) -> Option<(usize, Vec<u8>)> {
+    let (at, bytes) = (f.need::<u8>("at"), f.need::<Hex>("bytes"));
+    Some((at?.into_inner().into(), bytes?.into_inner().0))
 }
 
 /// Finds the framing that is meant: by name, or the only one.
