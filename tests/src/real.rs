@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-fn absent(what: &str, how: &str) {
+/// Says that something is absent, or fails where everything must be there.
+pub fn absent(what: &str, how: &str) {
     let message = format!("{what} is absent; {how}");
     assert!(std::env::var_os("CAREBED_REQUIRE_REAL").is_none_or(|v| v != "1"), "{message}");
     #[expect(clippy::print_stderr, reason = "the promise of this module is to say what was skipped")]
