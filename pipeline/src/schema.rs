@@ -29,7 +29,8 @@ fn schema(fields: &[(&str, DataType, bool)]) -> SchemaRef {
     Arc::new(Schema::new(fields.iter().map(field).collect::<Vec<_>>()))
 }
 
-/// The columns of `observations` as they stand in files and hot rows.
+/// The columns of `observations` as they stand in files and hot rows. `gateway_time` is null where it is the event time, as
+/// nearly everywhere: a second column of times to the millisecond would cost as much as the first.
 #[must_use]
 pub fn observations() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -51,7 +52,7 @@ pub fn observations() -> SchemaRef {
             ("epoch", DataType::Utf8, false),
             ("lane", DataType::Utf8, false),
             ("seq", DataType::Int64, false),
-            ("gateway_time", time(), false),
+            ("gateway_time", time(), true),
             ("received_time", time(), false),
         ])
     });
@@ -105,6 +106,11 @@ pub(crate) fn number(seq: u64) -> i64 {
 
 pub(crate) fn times(values: impl Iterator<Item = Timestamp>) -> ArrayRef {
     let array = TimestampMillisecondArray::from_iter_values(values.map(Timestamp::millis));
+    Arc::new(array.with_timezone("UTC"))
+}
+
+pub(crate) fn optional_times(values: impl Iterator<Item = Option<Timestamp>>) -> ArrayRef {
+    let array: TimestampMillisecondArray = values.map(|at| at.map(Timestamp::millis)).collect();
     Arc::new(array.with_timezone("UTC"))
 }
 

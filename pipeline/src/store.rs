@@ -8,29 +8,32 @@
 //! What survives: after `commit` returned, everything in it, whatever happens. Before, all of it or none.
 
 mod disk;
+mod erasure;
 mod lock;
+mod merge;
 mod parquet;
+mod place;
+mod plan;
+mod run;
+mod strip;
 mod synced;
 mod table;
+mod upkeep;
 mod watermark;
+mod writer;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path as FsPath;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use arrow::array::{AsArray, RecordBatch};
+use ::parquet::errors::ParquetError;
 use arrow::error::ArrowError;
-use carebed_contract::crash;
-use carebed_contract::digest::Digest;
 use carebed_contract::id::{GatewayId, HomeId};
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
-use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::{Mutex, watch};
 use url::Url;
 
@@ -38,28 +41,31 @@ use crate::accept::{Changes, Marks};
 use crate::dead_letter::DeadLetter;
 use crate::gap::Gap;
 use crate::memory::Rows;
+use crate::schema;
 use crate::view::{Complete, Publisher, View};
-use crate::{rows, schema};
 
 use disk::{Disk, OsDisk};
 use lock::WriterLock;
-use synced::SyncedStore;
+use place::Place;
 use table::{Access, Design, Table};
+use writer::{Keyed, Writer};
 
+pub use erasure::{Erasure, ErasureError, Erasures};
 pub use lock::LockError;
+pub use run::Part;
 pub use table::TableError;
+pub use upkeep::{Compacted, Erased, Retention, UpkeepConfig, Vacuumed, keep_up};
 pub use watermark::WatermarkError;
-
-/// How many files of one commit are written at the same time.
-const WRITES_MAX: usize = 4;
 
 /// Where the lake is and which part of it this process writes.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The lake's place. A `file:` URL; other stores are for later.
+    /// The lake's place, ending in `/`: `file:///…/`, or `s3://bucket/…/` with the credentials in the `AWS_…` variables.
     pub lake: Url,
     /// The ingest shard this process is: its lock, its watermarks and its name in the table's log.
     pub shard: String,
+    /// For an object store, what the `AWS_…` variables do not say, by their names: `aws_endpoint`, `aws_region`, …
+    pub options: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -67,7 +73,13 @@ impl Config {
     pub fn local(directory: &FsPath) -> Result<Self, StoreError> {
         let wrong = || StoreError::Place { place: directory.display().to_string() };
         let absolute = std::path::absolute(directory).map_err(|_| wrong())?;
-        Ok(Self { lake: Url::from_directory_path(absolute).map_err(|()| wrong())?, shard: "0".to_owned() })
+        Ok(Self::at(Url::from_directory_path(absolute).map_err(|()| wrong())?))
+    }
+
+    /// A lake at a URL, written by one process.
+    #[must_use]
+    pub fn at(lake: Url) -> Self {
+        Self { lake, shard: "0".to_owned(), options: BTreeMap::new() }
     }
 }
 
@@ -75,7 +87,7 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Not a place for a lake.
-    #[error("{place} cannot hold a lake: give a directory, or a file: URL")]
+    #[error("{place} cannot hold a lake: give a directory, or a URL such as s3://bucket/lake/")]
     Place {
         /// What was given.
         place: String,
@@ -89,6 +101,21 @@ pub enum StoreError {
     /// The watermark.
     #[error(transparent)]
     Watermark(#[from] WatermarkError),
+    /// The object store could not be reached for.
+    #[error("failed to use {place} as an object store")]
+    ObjectStore {
+        /// Where.
+        place: String,
+        /// What it said.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The tombstones.
+    #[error(transparent)]
+    Erasures(#[from] ErasureError),
+    /// Files that cannot be read or written again.
+    #[error("failed to write rows of the table again")]
+    Rewrite(#[from] ParquetError),
     /// Rows that cannot stand in Arrow columns.
     #[error("failed to lay out rows")]
     Rows(#[from] ArrowError),
@@ -138,28 +165,11 @@ struct Inner {
     root: Arc<dyn ObjectStore>,
     publisher: Publisher,
     writer: Option<Mutex<Writer>>,
+    /// Read while rows are shown, so that none is shown after its erasure.
+    erasures: RwLock<Arc<Erasures>>,
+    /// Read while files are written that no log names yet; vacuum waits until there are none.
+    rewriting: tokio::sync::RwLock<()>,
     _lock: Option<WriterLock>,
-}
-
-#[derive(Debug)]
-struct Writer {
-    /// Rooted at the lake.
-    store: Arc<dyn ObjectStore>,
-    shard: String,
-    app_id: String,
-    /// The last watermark that counts, and what it says.
-    watermark: u64,
-    marks: BTreeMap<GatewayId, Marks>,
-    observations: Table,
-    gaps: Keyed,
-    dead_letters: Keyed,
-}
-
-/// A table whose rows have keys and are written once. The keys are in memory: 32 bytes a row.
-#[derive(Debug)]
-struct Keyed {
-    table: Table,
-    keys: HashSet<Digest>,
 }
 
 impl Store {
@@ -169,27 +179,19 @@ impl Store {
     }
 
     async fn open_on(config: Config, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
-        let directory = directory(&config)?;
-        let lock = WriterLock::take(&directory, &config.shard)?;
-        let synced = SyncedStore::new(disk);
-        let root: Arc<dyn ObjectStore> = Arc::new(synced.clone());
-        Self::open_with(config, root, Access::Write(Some(synced)), Some(lock)).await
+        let place = Place::write(&config, disk)?;
+        Self::open_with(config, place).await
     }
 
     /// Opens the lake as it is now, without a lock and without changing anything. Its view stays as it is.
     pub async fn open_read(config: Config) -> Result<Self, StoreError> {
-        directory(&config)?;
-        let root: Arc<dyn ObjectStore> = Arc::new(SyncedStore::new(Arc::new(OsDisk)));
-        Self::open_with(config, root, Access::Read, None).await
+        let place = Place::read(&config, Arc::new(OsDisk))?;
+        Self::open_with(config, place).await
     }
 
-    async fn open_with(
-        config: Config,
-        root: Arc<dyn ObjectStore>,
-        access: Access,
-        lock: Option<WriterLock>,
-    ) -> Result<Self, StoreError> {
-        let Config { lake, shard } = config;
+    async fn open_with(config: Config, place: Place) -> Result<Self, StoreError> {
+        let Place { root, access, lock } = place;
+        let Config { lake, shard, .. } = config;
         let app_id = format!("ingest/{shard}");
         let writes = matches!(access, Access::Write(_));
         let place = |_| StoreError::Place { place: lake.to_string() };
@@ -201,6 +203,8 @@ impl Store {
         let observations = table("observations", schema::observations(), Some(schema::EVENT_DAY)).await?;
         let gaps = table("gaps", schema::gaps(), None).await?;
         let dead_letters = table("dead_letters", schema::dead_letters(), None).await?;
+
+        let erasures = Erasures::load(store.as_ref()).await?;
 
         let watermark = observations.transaction(&app_id).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         let marks = watermark::load(store.as_ref(), &shard, watermark).await?;
@@ -217,7 +221,15 @@ impl Store {
         } else {
             None
         };
-        let inner = Inner { lake, root, publisher: Publisher::new(view), writer, _lock: lock };
+        let inner = Inner {
+            lake,
+            root,
+            publisher: Publisher::new(view),
+            writer,
+            erasures: RwLock::new(Arc::new(erasures)),
+            rewriting: tokio::sync::RwLock::default(),
+            _lock: lock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -250,9 +262,17 @@ impl Store {
         Ok(self.writer()?.lock().await.marks.clone())
     }
 
+    /// Whose rows are erased: they must not be passed on either.
+    #[must_use]
+    pub fn erasures(&self) -> Arc<Erasures> {
+        Arc::clone(&self.inner.erasures.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Shows accepted rows to readers, and how far their homes are known now, before they are committed.
     pub(crate) fn show(&self, rows: &[&Observation], complete: &[(HomeId, Complete)]) -> Result<(), ArrowError> {
-        let batch = if rows.is_empty() { None } else { Some(schema::to_batch(rows)?) };
+        let erasures = self.inner.erasures.read().unwrap_or_else(PoisonError::into_inner);
+        let rows: Vec<&Observation> = rows.iter().copied().filter(|row| !erasures.cover(row)).collect();
+        let batch = if rows.is_empty() { None } else { Some(schema::to_batch(&rows)?) };
         self.inner.publisher.accepted(batch, complete);
         Ok(())
     }
@@ -270,7 +290,7 @@ impl Store {
     /// Makes a commit good, on stable storage, and shows its files in place of the rows shown before.
     pub async fn commit(&self, commit: &Commit, now: Timestamp) -> Result<Committed, StoreError> {
         let mut writer = self.writer()?.lock().await;
-        let committed = writer.commit(commit, now).await?;
+        let committed = writer.commit(commit, &self.erasures(), now).await?;
         let complete: Vec<_> = commit.marks.values().flat_map(Marks::complete).collect();
         self.inner.publisher.committed(&complete, |view| {
             let hot = Arc::clone(&view.observations.hot);
@@ -290,103 +310,6 @@ impl Store {
     fn writer(&self) -> Result<&Mutex<Writer>, StoreError> {
         self.inner.writer.as_ref().ok_or(StoreError::ReadOnly)
     }
-}
-
-impl Writer {
-    async fn commit(&mut self, commit: &Commit, now: Timestamp) -> Result<Committed, StoreError> {
-        let gaps: Vec<_> = commit.gaps.iter().map(|gap| (gap.key(), gap)).collect();
-        self.gaps.append(&gaps, schema::gaps_to_batch, now).await?;
-        let letters: Vec<_> = commit.dead_letters.iter().map(|letter| (letter.key(), letter)).collect();
-        self.dead_letters.append(&letters, schema::dead_letters_to_batch, now).await?;
-
-        if commit.rows.is_empty() && commit.marks.is_empty() {
-            return Ok(Committed {
-                watermark: self.watermark,
-                version: self.observations.version(),
-                rows: 0,
-                files: 0,
-            });
-        }
-
-        let mut days: BTreeMap<i32, Vec<&Observation>> = BTreeMap::new();
-        for row in commit.rows.iter().flat_map(|rows| rows.iter()) {
-            days.entry(rows::day(row.event_time)).or_default().push(row);
-        }
-        let token = token();
-        let batches: Vec<(i32, RecordBatch)> = days
-            .into_iter()
-            .map(|(day, mut rows)| {
-                // Stable, so rows of one instant keep the order in which they were accepted.
-                rows.sort_by(|a, b| (&a.bed, &a.quantity, a.event_time).cmp(&(&b.bed, &b.quantity, b.event_time)));
-                schema::to_batch(&rows).map(|batch| (day, batch))
-            })
-            .collect::<Result<_, _>>()?;
-        let rows = batches.iter().map(|(_, batch)| batch.num_rows()).sum();
-        let table = &self.observations;
-        let writes = batches.into_iter().map(|(day, batch)| table.write(batch, Some(day), &token, now));
-        let adds: Vec<_> = futures::stream::iter(writes).buffered(WRITES_MAX).try_collect().await?;
-        let files = adds.len();
-        crash::point("centre.after_parquet");
-
-        let n = self.watermark + 1;
-        watermark::write(self.store.as_ref(), &self.shard, n, &self.marks, &commit.marks).await?;
-        crash::point("centre.after_watermark");
-
-        let transaction = (self.app_id.as_str(), i64::try_from(n).unwrap_or(i64::MAX));
-        self.observations.append(adds, Some(transaction)).await?;
-        crash::point("centre.after_commit");
-        self.watermark = n;
-        self.marks.extend(commit.marks.clone());
-        Ok(Committed { watermark: n, version: self.observations.version(), rows, files })
-    }
-}
-
-impl Keyed {
-    async fn load(table: Table) -> Result<Self, StoreError> {
-        let mut keys = HashSet::new();
-        for file in table.view().files.iter() {
-            let data = |source| TableError::Data { path: file.path.to_string(), source };
-            let path = Path::from(&*file.path);
-            let bytes = async { table.store().get(&path).await?.bytes().await }.await.map_err(data)?;
-            let name = table.name();
-            let unreadable = |source| TableError::Encode { table: name, source };
-            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(unreadable)?;
-            let key_only = ProjectionMask::columns(reader.parquet_schema(), ["key"]);
-            for batch in reader.with_projection(key_only).build().map_err(unreadable)? {
-                let batch = batch?;
-                let column = batch.column_by_name("key").and_then(|c| c.as_string_opt::<i32>().cloned());
-                keys.extend(column.iter().flatten().flatten().filter_map(crate::accept::digest_from_hex));
-            }
-        }
-        Ok(Self { table, keys })
-    }
-
-    /// Appends those rows whose keys are new.
-    async fn append<T: Sync>(
-        &mut self,
-        rows: &[(Digest, &T)],
-        to_batch: fn(&[&T]) -> Result<RecordBatch, ArrowError>,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut keys = HashSet::new();
-        let fresh = rows.iter().filter(|(key, _)| !self.keys.contains(key) && keys.insert(*key));
-        let fresh: Vec<&T> = fresh.map(|(_, row)| *row).collect();
-        if fresh.is_empty() {
-            return Ok(());
-        }
-        let add = self.table.write(to_batch(&fresh)?, None, &token(), now).await?;
-        self.table.append(vec![add], None).await?;
-        self.keys.extend(keys);
-        Ok(())
-    }
-}
-
-fn directory(config: &Config) -> Result<std::path::PathBuf, StoreError> {
-    let place = || StoreError::Place { place: config.lake.to_string() };
-    if config.lake.scheme() != "file" || !config.lake.path().ends_with('/') {
-        return Err(place());
-    }
-    config.lake.to_file_path().map_err(|()| place())
 }
 
 /// Makes a file or an entry unlike every other.

@@ -8,9 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use arrow::error::ArrowError;
 use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
 use tokio::sync::watch;
+
+use crate::store::Part;
 
 /// One Parquet file of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +33,10 @@ pub struct DataFile {
     pub home: Option<(Arc<str>, Arc<str>)>,
     /// Lowest and highest bed id; rows without a bed are not counted.
     pub bed: Option<(Arc<str>, Arc<str>)>,
-    /// Written by this program, so its rows are sorted as [`crate::schema::SORT_ORDER`] says.
-    pub sorted: bool,
+    /// Its place in a run sorted as [`crate::schema::SORT_ORDER`] says; none when this program did not write it.
+    pub part: Option<Part>,
+    /// When it was written, as the log says.
+    pub written: Timestamp,
 }
 
 /// One table of a view.
@@ -127,6 +132,24 @@ impl Publisher {
             know(&mut view.complete, complete);
             change(view);
         });
+    }
+
+    /// Files were replaced; the rows on their way stay as they are.
+    pub(crate) fn replaced(&self, change: impl FnOnce(&mut View)) {
+        let hot = self.hot();
+        self.swap(&hot, change);
+    }
+
+    /// Rows were erased: those on their way go at once.
+    pub(crate) fn forget(
+        &self,
+        keep: impl Fn(&RecordBatch) -> Result<RecordBatch, ArrowError>,
+    ) -> Result<(), ArrowError> {
+        let mut hot = self.hot();
+        let filtered = |batches: &[RecordBatch]| batches.iter().map(&keep).collect::<Result<Vec<_>, _>>();
+        (hot.leaving, hot.pending) = (filtered(&hot.leaving)?, filtered(&hot.pending)?);
+        self.swap(&hot, |_| ());
+        Ok(())
     }
 
     /// A commit failed: everything accepted goes, since the gateways will send it again.

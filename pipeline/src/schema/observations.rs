@@ -14,7 +14,7 @@ use carebed_contract::quantity::Quantity;
 use carebed_contract::time::{ClockQuality, Timestamp};
 use carebed_contract::value::Value;
 
-use super::{number, observations, times, words};
+use super::{number, observations, optional_times, times, words};
 
 /// How the rows of each file are sorted: ascending, rows without a bed first.
 pub const SORT_ORDER: [&str; 3] = ["bed_id", "quantity", "event_time"];
@@ -42,7 +42,7 @@ pub fn to_batch(rows: &[&Observation]) -> Result<RecordBatch, ArrowError> {
             words(each().map(|r| r.epoch.to_string())),
             words(each().map(|r| r.lane.as_str())),
             Arc::new(Int64Array::from_iter_values(each().map(|r| number(r.seq)))),
-            times(each().map(|r| r.gateway_time)),
+            optional_times(each().map(|r| (r.gateway_time != r.event_time).then_some(r.gateway_time))),
             times(each().map(|r| r.received_time)),
         ],
     )
@@ -136,7 +136,11 @@ impl Columns {
             epoch: self.epoch.value(row).parse().map_err(|_| bad("epoch"))?,
             lane: carebed_contract::labels::Lane::parse(self.lane.value(row)).ok_or_else(|| bad("lane"))?,
             seq: u64::try_from(self.seq.value(row)).map_err(|_| bad("seq"))?,
-            gateway_time: time(&self.gateway_time),
+            gateway_time: if self.gateway_time.is_valid(row) {
+                time(&self.gateway_time)
+            } else {
+                time(&self.event_time)
+            },
             received_time: time(&self.received_time),
         })
     }

@@ -13,25 +13,31 @@ use carebed_contract::time::Timestamp;
 use chrono::{Days, NaiveDate};
 use deltalake_core::checkpoints::create_checkpoint;
 use deltalake_core::kernel::transaction::{CommitData, TransactionError};
-use deltalake_core::kernel::{Action, Add, DataType, StructField, Transaction};
+use deltalake_core::kernel::{Action, Add, DataType, Remove, StructField, Transaction};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore, get_actions};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use url::Url;
 
-use super::parquet;
+use super::parquet::{self, Encoded};
+use super::run::Part;
 use super::synced::SyncedStore;
 use crate::view::{DataFile, TableView};
 
 /// How often a lost race is looked at and tried again before the commit is given up; its rows come again.
 const RACES_MAX: usize = 16;
 /// Every so many versions the log is summed up, so that opening stays quick.
-const CHECKPOINT_EVERY: u64 = 100;
+pub(crate) const CHECKPOINT_EVERY: u64 = 100;
+/// So many versions before the last stay readable, for programs that read the table while it is written. Entries and
+/// checkpoints that only older versions need are deleted.
+pub(crate) const VERSIONS_KEPT: u64 = 500;
+/// How long a checkpoint remembers files that were taken away. Vacuum does not ask the log, so an hour is for others.
+const REMOVED_KEPT: &str = "interval 1 hour";
 
 /// Why a table could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +115,12 @@ pub enum TableError {
         /// Which table.
         table: &'static str,
     },
+    /// Files that were to be replaced are gone already.
+    #[error("files of table {table} changed while they were being written again; nothing was replaced")]
+    Stale {
+        /// Which table.
+        table: &'static str,
+    },
     /// Another writer committed under our name.
     #[error("another process commits to table {table} as {app_id}: stop one of the two")]
     Overtaken {
@@ -162,6 +174,46 @@ fn day(date: &str) -> Option<i32> {
     i32::try_from(days).ok()
 }
 
+/// What one log entry does.
+#[derive(Debug)]
+pub(crate) enum Change<'a> {
+    /// Adds files and, with them, a transaction.
+    Append(Option<(&'a str, i64)>),
+    /// Replaces files by others with the same rows.
+    Compact(&'a [Arc<DataFile>]),
+    /// Replaces files by others with fewer rows, or by none.
+    Erase(&'a [Arc<DataFile>]),
+}
+
+impl Change<'_> {
+    fn replaced(&self) -> &[Arc<DataFile>] {
+        match self {
+            Self::Append(_) => &[],
+            Self::Compact(files) | Self::Erase(files) => files,
+        }
+    }
+
+    fn operation(&self, partition: Option<&str>) -> DeltaOperation {
+        match self {
+            Self::Append(_) => DeltaOperation::Write {
+                mode: SaveMode::Append,
+                partition_by: partition.map(|column| vec![column.to_owned()]),
+                predicate: None,
+            },
+            Self::Compact(_) => DeltaOperation::Optimize { predicate: None, target_size: 0 },
+            Self::Erase(_) => DeltaOperation::Delete { predicate: None },
+        }
+    }
+}
+
+/// A file that the log took away, until nobody reads it.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    pub(crate) file: Arc<DataFile>,
+    /// When; what the log says.
+    pub(crate) at: Timestamp,
+}
+
 /// What a table is opened for.
 #[derive(Debug, Clone)]
 pub(crate) enum Access {
@@ -180,6 +232,8 @@ pub(crate) struct Table {
     store: Arc<dyn ObjectStore>,
     version: u64,
     files: BTreeMap<Arc<str>, Arc<DataFile>>,
+    /// Taken away since this process opened the table, and not deleted yet.
+    removed: Vec<Removed>,
     /// Application → its last transaction.
     transactions: BTreeMap<String, i64>,
     /// Where a write needs its own sync to last.
@@ -221,6 +275,7 @@ impl Table {
                 .with_save_mode(SaveMode::Ignore)
                 .with_columns(design.columns())
                 .with_partition_columns(design.partition)
+                .with_configuration([("delta.deletedFileRetentionDuration", Some(REMOVED_KEPT))])
                 .await
                 .map_err(|source| TableError::Create { table, source: Box::new(source) })?;
         }
@@ -239,6 +294,7 @@ impl Table {
         let mut this = Self {
             version: state.version(),
             files: BTreeMap::new(),
+            removed: Vec::new(),
             transactions: BTreeMap::new(),
             log: Arc::clone(&log),
             store,
@@ -252,7 +308,8 @@ impl Table {
         };
         for file in state.log_data().iter() {
             let day = this.design.partition.and_then(|column| file.partition_values_map().remove(column).flatten());
-            this.note_file(&file.path(), file.size(), file.stats().as_deref(), day.as_deref());
+            let written = Timestamp::from_millis(file.modification_time());
+            this.note_file(&file.path(), file.size(), written, file.stats().as_deref(), day.as_deref());
         }
         if let Some(n) = state.snapshot().transaction_version(log.as_ref(), app_id).await.map_err(reading)? {
             this.transactions.insert(app_id.to_owned(), n);
@@ -283,58 +340,49 @@ impl Table {
         TableView { version: self.version, files: self.files.values().cloned().collect(), ..TableView::default() }
     }
 
-    /// Reads the table's files.
-    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
-        &self.store
-    }
-
-    /// Writes one data file, which does not count before it is appended. The token makes its name unique.
+    /// Encodes and writes one data file, which does not count before it is appended.
     pub(crate) async fn write(
         &self,
         batch: RecordBatch,
         day: Option<i32>,
-        token: &str,
+        name: &str,
         now: Timestamp,
     ) -> Result<Add, TableError> {
         let table = self.design.name;
-        let encode = tokio::task::spawn_blocking(move || (parquet::encode(&batch), batch));
-        let Ok((encoded, batch)) = encode.await else {
-            let stopped = ::parquet::errors::ParquetError::General("the encoder was stopped".to_owned());
-            return Err(TableError::Encode { table, source: stopped });
-        };
-        let bytes = encoded.map_err(|source| TableError::Encode { table, source })?;
-        let partition = self.design.partition.zip(day.map(date));
-        let file = format!("{}{token}.parquet", parquet::SORTED);
-        let path = match &partition {
-            Some((column, date)) => format!("{column}={date}/{file}"),
-            None => file,
-        };
-        let add = parquet::add(path.clone(), partition, bytes.len(), &batch, now);
-        let put = self.store.put(&Path::from(path.as_str()), bytes.into()).await;
-        put.map_err(|source| TableError::Data { path, source })?;
-        Ok(add)
+        let encoded = tokio::task::spawn_blocking(move || parquet::encode(&batch)).await;
+        let stopped = || ::parquet::errors::ParquetError::General("the encoder was stopped".to_owned());
+        let encoded = encoded.unwrap_or_else(|_| Err(stopped()));
+        let file = encoded.map_err(|source| TableError::Encode { table, source })?;
+        self.files_at().put(&file, day, name, now).await
     }
 
-    /// Appends files and, with them, a transaction. When this returns `Ok` the entry is on stable storage; on an error it is
-    /// not in the log, except when the error is [`TableError::Doubtful`].
-    pub(crate) async fn append(&mut self, adds: Vec<Add>, transaction: Option<(&str, i64)>) -> Result<(), TableError> {
+    /// Where its files lie; may be used while the table is changed.
+    pub(crate) fn files_at(&self) -> FilesAt {
+        FilesAt {
+            store: Arc::clone(&self.store),
+            partition: self.design.partition,
+            schema: Arc::clone(&self.design.schema),
+        }
+    }
+
+    /// Commits one change. When this returns `Ok` the entry is on stable storage; on an error it is not in the log, except when
+    /// the error is [`TableError::Doubtful`]. After a lost race everything is looked at again: files that are to be replaced must
+    /// be live still, a transaction must not be there yet.
+    pub(crate) async fn commit(
+        &mut self,
+        adds: Vec<Add>,
+        change: Change<'_>,
+        now: Timestamp,
+    ) -> Result<(), TableError> {
         let table = self.design.name;
         if self.doubtful {
             return Err(TableError::Doubtful { table });
         }
-        let operation = DeltaOperation::Write {
-            mode: SaveMode::Append,
-            partition_by: self.design.partition.map(|column| vec![column.to_owned()]),
-            predicate: None,
-        };
-        // Makes the entry unlike every other, so that it is known again after a lost race.
-        let token = ("carebedCommit".to_owned(), super::token().into());
-        let actions = adds.into_iter().map(Action::Add).collect();
-        let transactions = transaction.map(|(app_id, n)| Transaction::new(app_id, n)).into_iter().collect();
-        let data = CommitData::new(actions, operation, [token].into(), transactions);
-        let entry = data.get_bytes().map_err(|source| TableError::Describe { table, source: Box::new(source) })?;
-
+        let entry = self.entry_of(adds, &change, now)?;
         for _ in 0..RACES_MAX {
+            if change.replaced().iter().any(|file| !self.files.contains_key(&file.path)) {
+                return Err(TableError::Stale { table });
+            }
             let version = self.version + 1;
             match self.store.put_opts(&entry_path(version), entry.clone().into(), PutMode::Create.into()).await {
                 Ok(_) => {
@@ -346,7 +394,7 @@ impl Table {
                     if self.catch_up(&entry).await? {
                         return Ok(());
                     }
-                    if let Some((app_id, n)) = transaction
+                    if let Change::Append(Some((app_id, n))) = change
                         && self.transaction(app_id).is_some_and(|there| there >= n)
                     {
                         return Err(TableError::Overtaken { table, app_id: app_id.to_owned() });
@@ -364,6 +412,58 @@ impl Table {
             }
         }
         Err(TableError::Races { table })
+    }
+
+    fn entry_of(&self, adds: Vec<Add>, change: &Change<'_>, now: Timestamp) -> Result<Bytes, TableError> {
+        let moved = matches!(change, Change::Compact(_));
+        let adds = adds.into_iter().map(|add| Action::Add(Add { data_change: !moved, ..add }));
+        let removes = change.replaced().iter().map(|file| {
+            let values = self.design.partition.zip(file.day.map(date));
+            Action::Remove(Remove {
+                path: file.path.to_string(),
+                data_change: !moved,
+                deletion_timestamp: Some(now.millis()),
+                extended_file_metadata: Some(true),
+                partition_values: Some(values.into_iter().map(|(name, date)| (name.to_owned(), Some(date))).collect()),
+                size: i64::try_from(file.size).ok(),
+                ..Remove::default()
+            })
+        });
+        let transaction = if let Change::Append(transaction) = change { *transaction } else { None };
+        let transactions = transaction.map(|(app_id, n)| Transaction::new(app_id, n)).into_iter().collect();
+        // Makes the entry unlike every other, so that it is known again after a lost race.
+        let token = ("carebedCommit".to_owned(), super::token().into());
+        let actions = adds.chain(removes).collect();
+        let data = CommitData::new(actions, change.operation(self.design.partition), [token].into(), transactions);
+        let table = self.design.name;
+        data.get_bytes().map_err(|source| TableError::Describe { table, source: Box::new(source) })
+    }
+
+    /// Files that were taken away before `before` and that no view holds any more. They are the caller's to delete.
+    pub(crate) fn take_unread(&mut self, before: Timestamp) -> Vec<Arc<DataFile>> {
+        // The list's own reference is the last one exactly when no view has the file.
+        let unread = |removed: &mut Removed| removed.at < before && Arc::strong_count(&removed.file) == 1;
+        self.removed.extract_if(.., unread).map(|removed| removed.file).collect()
+    }
+
+    /// Whether a file is live, or was taken away and may still be read.
+    pub(crate) fn knows(&self, path: &str) -> bool {
+        self.files.contains_key(path) || self.removed.iter().any(|removed| *removed.file.path == *path)
+    }
+
+    /// How many such files were taken away and not deleted yet.
+    pub(crate) fn removed_where(&self, which: impl Fn(&DataFile) -> bool) -> usize {
+        self.removed.iter().filter(|removed| which(&removed.file)).count()
+    }
+
+    /// How many files were taken away and not deleted yet.
+    pub(crate) fn n_removed(&self) -> usize {
+        self.removed.len()
+    }
+
+    /// Takes in what others committed since.
+    pub(crate) async fn refresh(&mut self) -> Result<(), TableError> {
+        self.catch_up(&Bytes::new()).await.map(drop)
     }
 
     /// Takes in the entries that others wrote. Says whether `ours` is among them.
@@ -403,9 +503,13 @@ impl Table {
             match action {
                 Action::Add(add) => {
                     let day = self.design.partition.and_then(|column| add.partition_values.get(column)?.as_deref());
-                    self.note_file(&add.path, add.size, add.stats.as_deref(), day);
+                    let written = Timestamp::from_millis(add.modification_time);
+                    self.note_file(&add.path, add.size, written, add.stats.as_deref(), day);
                 }
-                Action::Remove(remove) => drop(self.files.remove(remove.path.as_str())),
+                Action::Remove(remove) => {
+                    let at = Timestamp::from_millis(remove.deletion_timestamp.unwrap_or(0));
+                    self.removed.extend(self.files.remove(remove.path.as_str()).map(|file| Removed { file, at }));
+                }
                 Action::Txn(txn) => drop(self.transactions.insert(txn.app_id, txn.version)),
                 Action::Metadata(_) | Action::Protocol(_) => {
                     return Err(TableError::Foreign { table, what: format!("version {version} changed its columns") });
@@ -417,24 +521,113 @@ impl Table {
         Ok(())
     }
 
-    fn note_file(&mut self, path: &str, size: i64, stats: Option<&str>, day: Option<&str>) {
-        let file = data_file(path, size, stats, day);
+    fn note_file(&mut self, path: &str, size: i64, written: Timestamp, stats: Option<&str>, day: Option<&str>) {
+        let file = data_file(path, size, written, stats, day);
         self.files.insert(Arc::clone(&file.path), Arc::new(file));
     }
 
-    /// Sums up the log now and then. That it failed only makes the next opening slower.
+    /// Sums up the log now and then, and deletes what nobody needs any more. That it failed only makes the next opening
+    /// slower.
     async fn sum_up(&self) {
-        if !self.version.is_multiple_of(CHECKPOINT_EVERY) {
-            return;
+        if self.version.is_multiple_of(CHECKPOINT_EVERY)
+            && let Err(error) = self.checkpoint(self.version.saturating_sub(VERSIONS_KEPT)).await
+        {
+            tracing::warn!(table = self.design.name, version = self.version, %error, "failed to sum up the log");
         }
-        let mut table = DeltaTable::new(Arc::clone(&self.log));
-        let summed_up = async {
-            table.load_version(self.version).await?;
-            create_checkpoint(&table, None).await
+    }
+
+    /// Writes a checkpoint of the current version, and deletes what only versions before `keep` need. Returns how many entries
+    /// and checkpoints went.
+    pub(crate) async fn checkpoint(&self, keep: u64) -> Result<usize, TableError> {
+        let table = self.design.name;
+        let mut snapshot = DeltaTable::new(Arc::clone(&self.log));
+        let written = async {
+            snapshot.load_version(self.version).await?;
+            create_checkpoint(&snapshot, None).await
         };
-        if let Err(error) = summed_up.await {
-            tracing::warn!(table = self.design.name, version = self.version, %error, "failed to write a checkpoint");
+        written.await.map_err(|source| TableError::ReadLog { table, source: Box::new(source) })?;
+        drop(snapshot);
+
+        let log = Path::from("_delta_log");
+        let data = |source| TableError::Data { path: format!("{table}/{log}"), source };
+        let listed: Vec<Path> =
+            self.store.list(Some(&log)).map_ok(|meta| meta.location).try_collect().await.map_err(data)?;
+        let numbered: Vec<(u64, &str, &Path)> = listed
+            .iter()
+            .filter_map(|path| {
+                let (version, kind) = path.filename()?.split_once('.')?;
+                Some((version.parse().ok()?, kind, path))
+            })
+            .collect();
+        // The newest checkpoint from which `keep` can be read, once it is durable: all before it can go.
+        let checkpoints = numbered.iter().filter(|(_, kind, _)| kind.starts_with("checkpoint"));
+        let Some(base) = checkpoints.map(|(version, ..)| *version).filter(|version| *version <= keep).max() else {
+            return Ok(0);
+        };
+        let mut gone = 0;
+        for (_, _, path) in numbered.iter().filter(|(version, kind, _)| *version < base && !kind.ends_with("torn")) {
+            self.store.delete(path).await.map_err(data)?;
+            gone += 1;
         }
+        Ok(gone)
+    }
+}
+
+/// Where a table's files lie.
+#[derive(Debug, Clone)]
+pub(crate) struct FilesAt {
+    store: Arc<dyn ObjectStore>,
+    partition: Option<&'static str>,
+    schema: SchemaRef,
+}
+
+impl FilesAt {
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Puts a file away, which does not count before it is committed.
+    pub(crate) async fn put(
+        &self,
+        file: &Encoded,
+        day: Option<i32>,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Add, TableError> {
+        let partition = self.partition.zip(day.map(date));
+        let path = match &partition {
+            Some((column, date)) => format!("{column}={date}/{name}"),
+            None => name.to_owned(),
+        };
+        let add = parquet::add(path.clone(), partition, file, now);
+        let put = self.store.put(&Path::from(path.as_str()), file.bytes.clone().into()).await;
+        put.map_err(|source| TableError::Data { path, source })?;
+        Ok(add)
+    }
+
+    /// A file's bytes.
+    pub(crate) async fn read(&self, path: &str) -> Result<Bytes, TableError> {
+        let read = async { self.store.get(&Path::from(path)).await?.bytes().await };
+        read.await.map_err(|source| TableError::Data { path: path.to_owned(), source })
+    }
+
+    /// Deletes a file; one that is not there is deleted already.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), TableError> {
+        match self.store.delete(&Path::from(path)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(TableError::Data { path: path.to_owned(), source }),
+        }
+    }
+
+    /// All files below the table but its log, with when they were written.
+    pub(crate) async fn list(&self) -> Result<Vec<(String, Timestamp, u64)>, TableError> {
+        let data = |source| TableError::Data { path: "data files".to_owned(), source };
+        let listed: Vec<_> = self.store.list(None).try_collect().await.map_err(data)?;
+        let files = listed.into_iter().map(|meta: object_store::ObjectMeta| {
+            let written = Timestamp::from_millis(meta.last_modified.timestamp_millis());
+            (meta.location.to_string(), written, meta.size)
+        });
+        Ok(files.filter(|(path, ..)| !path.starts_with("_delta_log/")).collect())
     }
 }
 
@@ -443,7 +636,7 @@ fn entry_path(version: u64) -> Path {
 }
 
 /// What readers choose files by, from an entry's statistics; whatever is not there is not known.
-fn data_file(path: &str, size: i64, stats: Option<&str>, date: Option<&str>) -> DataFile {
+fn data_file(path: &str, size: i64, written: Timestamp, stats: Option<&str>, date: Option<&str>) -> DataFile {
     let stats: serde_json::Value = stats.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let bound = |side: &str, column: &str| stats.get(side)?.get(column)?.as_str().map(str::to_owned);
     let range = |column: &str| {
@@ -451,7 +644,6 @@ fn data_file(path: &str, size: i64, stats: Option<&str>, date: Option<&str>) -> 
         Some((low, bound("maxValues", column)?.into()))
     };
     let time = |side: &str| bound(side, "event_time").and_then(|text| Timestamp::parse(&text));
-    let file = path.rsplit('/').next().unwrap_or_default();
     DataFile {
         path: path.into(),
         size: u64::try_from(size).unwrap_or(0),
@@ -460,7 +652,8 @@ fn data_file(path: &str, size: i64, stats: Option<&str>, date: Option<&str>) -> 
         event_time: time("minValues").zip(time("maxValues")),
         home: range("home_id"),
         bed: range("bed_id"),
-        sorted: file.starts_with(parquet::SORTED),
+        part: Part::of(path),
+        written,
     }
 }
 

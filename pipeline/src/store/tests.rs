@@ -3,13 +3,16 @@
 mod power;
 mod races;
 mod readers;
+mod upkeep;
 
-use carebed_contract::labels::{Epoch, Lane};
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use carebed_contract::labels::{Epoch, Labels, Lane};
 use carebed_contract::pack::Pack;
+use object_store::ObjectStoreExt;
 
 use super::*;
 use crate::accept::{Accept, LaneMark, Verdict};
-use crate::rows::{Origin, Rooms, observations};
+use crate::rows::{self, Origin, Rooms, observations};
 
 pub(super) const START: Timestamp = Timestamp::from_millis(1_772_403_300_000);
 
@@ -32,17 +35,9 @@ impl Home {
         for _ in 0..n {
             let mark = self.accept.marks(&gateway).map_or(LaneMark::ORIGIN, |m| m.lane(epoch, lane));
             let seq = mark.next;
-            let labels = carebed_contract::labels::Labels {
-                epoch,
-                lane,
-                seq,
-                base: 0,
-                prev: mark.digest,
-                complete_to: START,
-                sealed: None,
-            };
+            let labels = Labels { complete_to: START, ..Labels::of(epoch, lane, seq, mark.digest) };
             let verdict = self.accept.offer(&gateway, &labels, "json", &seq.to_be_bytes(), START);
-            assert_eq!(verdict, Verdict::Next { gaps: vec![] });
+            assert_eq!(verdict, Verdict::Next { gaps: vec![], repeats: false });
             let home = "h1".parse().unwrap();
             self.accept.note_home(&gateway, &home);
             commit.rows.push(rows_of(seq).into());
@@ -116,7 +111,10 @@ async fn what_was_committed_is_there_after_opening_again() {
     let reader = Store::open_read(config).await.unwrap();
     assert_eq!(numbers(&reader, &reader.view()).await, (0..expected).collect::<Vec<_>>());
     let file = Arc::clone(&reader.view().observations.files[0]);
-    assert!(file.sorted && file.bed.as_ref().unwrap().0.as_ref() == "b1" && file.event_time.is_some(), "{file:?}");
+    assert!(
+        file.part.is_some() && file.bed.as_ref().unwrap().0.as_ref() == "b1" && file.event_time.is_some(),
+        "{file:?}"
+    );
     assert!(matches!(reader.commit(&Commit::default(), START).await, Err(StoreError::ReadOnly)));
 }
 

@@ -109,6 +109,29 @@ struct Model {
 }
 
 impl Model {
+    /// A disk on which everything that is there now is on the medium.
+    fn before(lake: &FsPath) -> Self {
+        let mut model = Self::default();
+        for above in lake.ancestors() {
+            model.cached.insert(above.to_owned(), Node::Directory);
+        }
+        let mut folders = vec![lake.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path.clone());
+                    model.cached.insert(path, Node::Directory);
+                } else {
+                    model.files.push((std::fs::read(&path).unwrap(), true));
+                    model.cached.insert(path, Node::File(model.files.len() - 1));
+                }
+            }
+        }
+        model.stored = model.cached.clone();
+        model
+    }
+
     fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::CreateDir(path) => drop(self.cached.insert(path.clone(), Node::Directory)),
@@ -242,18 +265,86 @@ async fn record(lake: &FsPath) -> Vec<Operation> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_power_cut_at_any_point_every_receipted_row_is_there_once() {
-    let seed: u64 = rand::random();
-    let mut chance = StdRng::seed_from_u64(seed);
     let lake = tempfile::tempdir().unwrap();
     let lake_path = lake.path().canonicalize().unwrap();
     let operations = record(&lake_path).await;
-    let mut model = Model::default();
-    let (mut receipted, mut cuts) = (0, 0);
-    // The directory itself was there before; all above it too.
-    for above in lake_path.ancestors() {
-        model.cached.insert(above.to_owned(), Node::Directory);
-        model.stored.insert(above.to_owned(), Node::Directory);
+    let (receipted, cuts) = cut_everywhere(&lake_path, Model::before(&lake_path), &operations, 0, 11).await;
+    assert!(receipted == 10 && cuts > 60, "{receipted} receipted, {cuts} cuts");
+}
+
+/// Losses and letters are written before the commit that mentions them; every so often the log is summed up, and the old
+/// watermarks are removed behind a full one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_power_cut_losses_letters_checkpoints_and_watermarks_are_there_too() {
+    // Just before the log is summed up for the first time, and before the second removal of watermarks.
+    for before in [table::CHECKPOINT_EVERY - 2, 2 * watermark::FULL_EVERY - 1] {
+        let lake = tempfile::tempdir().unwrap();
+        let lake_path = lake.path().canonicalize().unwrap();
+        {
+            let store = Store::open(Config::local(&lake_path).unwrap()).await.unwrap();
+            let mut home = Home::of(&store).await;
+            for _ in 0..before {
+                let commit = home.batches(1);
+                store.commit(&commit, START).await.unwrap();
+                home.good(commit);
+            }
+        }
+        let medium = Model::before(&lake_path);
+        let disk = Arc::new(Recorder::default());
+        let store =
+            Store::open_on(Config::local(&lake_path).unwrap(), Arc::clone(&disk) as Arc<dyn Disk>).await.unwrap();
+        let mut home = Home::of(&store).await;
+        for receipted in before + 1..=before + 4 {
+            let commit =
+                Commit { gaps: vec![loss(receipted)], dead_letters: vec![letter(receipted)], ..home.batches(1) };
+            store.commit(&commit, START).await.unwrap();
+            disk.note(Operation::Receipted(receipted));
+            home.good(commit);
+        }
+        drop(store);
+        let operations = disk.done.lock().unwrap().clone();
+        let summed_up = |o: &Operation| matches!(o, Operation::Link(_, to) | Operation::Rename(_, to) if to.to_string_lossy().contains(".checkpoint."));
+        let cleaned =
+            |o: &Operation| matches!(o, Operation::Remove(path) if path.to_string_lossy().contains("watermarks/"));
+        assert!(operations.iter().any(|o| summed_up(o) || cleaned(o)), "nothing was summed up or cleaned");
+        let (receipted, cuts) = cut_everywhere(&lake_path, medium, &operations, before, 29).await;
+        assert!(receipted == before + 4 && cuts > 20, "{receipted} receipted, {cuts} cuts");
     }
+}
+
+fn loss(from_seq: u64) -> Gap {
+    use crate::gap::{Missing, Reason};
+    let (gateway, area) = ("gw-1".parse().unwrap(), "a".parse().unwrap());
+    let missing =
+        Missing { epoch: Epoch::new(1), lane: Lane::Urgent, from_seq, to_seq: None, reason: Reason::EpochLeft };
+    Gap { gateway, area, missing, noted_at: START }
+}
+
+fn letter(number: u64) -> DeadLetter {
+    DeadLetter {
+        gateway: "gw-1".parse().unwrap(),
+        area: "a".parse().unwrap(),
+        topic: "t".into(),
+        labels: None,
+        content_type: "x".into(),
+        payload: Bytes::copy_from_slice(&number.to_be_bytes()),
+        reason: "no labels".into(),
+        received_time: START,
+    }
+}
+
+/// Cuts the power at every point, and looks at what is left: `before` batches of one row were there when the run began. Says
+/// how many were receipted at the end, and how many cuts there were.
+async fn cut_everywhere(
+    lake: &FsPath,
+    mut model: Model,
+    operations: &[Operation],
+    before: u64,
+    sparse: usize,
+) -> (u64, usize) {
+    let seed: u64 = rand::random();
+    let mut chance = StdRng::seed_from_u64(seed);
+    let (mut receipted, mut cuts) = (before, 0);
     for (at, operation) in operations.iter().enumerate() {
         model.apply(operation);
         if let Operation::Receipted(n) = operation {
@@ -261,13 +352,13 @@ async fn after_a_power_cut_at_any_point_every_receipted_row_is_there_once() {
         }
         for kind in [Cut::NothingMore, Cut::NamesOnly, Cut::Torn, Cut::Chance] {
             // Most points look alike: each kind is tried at some of them, and all at every receipt.
-            let every = if kind == Cut::Chance { 3 } else { 11 };
+            let every = if kind == Cut::Chance { sparse / 4 + 1 } else { sparse };
             if at % every != 0 && !matches!(operation, Operation::Receipted(_)) {
                 continue;
             }
             let place = tempfile::tempdir().unwrap();
             let place_path = place.path().canonicalize().unwrap();
-            model.cut(&lake_path, &place_path, kind, &mut chance);
+            model.cut(lake, &place_path, kind, &mut chance);
             let context = format!("cut {kind:?} after operation {at} {operation:.60?}, seed {seed}");
             let opened = Store::open(Config::local(&place_path).unwrap()).await;
             let store = opened.unwrap_or_else(|error| panic!("does not open: {error}; {context}"));
@@ -277,8 +368,29 @@ async fn after_a_power_cut_at_any_point_every_receipted_row_is_there_once() {
             // The watermark agrees with the rows: going on doubles nothing.
             let next = Home::of(&store).await.batches(1).rows[0][0].seq;
             assert_eq!(next, rows.len() as u64, "{context}");
+            declared(&store, operations, (before, receipted), &context).await;
             cuts += 1;
         }
     }
-    assert!(receipted == 10 && cuts > 60, "{receipted} receipted, {cuts} cuts");
+    (receipted, cuts)
+}
+
+/// What was lost and what could not be used is declared with what was receipted, and only once when it is noticed again.
+async fn declared(store: &Store, operations: &[Operation], (before, receipted): (u64, u64), context: &str) {
+    let last = operations.iter().filter_map(|o| if let Operation::Receipted(n) = o { Some(*n) } else { None }).max();
+    let all = before + 1..=last.unwrap_or(before);
+    let count =
+        |view: &View| [&view.gaps, &view.dead_letters].map(|t| t.files.iter().filter_map(|f| f.rows).sum::<u64>());
+    let there = count(&store.view());
+    if before > 0 {
+        assert!(there.iter().all(|n| *n >= receipted - before), "{there:?} declared, {receipted} receipted; {context}");
+    }
+    let again = Commit {
+        gaps: all.clone().map(loss).collect(),
+        dead_letters: all.clone().map(letter).collect(),
+        ..Commit::default()
+    };
+    store.commit(&again, START).await.unwrap_or_else(|error| panic!("does not go on: {error}; {context}"));
+    let n = all.count() as u64;
+    assert_eq!(count(&store.view()), [n, n], "{context}");
 }

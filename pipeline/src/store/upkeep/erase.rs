@@ -1,0 +1,226 @@
+//! A person is forgotten: rows, statistics in the log, rows on their way, and whatever is still in a spool.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use ::parquet::arrow::ProjectionMask;
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, not};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use carebed_contract::id::GatewayId;
+use carebed_contract::time::Timestamp;
+use serde::Serialize;
+
+use super::{is_stale, revised_name};
+use crate::accept::Marks;
+use crate::store::erasure::{self, COLUMNS, Erasure};
+use crate::store::strip::{Hit, Stripped, strip};
+use crate::store::table::{Change, FilesAt};
+use crate::store::{Store, StoreError};
+use crate::view::DataFile;
+
+/// How often files are looked for again that came or changed while others were written again.
+const ROUNDS_MAX: usize = 64;
+/// How often it is looked whether the last reader of erased files is gone.
+const READERS_EVERY: Duration = Duration::from_millis(50);
+
+/// What an erasure did, and what a scan of everything that is left found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Erased {
+    /// The erasure's id.
+    pub id: String,
+    /// Rows of observations that went.
+    pub rows: u64,
+    /// Files that were written again or dropped.
+    pub files: usize,
+    /// Bytes of those files before.
+    pub bytes: u64,
+    /// Rows that had to be written again: what stands in the same row groups.
+    pub rows_rewritten: u64,
+    /// Unusable messages of the home's gateways that went: their contents are not known.
+    pub dead_letters: u64,
+    /// Files deleted from the storage.
+    pub files_deleted: usize,
+    /// Files with such rows that a reader of this process still holds; vacuum deletes them when it is done.
+    pub files_held: usize,
+    /// Entries and checkpoints of the log that went, since they named the home.
+    pub log_entries: usize,
+    /// Files on the storage that were scanned for such rows afterwards, committed or not.
+    pub scanned: usize,
+    /// Such rows found by that scan. Anything but zero, with no file held, is a mistake.
+    pub left: u64,
+    /// The gateways that served the home: each is to empty its spool.
+    pub gateways: Vec<GatewayId>,
+}
+
+impl Store {
+    /// Forgets what an erasure covers. First the tombstone is put on stable storage: from then on no commit takes such a row.
+    /// Then rows on their way go, then files are written again without such rows, and old ones deleted when no reader holds
+    /// them, waiting for readers for at most `patience`. Asking again goes on where a crash left off.
+    pub async fn erase(&self, erasure: &Erasure, patience: Duration, now: Timestamp) -> Result<Erased, StoreError> {
+        let mut report = Erased { id: erasure.id.clone(), ..Erased::default() };
+        self.bury(erasure, &mut report).await?;
+        for _ in 0..ROUNDS_MAX {
+            if !self.erase_round(erasure, &mut report, now).await? {
+                break;
+            }
+        }
+        self.erase_letters(&mut report, now).await?;
+        self.sweep(erasure, patience, &mut report).await?;
+        self.scan(erasure, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Writes the tombstone, and takes such rows from those on their way.
+    async fn bury(&self, erasure: &Erasure, report: &mut Erased) -> Result<(), StoreError> {
+        // With the writer held, a commit took such rows wholly before, or takes none.
+        let writer = self.writer()?.lock().await;
+        erasure::write(writer.store.as_ref(), erasure).await?;
+        {
+            let mut erasures = self.inner.erasures.write().unwrap_or_else(PoisonError::into_inner);
+            Arc::make_mut(&mut erasures).add(erasure.clone());
+        }
+        self.inner.publisher.forget(|batch| filter_record_batch(batch, &not(&erasure.rows(batch)?)?))?;
+        let serves =
+            |(gateway, marks): (&GatewayId, &Marks)| marks.homes.contains(&erasure.home).then(|| gateway.clone());
+        report.gateways = writer.marks.iter().filter_map(serves).collect();
+        Ok(())
+    }
+
+    /// Writes each file again that holds such rows now. Says whether files changed meanwhile, so that another round is due.
+    async fn erase_round(&self, erasure: &Erasure, report: &mut Erased, now: Timestamp) -> Result<bool, StoreError> {
+        let _rewriting = self.inner.rewriting.read().await;
+        let (at, view) = self.files_now().await?;
+        let (suspects, mut again) = (view.observations.files.iter().filter(|file| erasure.may_be_in(file)), false);
+        for file in suspects {
+            match self.erase_from(file, &at, erasure, now).await {
+                Ok(None) => {}
+                Ok(Some(stripped)) => {
+                    report.rows += stripped.gone;
+                    report.rows_rewritten += stripped.rewritten;
+                    report.files += 1;
+                    report.bytes += file.size;
+                }
+                Err(error) if is_stale(&error) => again = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(again)
+    }
+
+    /// Writes one file again, if it holds such rows.
+    async fn erase_from(
+        &self,
+        file: &Arc<DataFile>,
+        at: &FilesAt,
+        erasure: &Erasure,
+        now: Timestamp,
+    ) -> Result<Option<Stripped>, StoreError> {
+        let (bytes, erasure) = (at.read(&file.path).await?, erasure.clone());
+        let stripped = tokio::task::spawn_blocking(move || {
+            strip(&bytes, &Hit { columns: &COLUMNS, rows: &|batch| erasure.rows(batch) })
+        });
+        let Some(stripped) = stripped.await.map_err(|_| StoreError::Stopped)?? else { return Ok(None) };
+        let mut adds = Vec::new();
+        if let Some(left) = &stripped.file {
+            adds.push(at.put(left, file.day, &revised_name(file), now).await?);
+        }
+        self.replace(adds, Change::Erase(std::slice::from_ref(file)), now).await?;
+        Ok(Some(stripped))
+    }
+
+    /// Nobody knows what an unusable message held: all of the home's gateways go.
+    async fn erase_letters(&self, report: &mut Erased, now: Timestamp) -> Result<(), StoreError> {
+        let mut writer = self.writer()?.lock().await;
+        let table = &mut writer.dead_letters.table;
+        let at = table.files_at();
+        for file in table.view().files.iter() {
+            let gateways = report.gateways.clone();
+            let of_home = move |batch: &RecordBatch| -> Result<BooleanArray, ArrowError> {
+                let ids = batch.column_by_name("gateway_id").and_then(|c| c.as_string_opt::<i32>());
+                let ids = ids.ok_or_else(|| ArrowError::SchemaError("no gateway_id".to_owned()))?;
+                Ok(ids.iter().map(|id| id.map(|id| gateways.iter().any(|gateway| gateway.as_str() == id))).collect())
+            };
+            let bytes = at.read(&file.path).await?;
+            let Some(stripped) = strip(&bytes, &Hit { columns: &["gateway_id"], rows: &of_home })? else { continue };
+            let mut adds = Vec::new();
+            if let Some(left) = &stripped.file {
+                adds.push(at.put(left, None, &revised_name(file), now).await?);
+            }
+            table.commit(adds, Change::Erase(std::slice::from_ref(file)), now).await?;
+            report.dead_letters += stripped.gone;
+        }
+        let letters = table.view();
+        self.inner.publisher.replaced(|view| view.dead_letters = letters);
+        Ok(())
+    }
+
+    /// Deletes the old files and what the log said of them.
+    async fn sweep(&self, erasure: &Erasure, patience: Duration, report: &mut Erased) -> Result<(), StoreError> {
+        let patience = tokio::time::sleep(patience);
+        tokio::pin!(patience);
+        loop {
+            let held = {
+                let mut writer = self.writer()?.lock().await;
+                let writer = &mut *writer;
+                for table in [&mut writer.observations, &mut writer.dead_letters.table] {
+                    let at = table.files_at();
+                    for file in table.take_unread(Timestamp::MAX) {
+                        at.delete(&file.path).await?;
+                        report.files_deleted += 1;
+                    }
+                }
+                writer.observations.removed_where(|file| erasure.may_be_in(file))
+            };
+            report.files_held = held;
+            if held == 0 {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(READERS_EVERY) => {}
+                () = &mut patience => break,
+            }
+        }
+        // Files of commits and merges that died are in no list.
+        report.files_deleted += self.vacuum_before(Timestamp::MAX).await?.deleted;
+        let writer = self.writer()?.lock().await;
+        for table in [&writer.observations, &writer.dead_letters.table] {
+            report.log_entries += table.checkpoint(table.version()).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is on the storage, whether the log names it or not.
+    async fn scan(&self, erasure: &Erasure, report: &mut Erased) -> Result<(), StoreError> {
+        // Nothing is deleted meanwhile.
+        let _rewriting = self.inner.rewriting.read().await;
+        let (at, view) = self.files_now().await?;
+        let innocent =
+            |path: &str| view.observations.files.iter().any(|file| *file.path == *path && !erasure.may_be_in(file));
+        for (path, ..) in at.list().await? {
+            if !path.ends_with(".parquet") || innocent(&path) {
+                continue;
+            }
+            let (bytes, erasure) = (at.read(&path).await?, erasure.clone());
+            let found = tokio::task::spawn_blocking(move || count(bytes, &erasure)).await;
+            report.left += found.map_err(|_| StoreError::Stopped)??;
+            report.scanned += 1;
+        }
+        for batch in view.observations.hot.iter() {
+            report.left += erasure.rows(batch)?.true_count() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn count(bytes: Bytes, erasure: &Erasure) -> Result<u64, StoreError> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let columns = ProjectionMask::columns(reader.parquet_schema(), COLUMNS);
+    let mut found = 0;
+    for batch in reader.with_projection(columns).build()? {
+        found += erasure.rows(&batch?)?.true_count() as u64;
+    }
+    Ok(found)
+}
