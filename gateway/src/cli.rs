@@ -1,8 +1,10 @@
-//! `carebed-gateway run | check | read | profiles`. Data goes to stdout, everything else to stderr.
+//! `carebed-gateway run | check | read | decode | profiles | replay`. Data goes to stdout, everything else to stderr.
 
 mod check;
+mod decode;
 mod profiles;
 mod read;
+mod replay;
 mod run;
 
 use std::fmt::Write as _;
@@ -54,8 +56,13 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         home: PathBuf,
     },
-    /// List the devices that can be connected.
-    Profiles,
+    /// Show what bytes, registers or a payload say: in every type and word order, or as a profile reads them.
+    Decode(decode::Arguments),
+    /// List, show and check the devices that can be connected.
+    #[command(subcommand)]
+    Profiles(profiles::Command),
+    /// Replay captures against their profiles, and show what each exchange means.
+    Replay(replay::Arguments),
 }
 
 #[derive(Args)]
@@ -84,7 +91,9 @@ pub fn main() -> ExitCode {
         Command::Run(files) => run::run(&files),
         Command::Check(files) => check::check(&files),
         Command::Read { home } => read::read(&home),
-        Command::Profiles => profiles::profiles(),
+        Command::Decode(arguments) => decode::decode(&arguments),
+        Command::Profiles(command) => profiles::profiles(&command),
+        Command::Replay(arguments) => replay::replay(&arguments),
     };
     let exit = done.unwrap_or_else(|error| tell(&error));
     ExitCode::from(exit as u8)
