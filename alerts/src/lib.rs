@@ -18,6 +18,4 @@ pub mod transition;
 mod alerts;
 pub mod refused;
 
-pub use alerts::{
-    Act, Alerts, Evaluated, HAPPENED_AGAIN_AT, MEMORY, REPEATS_MAX, ReplayError, UPDATE_EVERY,
-};
+pub use alerts::{Act, Alerts, Evaluated, HAPPENED_AGAIN_AT, MEMORY, PRIORITY, REPEATS_MAX, ReplayError, UPDATE_EVERY};

@@ -5,9 +5,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use carebed_contract::id::HomeId;
 use carebed_contract::status::Status;
+use carebed_contract::text::Text;
 use carebed_contract::time::Timestamp;
 
+use serde::Serialize;
+
 use crate::registry::Registry;
+
+/// A detection that cannot say anything about a home now: none of the devices it rests on answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Blind {
+    /// Which.
+    pub detection: String,
+    /// What its alerts are called.
+    pub title: Text,
+    /// Since when.
+    pub since: Timestamp,
+}
 
 /// What was heard of one home.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,13 +38,14 @@ pub struct Heard {
 pub struct Board {
     registry: Registry,
     heard: Arc<Mutex<BTreeMap<HomeId, Heard>>>,
+    blind: Arc<Mutex<BTreeMap<HomeId, Vec<Blind>>>>,
 }
 
 impl Board {
     /// An empty board.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
-        Self { registry, heard: Arc::default() }
+        Self { registry, heard: Arc::default(), blind: Arc::default() }
     }
 
     /// The gateway sent something just now. False when the home is not registered (nothing is kept then).
@@ -43,6 +58,17 @@ impl Board {
     pub fn status(&self, status: Status) -> bool {
         let home = status.home.clone();
         self.change(&home, |heard| heard.status = Some(status))
+    }
+
+    /// What cannot be judged now, in all homes: replaces what was said before.
+    pub fn set_blind(&self, blind: BTreeMap<HomeId, Vec<Blind>>) {
+        *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = blind;
+    }
+
+    /// What cannot be judged now in a home.
+    #[must_use]
+    pub fn blind(&self, home: &HomeId) -> Vec<Blind> {
+        self.blind.lock().unwrap_or_else(PoisonError::into_inner).get(home).cloned().unwrap_or_default()
     }
 
     /// What was heard of a home.

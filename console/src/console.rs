@@ -14,6 +14,7 @@ use crate::database::Database;
 use crate::desk::{self, Desk, DeskError, DeskTask};
 use crate::home_action::HomeAction;
 use crate::http::{self, App};
+use crate::intervals::Intervals;
 use crate::registry::Registry;
 
 /// Settings of the console.
@@ -78,9 +79,10 @@ impl Console {
         let listen = |source| Error::Listen { addr: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let addr = listener.local_addr().map_err(listen)?;
+        let intervals = Intervals::load(&database, clock.now()).await.map_err(DeskError::Database)?;
         let (desk, task) = desk::open(database, registry.clone(), config.policy, actions, Arc::clone(&clock)).await?;
         let board = Board::new(registry.clone());
-        let app = App::new(desk, registry, board, clock, config.speed.max(1));
+        let app = App::new(desk, registry, intervals, board, clock, config.speed.max(1));
         Ok(Self { listener, addr, task, app })
     }
 
@@ -94,6 +96,12 @@ impl Console {
     #[must_use]
     pub fn desk(&self) -> Desk {
         self.app.desk.clone()
+    }
+
+    /// What people said about absences and visits.
+    #[must_use]
+    pub fn intervals(&self) -> Intervals {
+        self.app.intervals.clone()
     }
 
     /// Where to note how the gateways are.

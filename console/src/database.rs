@@ -94,6 +94,11 @@ const TABLES: &[&str] = &[
         id TEXT PRIMARY KEY, home TEXT NOT NULL REFERENCES homes, name TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS persons (
         bed TEXT PRIMARY KEY REFERENCES beds, name TEXT NOT NULL, phone TEXT NOT NULL, address TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS intervals (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, home TEXT NOT NULL, bed TEXT, kind TEXT NOT NULL,
+        started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL, entered_at INTEGER NOT NULL, entered_by TEXT NOT NULL,
+        source TEXT NOT NULL, note TEXT, closed_at INTEGER, closed_by TEXT) STRICT",
+    "CREATE INDEX IF NOT EXISTS intervals_by_end ON intervals (ended_at)",
 ];
 
 impl Database {
@@ -126,6 +131,12 @@ impl Database {
         let options = SqliteConnectOptions::new().filename(path).read_only(true);
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(open)?;
         Ok(Self { pool, _lock: None })
+    }
+
+    /// Copies the database as it is now to a file that is not there yet, also while another process writes it.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), DatabaseError> {
+        let copied = sqlx::query("VACUUM INTO ?1").bind(path.to_string_lossy().into_owned()).execute(&self.pool).await;
+        copied.map(drop).map_err(|source| DatabaseError::Open { path: path.to_owned(), source })
     }
 }
 

@@ -5,6 +5,7 @@ mod answer;
 mod events;
 mod guard;
 mod homes;
+mod intervals;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::board::Board;
 use crate::desk::Desk;
+use crate::intervals::Intervals;
 use crate::pages;
 use crate::registry::Registry;
 
@@ -35,6 +37,7 @@ const STREAMS_MAX: usize = 64;
 pub(crate) struct App {
     pub(crate) desk: Desk,
     pub(crate) registry: Registry,
+    pub(crate) intervals: Intervals,
     pub(crate) board: Board,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) speed: u32,
@@ -43,9 +46,16 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(desk: Desk, registry: Registry, board: Board, clock: Arc<dyn Clock>, speed: u32) -> Self {
+    pub(crate) fn new(
+        desk: Desk,
+        registry: Registry,
+        intervals: Intervals,
+        board: Board,
+        clock: Arc<dyn Clock>,
+        speed: u32,
+    ) -> Self {
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { desk, registry, board, clock, speed, streams, shutdown: Shutdown::new() }
+        Self { desk, registry, intervals, board, clock, speed, streams, shutdown: Shutdown::new() }
     }
 }
 
@@ -66,6 +76,9 @@ fn router(app: App) -> Router {
         .route("/api/v1/alerts/{id}/{step}", post(alerts::step))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/homes", get(homes::list))
+        .route("/api/v1/homes/{home}", post(intervals::name))
+        .route("/api/v1/homes/{home}/intervals", get(intervals::list).post(intervals::enter))
+        .route("/api/v1/intervals/{id}/end", post(intervals::end))
         .route("/health", get(homes::health))
         .fallback(answer::no_such_page)
         .method_not_allowed_fallback(answer::no_such_method)

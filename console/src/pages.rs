@@ -6,8 +6,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use carebed_alerts::alert::{Alert, Done, Outcome, State as Stage};
-use carebed_contract::finding::Class;
+use carebed_contract::finding::{Class, Subject};
 use carebed_contract::id::HomeId;
+use carebed_contract::interval::IntervalKind;
 use carebed_contract::status::{GatewayState, Health};
 use carebed_contract::text::{Language, Text};
 use carebed_contract::time::Timestamp;
@@ -62,6 +63,7 @@ struct Queue {
     last_number: u64,
     log_failing_since: Option<Timestamp>,
     outcomes: Vec<(&'static str, String)>,
+    kinds: Vec<(&'static str, &'static str)>,
 }
 
 struct Card {
@@ -71,6 +73,8 @@ struct Card {
     asks: &'static str,
     title: String,
     sentence: String,
+    /// What it rests on: the values of the finding.
+    evidence: Vec<(String, String)>,
     place: String,
     person: Option<(String, String, String)>,
     raised_at: Timestamp,
@@ -99,6 +103,26 @@ struct HomeLine {
     is_well: bool,
     last_heard: Option<Timestamp>,
     n_silent: usize,
+    /// None for a home that is not registered.
+    id: String,
+    /// What cannot be judged.
+    blind: Vec<String>,
+    intervals: Vec<IntervalLine>,
+    bed_ids: String,
+    beds: Vec<BedLine>,
+}
+
+struct IntervalLine {
+    id: i64,
+    text: String,
+}
+
+struct BedLine {
+    id: String,
+    name: String,
+    person: String,
+    phone: String,
+    address: String,
 }
 
 /// `GET /`: the page. `?lang=en` or `?lang=zh` is remembered.
@@ -187,6 +211,7 @@ fn see(app: &App, overview: Overview, language: Language) -> Queue {
         homes,
         last_number: overview.last_number,
         log_failing_since: overview.log_failing_since,
+        kinds: IntervalKind::ALL.map(|kind| (kind.as_str(), texts::interval(kind, language))).to_vec(),
         outcomes: Outcome::CHOICES.map(|o| (o.as_str(), o.text().get(language).to_owned())).to_vec(),
     }
 }
@@ -196,7 +221,32 @@ fn line(app: &App, id: &HomeId, home: Option<&Home>, language: Language, now: Ti
     let status = heard.status.as_ref();
     let is_recent = heard.last_heard.is_some_and(|at| now.since(at) <= QUIET);
     let n_silent = status.map_or(0, |s| s.devices.iter().filter(|d| d.health == Health::Silent).count());
+    let zone = home.map_or(TIME_ZONE, |home| home.time_zone);
+    let intervals = app.intervals.of(id).into_iter().filter(|entry| entry.interval.ended_at > now);
+    let intervals = intervals.map(|entry| {
+        let until = local(entry.interval.ended_at, zone);
+        let text = format!("{} {} {until}", texts::interval(entry.interval.kind, language), Words::of(language).until);
+        IntervalLine { id: entry.id, text }
+    });
+    let blind = app.board.blind(id).into_iter();
+    let blind =
+        blind.map(|b| format!("{} ({})", b.title.get(language), local(b.since, zone))).map(|text| match language {
+            Language::Zh => text.replace(" (", "（").replace(')', "）"),
+            Language::En => text,
+        });
+    let beds = home.map_or(&[][..], |home| &home.beds).iter().map(|bed| {
+        let person = bed.person.as_ref();
+        let text = |of: fn(&crate::registry::Person) -> &str| person.map_or_else(String::new, |p| of(p).to_owned());
+        let (id, name) = (bed.id.to_string(), bed.name.clone());
+        BedLine { id, name, person: text(|p| &p.name), phone: text(|p| &p.phone), address: text(|p| &p.address) }
+    });
+    let beds: Vec<_> = beds.collect();
     HomeLine {
+        id: home.map_or_else(String::new, |home| home.id.to_string()),
+        blind: blind.collect(),
+        intervals: intervals.collect(),
+        bed_ids: beds.iter().map(|bed| bed.id.as_str()).collect::<Vec<_>>().join(" "),
+        beds,
         name: home.map_or_else(|| id.to_string(), |home| home.name.clone()),
         state: status.map_or("", |status| texts::gateway(status.state, language)),
         is_well: is_recent && status.is_none_or(|status| status.state == GatewayState::Online) && n_silent == 0,
@@ -211,9 +261,14 @@ impl Card {
         let zone = home.map_or(TIME_ZONE, |home| home.time_zone);
         let bed = home.and_then(|home| home.bed(&alert.subject));
         let place = match (home, bed) {
+            _ if matches!(alert.subject, Subject::Area(_)) => alert.subject.to_string().replace("area/", w.area),
             (Some(home), Some(bed)) => format!("{} · {}", home.name, bed.name),
             (Some(home), None) => home.name.clone(),
-            (None, _) => format!("{}({})", w.unregistered, alert.home),
+            (None, _) => match (&alert.subject, language) {
+                (Subject::Centre(part), _) => format!("{} · {part}", w.centre),
+                (_, Language::Zh) => format!("{}（{}）", w.unregistered, alert.home),
+                (_, Language::En) => format!("{} ({})", w.unregistered, alert.home),
+            },
         };
         let person = bed.and_then(|bed| bed.person.as_ref());
         let mut next = Vec::new();
@@ -230,13 +285,14 @@ impl Card {
             asks: texts::priority(alert.priority, language),
             title: alert.title.get(language).to_owned(),
             sentence: alert.sentence.get(language).to_owned(),
+            evidence: alert.evidence.iter().map(|(name, value)| (name.clone(), worded(value, zone))).collect(),
             place,
             person: person.map(|p| (p.name.clone(), p.phone.clone(), p.address.clone())),
             raised_at: alert.raised_at,
             raised_local: local(alert.raised_at, zone),
             is_technical: alert.class == Class::Technical,
             is_late: alert.late,
-            suppressed: alert.suppressed.clone(),
+            suppressed: alert.suppressed.as_deref().map(|reason| texts::reason(reason, language).to_owned()),
             repeats: alert.repeats(),
             cleared_local: alert.cleared_at().map(|at| local(at, zone)),
             state: alert.state.as_str(),
@@ -257,6 +313,15 @@ fn step(done: &Done, zone: Tz, language: Language) -> String {
     let who = done.by.as_ref().map_or(Words::of(language).system, |by| by.as_str());
     let what = done.state.text();
     format!("{} {} {who}", local(done.at, zone), what.get(language))
+}
+
+/// A value as a person reads it: times where the home is.
+fn worded(value: &serde_json::Value, zone: Tz) -> String {
+    match value {
+        serde_json::Value::String(text) => Timestamp::parse(text).map_or_else(|| text.clone(), |at| local(at, zone)),
+        serde_json::Value::Null => "–".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// Month, day and time of day where the home is.

@@ -1,6 +1,7 @@
 //! Every word of the pages, in both languages.
 
 use carebed_contract::finding::Priority;
+use carebed_contract::interval::IntervalKind;
 use carebed_contract::status::GatewayState;
 use carebed_contract::text::Language;
 
@@ -73,6 +74,23 @@ words! {
     system: "系统", "the system";
     failed: "操作未成功：", "Not done:";
     new_alert: "新告警", "New alert";
+    centre: "服务中心", "Service centre";
+    area: "片区 ", "Area ";
+    why: "告警依据", "What it rests on";
+    blind: "无法判断：", "Cannot be judged:";
+    until: "至", "until";
+    enter_interval: "登记外出、来访、住院、检修", "Enter an absence, a visit, hospital or maintenance";
+    interval_kind: "类型", "Kind";
+    interval_hours: "时长（小时）", "Hours";
+    interval_source: "来源", "Source";
+    source_page: "值守台登记", "entered here";
+    source_hotline: "热线来电", "by telephone";
+    enter: "登记", "Enter";
+    end_interval: "提前结束", "End now";
+    register: "修改住户信息", "Change names and telephone";
+    home_name: "住户名称", "Home";
+    bed_name: "床位", "Bed";
+    save: "保存", "Save";
 }
 
 impl Words {
@@ -105,6 +123,33 @@ pub(crate) fn shape(priority: Priority) -> &'static str {
         Priority::P2 => "◆",
         Priority::P3 => "■",
         Priority::P4 => "○",
+    }
+}
+
+/// What people say about a home's time.
+pub(crate) fn interval(kind: IntervalKind, language: Language) -> &'static str {
+    match (kind, language) {
+        (IntervalKind::Away, Language::Zh) => "外出",
+        (IntervalKind::Away, Language::En) => "away",
+        (IntervalKind::Visit, Language::Zh) => "有人来访",
+        (IntervalKind::Visit, Language::En) => "visit",
+        (IntervalKind::Hospital, Language::Zh) => "住院",
+        (IntervalKind::Hospital, Language::En) => "in hospital",
+        (IntervalKind::Maintenance, Language::Zh) => "设备检修",
+        (IntervalKind::Maintenance, Language::En) => "maintenance",
+    }
+}
+
+/// Why an alert is quiet; a reason that has no word is shown as it is.
+pub(crate) fn reason(reason: &str, language: Language) -> &str {
+    match (reason, language) {
+        ("not_evaluable", Language::Zh) => "相关设备无响应，无法判断",
+        ("not_evaluable", Language::En) => "no device answers that could tell",
+        ("gateway_outage", Language::Zh) => "片区网关大面积失联",
+        ("gateway_outage", Language::En) => "an outage of the whole area",
+        _ => {
+            IntervalKind::ALL.into_iter().find(|kind| kind.as_str() == reason).map_or(reason, |k| interval(k, language))
+        }
     }
 }
 

@@ -58,7 +58,9 @@ function listen() {
     const { transition, alert } = JSON.parse(event.data);
     if (["raised", "opened", "repeated", "rang", "reminded", "escalated"].includes(transition.change) && alert.rings_since !== null) {
       const language = document.documentElement.lang === "en" ? "en" : "zh";
-      byId("announce").textContent = `${words.newAlert}: ${alert.priority} ${alert.title[language]}. ${alert.sentence[language]}`;
+      byId("announce").textContent = language === "en"
+        ? `${words.newAlert}: ${alert.priority} ${alert.title.en}. ${alert.sentence.en}`
+        : `${words.newAlert}：${alert.priority} ${alert.title.zh}。${alert.sentence.zh}`;
       beep(alert.priority === "P1" ? 3 : 1);
     }
     refresh();
@@ -88,11 +90,14 @@ async function refresh() {
 }
 
 function swap(html) {
-  const kept = [...document.querySelectorAll("#queue input, #queue select")].map((field) => [field.id, field.value]);
+  const kept = [...document.querySelectorAll("#queue input, #queue select")]
+    .filter((field) => field.value !== (field.tagName === "INPUT" ? field.defaultValue : "")).map((field) => [field.id, field.value]);
+  const opened = [...document.querySelectorAll("#queue details[open]")].map((details) => details.id);
   const focus = document.activeElement && document.activeElement.id;
   const caret = document.activeElement && document.activeElement.selectionStart;
   byId("queue").innerHTML = html;
   for (const [id, value] of kept) { if (byId(id)) byId(id).value = value; }
+  for (const id of opened) { if (byId(id)) byId(id).open = true; }
   if (focus && byId(focus) && document.activeElement !== byId(focus)) {
     byId(focus).focus({ preventScroll: true });
     if (typeof caret === "number" && byId(focus).setSelectionRange) byId(focus).setSelectionRange(caret, caret);
@@ -116,13 +121,28 @@ document.addEventListener("click", async (event) => {
   if (!operator) { trouble(words.operatorMissing); byId("operator").focus(); return; }
   const form = button.closest("form");
   const body = { by: operator };
+  let path = `/api/v1/alerts/${form.dataset.alert}/${button.dataset.step}`;
   if (button.dataset.step === "resolve") {
     body.outcome = form.elements.outcome.value;
     if (form.elements.note.value.trim()) body.note = form.elements.note.value.trim();
   }
+  if (button.dataset.step === "enter") {
+    path = `/api/v1/homes/${form.dataset.home}/intervals`;
+    Object.assign(body, { kind: form.elements.kind.value, source: form.elements.source.value });
+    if (form.elements.hours.value) body.hours = Math.max(1, Math.round(Number(form.elements.hours.value)));
+  }
+  if (button.dataset.step === "end") path = `/api/v1/intervals/${button.dataset.interval}/end`;
+  if (button.dataset.step === "name") {
+    path = `/api/v1/homes/${form.dataset.home}`;
+    const value = (name) => (form.elements[name] ? form.elements[name].value.trim() : "");
+    body.name = value("name");
+    body.beds = (form.dataset.beds ? form.dataset.beds.split(" ") : []).map((id) => ({
+      id, name: value(`bed-${id}`), person: { name: value(`person-${id}`), phone: value(`phone-${id}`), address: value(`address-${id}`) },
+    }));
+  }
   button.disabled = true;
   try {
-    const answer = await fetch(`/api/v1/alerts/${form.dataset.alert}/${button.dataset.step}`, {
+    const answer = await fetch(path, {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
     if (answer.ok) trouble("");

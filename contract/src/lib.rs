@@ -27,6 +27,7 @@ pub mod inventory;
 pub mod status;
 
 pub mod finding;
+pub mod interval;
 pub mod observation;
 pub mod text;
 

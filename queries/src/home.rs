@@ -1,11 +1,9 @@
 //! What detections know about a home besides its observations.
 
-use std::time::Duration;
-
 use carebed_contract::id::{Area, BedId, HomeId};
-use carebed_contract::time::Timestamp;
+pub use carebed_contract::interval::{Interval, IntervalKind};
 use chrono_tz::Tz;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 
 /// Where a home lies when nobody has said.
 pub const TIME_ZONE_DEFAULT: Tz = chrono_tz::Asia::Shanghai;
@@ -45,77 +43,6 @@ pub struct Param {
     pub key: String,
     /// The number.
     pub value: f64,
-}
-
-/// What somebody said about a stretch of a home's time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IntervalKind {
-    /// Nobody is at home.
-    Away,
-    /// Somebody from outside is there: a carer, a visitor.
-    Visit,
-    /// The person is in hospital.
-    Hospital,
-    /// Somebody works on the equipment.
-    Maintenance,
-}
-
-impl IntervalKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Away, Self::Visit, Self::Hospital, Self::Maintenance];
-
-    /// The word used in SQL and JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Away => "away",
-            Self::Visit => "visit",
-            Self::Hospital => "hospital",
-            Self::Maintenance => "maintenance",
-        }
-    }
-
-    /// How long it may last. Whoever does not say when it ends is taken to mean this, so that no suppression lasts for ever.
-    #[must_use]
-    pub const fn longest(self) -> Duration {
-        let hours = match self {
-            Self::Visit => 12,
-            Self::Maintenance => 24,
-            Self::Away => 24 * 30,
-            Self::Hospital => 24 * 90,
-        };
-        Duration::from_secs(hours * 3_600)
-    }
-
-    /// How long it is taken to last when nobody says.
-    #[must_use]
-    pub const fn usual(self) -> Duration {
-        let hours = match self {
-            Self::Visit => 2,
-            Self::Maintenance => 4,
-            Self::Away => 24,
-            Self::Hospital => 24 * 30,
-        };
-        Duration::from_secs(hours * 3_600)
-    }
-}
-
-/// A stretch of a home's time, known since it was entered.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Interval {
-    /// The bed whose person it is about; none for the whole home.
-    #[serde(default)]
-    pub bed: Option<BedId>,
-    /// What was said.
-    pub kind: IntervalKind,
-    /// From here on.
-    pub started_at: Timestamp,
-    /// Up to here: there is always an end.
-    pub ended_at: Timestamp,
-    /// When it was entered: before, nobody knew.
-    pub entered_at: Timestamp,
 }
 
 impl HomeFacts {

@@ -102,7 +102,7 @@ pub(super) async fn step(
     let id = parse(id)?;
     let taken: Step = serde_json::from_slice(&body?).map_err(|error| {
         let message = Text::new(
-            format!("请求内容有误({error})。应为 {{\"by\": \"值守人员\", \"outcome\": \"verified\", \"note\": \"…\"}}。"),
+            format!("请求内容有误（{error}）。应为 {{\"by\": \"值守人员\", \"outcome\": \"verified\", \"note\": \"…\"}}。"),
             format!("The request is wrong ({error}). Send {{\"by\": \"operator\", \"outcome\": \"verified\", \"note\": \"…\"}}."),
         );
         Failure::bad_request("bad_step", message)

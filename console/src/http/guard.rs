@@ -56,7 +56,7 @@ fn check(method: &Method, headers: &HeaderMap) -> Result<(), Failure> {
     let media_type = content.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         let message = Text::new(
-            "请求须为 JSON(Content-Type: application/json)。",
+            "请求须为 JSON（Content-Type: application/json）。",
             "The request must be JSON (Content-Type: application/json).",
         );
         return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message));

@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use super::App;
 use super::answer::Failure;
+use crate::board::Blind;
+use crate::intervals::Entry;
 
 /// One home without its people.
 #[derive(Debug, Serialize)]
@@ -24,6 +26,10 @@ pub(super) struct HomeShown {
     last_heard: Option<Timestamp>,
     last_heard_age_ms: Option<u128>,
     status: Option<Status>,
+    /// Detections that cannot say anything now, because nothing they rest on answers.
+    not_evaluable: Vec<Blind>,
+    /// Absences, visits and the like that last or are to come.
+    intervals: Vec<Entry>,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,6 +53,8 @@ pub(super) async fn list(State(app): State<App>) -> Json<List> {
             last_heard: heard.last_heard,
             last_heard_age_ms: heard.last_heard.map(|at| now.since(at).as_millis()),
             status: heard.status,
+            not_evaluable: app.board.blind(&home.id),
+            intervals: app.intervals.of(&home.id).into_iter().filter(|e| e.interval.ended_at > now).collect(),
         }
     });
     Json(List { now, homes: homes.collect() })
