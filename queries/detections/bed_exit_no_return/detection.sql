@@ -1,23 +1,40 @@
 -- Out of bed at night, not back. The exit begins between 22:00 and 06:00 by the home's clock, after the person had settled.
 -- Raised after 30 minutes when other activity showed that the person got up, after 45 when nothing did
 -- (defaults on the market cluster at 20 to 30 minutes; a chattering mat is a likelier reason for an exit without activity).
--- Own numbers of a home: confirmed_minutes, unconfirmed_minutes. Below 5 minutes it is not known yet which of the two it is.
+-- A mat that lost the person twice in the last day and a half without anybody having got up is not believed so soon: three hours then
+-- (chattering mats lose a sleeper for an hour and more; what moves in the meantime is seen by others).
+-- Own numbers of a home: confirmed_minutes, unconfirmed_minutes, chattering_minutes. Below 5 minutes it is not known yet which of the two it is.
 WITH limits AS (
   SELECT h.home_id, h.time_zone, least($now, h.complete_to) AS known_to,
     greatest(coalesce(max(CASE WHEN p.key = 'confirmed_minutes' THEN p.value END), 30.0), 5.0) AS confirmed_minutes,
-    greatest(coalesce(max(CASE WHEN p.key = 'unconfirmed_minutes' THEN p.value END), 45.0), 5.0) AS unconfirmed_minutes
+    greatest(coalesce(max(CASE WHEN p.key = 'unconfirmed_minutes' THEN p.value END), 45.0), 5.0) AS unconfirmed_minutes,
+    greatest(coalesce(max(CASE WHEN p.key = 'chattering_minutes' THEN p.value END), 180.0), 5.0) AS chattering_minutes
   FROM homes h
   LEFT JOIN params p ON p.home_id = h.home_id AND p.detection = 'bed_exit_no_return'
   WHERE h.complete_to IS NOT NULL
   GROUP BY h.home_id, h.time_zone, h.complete_to
 ),
+-- Exits with how often, in the day and a half before, the bed was left and taken again without anybody having been seen up.
+believed AS (
+  SELECT e.home_id, e.bed_id, e.started_at, count(b.started_at) AS drop_outs
+  FROM episodes e
+  LEFT JOIN episodes b ON b.kind = 'out_of_bed' AND b.home_id = e.home_id AND (b.bed_id IS NOT DISTINCT FROM e.bed_id)
+    AND attribute(b.attributes, 'confirmed') = 'false'
+    AND b.end_known_at <= e.started_at AND b.started_at > plus_minutes(e.started_at, -2160.0)
+  WHERE e.kind = 'out_of_bed'
+  GROUP BY e.home_id, e.bed_id, e.started_at
+),
 exits AS (
   SELECT e.home_id, e.bed_id, e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to,
     attribute(e.attributes, 'confirmed') = 'true' AS confirmed,
-    CASE WHEN attribute(e.attributes, 'confirmed') = 'true' THEN l.confirmed_minutes ELSE l.unconfirmed_minutes END AS minutes,
+    CASE WHEN attribute(e.attributes, 'confirmed') = 'true' THEN l.confirmed_minutes
+      WHEN b.drop_outs >= 2 THEN greatest(l.chattering_minutes, l.unconfirmed_minutes)
+      ELSE l.unconfirmed_minutes END AS minutes,
     date_part('hour', local_time(e.started_at, l.time_zone)) AS local_hour
   FROM episodes e
   JOIN limits l ON l.home_id = e.home_id
+  JOIN believed b ON b.home_id = e.home_id AND b.started_at = e.started_at
+    AND (b.bed_id IS NOT DISTINCT FROM e.bed_id)
   WHERE e.kind = 'out_of_bed'
 ),
 -- When each exit crosses its limit; what was not known at that instant may not count.

@@ -1,5 +1,5 @@
--- Up at night and then nothing: somebody got out of bed (seen elsewhere around the exit), has not come back, and for 15 minutes nothing
--- has moved anywhere in the home. In the bathroom 30 minutes are given. The long lie that matters is an hour (30 % of
+-- Up at night and then nothing: somebody got out of bed (seen around the exit, or later while the bed is empty), has not come back, and for
+-- 15 minutes nothing has moved anywhere in the home. In the bathroom 30 minutes are given. The long lie that matters is an hour (30 % of
 -- over-90s who fell lay that long, doi 10.1136/bmj.a2227).
 -- Only exits between 22:00 and 06:00 by the home's clock: by day whoever sits and reads moves no less little.
 -- Own numbers of a home: quiet_minutes, bathroom_minutes; at least 15, when a quiet is known.
@@ -13,12 +13,13 @@ WITH limits AS (
   GROUP BY h.home_id, h.time_zone, h.complete_to
 ),
 exits AS (
-  SELECT e.home_id, e.bed_id, e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to,
+  SELECT e.home_id, e.bed_id, e.device_id AS mat, attribute(e.attributes, 'confirmed') = 'true' AS confirmed,
+    e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to,
     l.quiet_minutes, l.bathroom_minutes,
     date_part('hour', local_time(e.started_at, l.time_zone)) AS local_hour
   FROM episodes e
   JOIN limits l ON l.home_id = e.home_id
-  WHERE e.kind = 'out_of_bed' AND attribute(e.attributes, 'confirmed') = 'true'
+  WHERE e.kind = 'out_of_bed'
 ),
 falls AS (
   SELECT x.home_id, x.bed_id, x.left_at, x.known_to, q.room, q.started_at AS last_activity_at,
@@ -31,6 +32,8 @@ falls AS (
   FROM exits x
   JOIN episodes q ON q.kind = 'quiet' AND q.home_id = x.home_id
     AND q.started_at >= plus_minutes(x.left_at, -1.0)
+    -- A mat that dropped out moved nobody: something else must have been the last that moved, or have moved around the exit.
+    AND (x.confirmed OR q.device_id IS DISTINCT FROM x.mat)
   WHERE x.local_hour >= 22 OR x.local_hour < 6
 )
 SELECT CASE WHEN f.bed_id IS NULL THEN 'home' ELSE 'bed' END AS subject_kind,
