@@ -65,6 +65,31 @@ fn no_test_is_switched_off() {
     assert!(hidden.is_empty(), "ignored tests in {hidden:?}");
 }
 
+/// Chinese is written with full-width punctuation: no half-width mark touches a Chinese character. (Chinese words within an English
+/// sentence of a comment or a document are set as English is.)
+#[test]
+fn chinese_texts_have_full_width_punctuation() {
+    let is_chinese = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
+    let wrong = |line: &str| {
+        let letters: Vec<char> = line.chars().collect();
+        letters.windows(2).any(|pair| match pair {
+            [before, after] => {
+                is_chinese(*before) && ",;:!?()".contains(*after) || ",;!?)".contains(*before) && is_chinese(*after)
+            }
+            _ => false,
+        })
+    };
+    let mut found = Vec::new();
+    for path in [".rs", ".toml", ".sql", ".js", ".html"].into_iter().flat_map(tracked) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        found.extend(
+            lines.filter(|(_, line)| wrong(line)).map(|(n, line)| format!("{}:{}: {line}", path.display(), n + 1)),
+        );
+    }
+    assert!(found.is_empty(), "write ，；：！？（） there:\n{}", found.join("\n"));
+}
+
 /// The arrows are held by a test; so are the tests that ARCHITECTURE.md names: each must exist.
 #[test]
 fn every_test_that_the_architecture_names_exists() {

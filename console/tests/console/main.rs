@@ -8,5 +8,6 @@ mod events;
 mod guard;
 mod harness;
 mod homes;
+mod intervals;
 mod pages;
 mod restart;

@@ -1,0 +1,89 @@
+//! Absences, visits and the registry's names, as operators and programs enter them.
+
+use std::time::Duration;
+
+use carebed_contract::id::HomeId;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{Centre, start};
+
+async fn post(centre: &Centre, path: &str, body: Value) -> (StatusCode, Value) {
+    let answer = centre.client.post(centre.url(path)).json(&body).send().await.unwrap();
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+#[tokio::test]
+async fn an_absence_is_entered_shown_and_ended_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    let entered =
+        json!({"kind": "away", "hours": 48, "by": "小刘", "source": "hotline", "note": "女儿来电，接去过周末"});
+    let (status, entry) = post(&centre, "/api/v1/homes/h1/intervals", entered).await;
+    assert_eq!(status, StatusCode::CREATED, "{entry}");
+    assert_eq!(
+        (&entry["started_at"], &entry["ended_at"], &entry["entered_at"]),
+        (&json!("2026-03-01T14:00:00.000Z"), &json!("2026-03-03T14:00:00.000Z"), &json!("2026-03-01T14:00:00.000Z"))
+    );
+    let page = centre.text("/").await;
+    assert!(page.contains("外出 至 03-03 22:00:00"), "the page does not show it");
+    let (_, homes) = centre.get("/api/v1/homes").await;
+    assert_eq!(homes["homes"][0]["intervals"][0]["source"], "hotline");
+    centre.stop().await;
+
+    let centre = Centre::open(dir.path()).await;
+    let (_, list) = centre.get("/api/v1/homes/h1/intervals").await;
+    assert_eq!(list[0]["note"], "女儿来电，接去过周末");
+    centre.clock.advance(Duration::from_secs(3_600));
+    let end = format!("/api/v1/intervals/{}/end", list[0]["id"]);
+    let (status, ended) = post(&centre, &end, json!({"by": "小刘"})).await;
+    assert_eq!((status, &ended["ended_at"]), (StatusCode::OK, &json!("2026-03-01T15:00:00.000Z")));
+    // It is over, and cannot be ended twice.
+    assert_eq!(post(&centre, &end, json!({"by": "小刘"})).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn no_entry_lasts_for_ever_and_nonsense_is_refused_in_both_languages() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    let after = |seconds: u64| (start() + Duration::from_secs(seconds)).to_string();
+    for (body, code) in [
+        (json!({"kind": "visit", "hours": 13, "by": "小刘"}), "bad_times"),
+        (json!({"kind": "away", "until": after(0), "by": "小刘"}), "bad_times"),
+        (json!({"kind": "hospital", "from": after(400 * 86_400), "by": "小刘"}), "bad_times"),
+        (json!({"kind": "party", "by": "小刘"}), "bad_request"),
+        (json!({"kind": "visit", "by": " "}), "no_operator"),
+        (json!({"kind": "visit", "by": "小刘", "note": "长".repeat(501)}), "too_long"),
+    ] {
+        let (status, answer) = post(&centre, "/api/v1/homes/h1/intervals", body.clone()).await;
+        assert_eq!((status, &answer["error"]["code"]), (StatusCode::BAD_REQUEST, &json!(code)), "{body}");
+        assert!(answer["error"]["message"]["zh"].is_string() && answer["error"]["message"]["en"].is_string());
+    }
+    let body = json!({"kind": "visit", "by": "小刘"});
+    assert_eq!(post(&centre, "/api/v1/homes/h9/intervals", body.clone()).await.0, StatusCode::NOT_FOUND);
+    // Nobody said when the visit ends: it does all the same.
+    let (_, entry) = post(&centre, "/api/v1/homes/h1/intervals", body).await;
+    assert_eq!(entry["ended_at"], json!(after(7_200)));
+}
+
+#[tokio::test]
+async fn an_operator_enters_names_and_telephones() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    let body = json!({"by": "小刘", "name": "建国路 12 号", "beds": [
+        {"id": "b1", "name": "次卧床", "person": {"name": "赵秀兰", "phone": "0797-5550199", "address": "建国路 12 号 301"}}]});
+    assert_eq!(post(&centre, "/api/v1/homes/h1", body).await.0, StatusCode::NO_CONTENT);
+    let home = centre.registry.home(&HomeId::new("h1").unwrap()).unwrap();
+    let person = home.beds[0].person.as_ref().unwrap();
+    assert_eq!((home.name.as_str(), home.beds[0].name.as_str()), ("建国路 12 号", "次卧床"));
+    assert_eq!((person.name.as_str(), person.phone.as_str()), ("赵秀兰", "0797-5550199"));
+    // What is not named stays; an empty name means that nobody is registered there any more.
+    let body = json!({"by": "小刘", "beds": [{"id": "b1", "person": {"name": ""}}]});
+    assert_eq!(post(&centre, "/api/v1/homes/h1", body).await.0, StatusCode::NO_CONTENT);
+    let home = centre.registry.home(&HomeId::new("h1").unwrap()).unwrap();
+    assert_eq!((home.name.as_str(), home.beds[0].person.is_none()), ("建国路 12 号", true));
+    let wrong = json!({"by": "小刘", "beds": [{"id": "b7"}]});
+    assert_eq!(post(&centre, "/api/v1/homes/h1", wrong).await.0, StatusCode::BAD_REQUEST);
+}
