@@ -74,7 +74,7 @@ fn chinese_texts_have_full_width_punctuation() {
         let letters: Vec<char> = line.chars().collect();
         letters.windows(2).any(|pair| match pair {
             [before, after] => {
-                is_chinese(*before) && ",;:!?()".contains(*after) || ",;!?)".contains(*before) && is_chinese(*after)
+                is_chinese(*before) && ",;:!?()".contains(*after) || ",!?)".contains(*before) && is_chinese(*after)
             }
             _ => false,
         })
