@@ -53,7 +53,7 @@ impl Config {
             complete_every: Duration::from_secs(30),
             status_every: Duration::from_secs(300),
             heartbeat: None,
-            window: 8,
+            window: 512,
             clock: ClockTrust::System,
         }
     }
@@ -93,8 +93,8 @@ struct Send {
 impl Send {
     fn read(mut f: Fields<'_>) -> Self {
         let window: Option<Spanned<u64>> = f.take("window");
-        if let Some(window) = window.as_ref().filter(|window| !(1..=64).contains(window.get_ref())) {
-            f.tell(window.span(), "window is not between 1 and 64", "leave it out for the default of 8");
+        if let Some(window) = window.as_ref().filter(|window| !(1..=1024).contains(window.get_ref())) {
+            f.tell(window.span(), "window is not between 1 and 1024", "leave it out for the default of 512");
         }
         Self {
             routine_every: f.take_duration("routine_every"),
@@ -167,7 +167,7 @@ mod tests {
                 "1:9 clock: \"sytem\" is unknown",
                 "3:7 url: \"http://x\" is not mqtt://host:port",
                 "6:13 bytes_max is below 1 MiB",
-                "8:10 window is not between 1 and 64",
+                "8:10 window is not between 1 and 1024",
                 "9:1 [send] knows no \"routine_evry\"",
             ]
         );

@@ -29,6 +29,7 @@ use crate::status::{Now, StatusBoard};
 use crate::uplink::delivery::Delivery;
 use crate::uplink::keeper::{KeeperError, MEMORY_LIMITS};
 use crate::uplink::mqtt::{JsonText as _, Mqtt, UplinkEvent};
+use crate::uplink::session::Window;
 
 /// Events that may wait for the gateway; then links and connection wait, too.
 const EVENTS_MAX: usize = 256;
@@ -92,7 +93,7 @@ pub async fn run(config: Config, home: HomeFile, clock: Arc<dyn Clock>, shutdown
         devices.iter_mut().for_each(|device| device.recall(&record, start));
     }
     let stamper = Stamper::new(config.clock, spool.floor());
-    let delivery = Delivery::new(spool, config.window);
+    let delivery = Delivery::new(spool, Window::of(config.window));
     let place = (home.area.clone(), home.gateway.clone());
     let mqtt = Mqtt::new(config.broker.clone(), place, will, uplink_sender, delivery.call_waits());
     let stop_uplink = Shutdown::new();
@@ -349,6 +350,7 @@ impl Gateway {
             }
             self.close_batch().await?;
         }
+        self.delivery.close().await?;
         self.publish_status(GatewayState::Stopped);
         if let Some(publisher) = self.delivery.publisher() {
             publisher.disconnect();

@@ -3,28 +3,32 @@
 //! ```text
 //! head     "CBSH" 1 | epoch u64 | boot u64 | floor i64                                              | check
 //! segment  "CBSG" 1 | lane u8 | epoch u64 | first u64 | prev 32 | complete_to i64                    | check
+//! entry    'N' | content type u8 | payload length u32 | from i64 | complete_to i64 | digest 32 | run u64 | number u64 | check | payload
 //! entry    'B' | content type u8 | payload length u32 | from i64 | complete_to i64 | digest 32        | check | payload
 //! mark     'M' | released u64                                                                        | check
 //! ```
 //!
 //! `check` is the first 8 bytes of the SHA-256 of what stands before it in its unit. An entry's digest is its batch's in
 //! the chain, so it covers payload, content type, number and everything before. A mark says which batches need not be
-//! sent again; it is not synced by itself, and a lost one costs only repetition.
+//! sent again; it is not synced by itself, and a lost one costs only repetition. Entries of kind 'B' are from spools of
+//! before origins were known; they are read, and keep their kind when an epoch begins.
 
 use carebed_contract::digest::Digest;
-use carebed_contract::labels::{Epoch, Lane};
+use carebed_contract::labels::{Epoch, Lane, Origin};
 use carebed_contract::pack::{BYTES_MAX, ContentType};
 use carebed_contract::time::Timestamp;
 
 const HEAD_MAGIC: &[u8; 5] = b"CBSH\x01";
 const SEGMENT_MAGIC: &[u8; 5] = b"CBSG\x01";
 const CHECK: usize = 8;
-const BATCH: u8 = b'B';
+const BATCH: u8 = b'N';
+const BATCH_WITHOUT_ORIGIN: u8 = b'B';
 const MARK: u8 = b'M';
 /// Length of a segment's header.
 pub(super) const SEGMENT_HEADER: usize = 5 + 1 + 8 + 8 + 32 + 8 + CHECK;
-/// Length of an entry before its payload.
-pub(super) const ENTRY_HEADER: usize = 1 + 1 + 4 + 8 + 8 + 32 + CHECK;
+/// Length of the longest entry before its payload.
+pub(super) const ENTRY_HEADER: usize = 1 + 1 + 4 + 8 + 8 + 32 + ORIGIN + CHECK;
+const ORIGIN: usize = 8 + 8;
 const MARK_LENGTH: usize = 1 + 8 + CHECK;
 
 /// What a spool remembers besides its batches.
@@ -33,7 +37,7 @@ pub(super) struct Head {
     pub(super) epoch: Epoch,
     /// How many times the spool was opened: the number of the gateway's boot.
     pub(super) boot: u64,
-    /// The latest event time known when it was opened: no true clock shows less.
+    /// The time that the centre last told, to a day: no true clock shows less.
     pub(super) floor: Timestamp,
 }
 
@@ -55,6 +59,7 @@ pub(super) struct EntryHeader {
     pub(super) from: Timestamp,
     pub(super) complete_to: Timestamp,
     pub(super) digest: Digest,
+    pub(super) origin: Option<Origin>,
 }
 
 /// One unit in a segment after its header.
@@ -155,16 +160,39 @@ impl SegmentHeader {
 }
 
 impl EntryHeader {
+    /// Its own length, before the payload.
+    pub(super) const fn bytes(&self) -> usize {
+        if self.origin.is_some() { ENTRY_HEADER } else { ENTRY_HEADER - ORIGIN }
+    }
+
     pub(super) fn encode(&self, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(ENTRY_HEADER + payload.len());
-        bytes.extend([BATCH, content_code(self.content_type)]);
+        let kind = if self.origin.is_some() { BATCH } else { BATCH_WITHOUT_ORIGIN };
+        bytes.extend([kind, content_code(self.content_type)]);
         bytes.extend(u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
         bytes.extend(self.from.millis().to_be_bytes());
         bytes.extend(self.complete_to.millis().to_be_bytes());
         bytes.extend(self.digest.as_bytes());
+        if let Some(Origin { run, number }) = self.origin {
+            bytes.extend(run.to_be_bytes());
+            bytes.extend(number.to_be_bytes());
+        }
         let mut bytes = with_check(bytes);
         bytes.extend(payload);
         bytes
+    }
+
+    fn decode(bytes: &[u8], has_origin: bool) -> Result<Self, Unread> {
+        let mut r = checked(bytes, if has_origin { ENTRY_HEADER } else { ENTRY_HEADER - ORIGIN })?;
+        r.byte()?;
+        let content_type = content_of(r.byte()?).ok_or(Unread::Damaged)?;
+        let length = u32::from_be_bytes(r.take()?) as usize;
+        if length > BYTES_MAX {
+            return Err(Unread::Damaged);
+        }
+        let (from, complete_to, digest) = (r.time()?, r.time()?, r.digest()?);
+        let origin = if has_origin { Some(Origin { run: r.number()?, number: r.number()? }) } else { None };
+        Ok(Self { content_type, length, from, complete_to, digest, origin })
     }
 }
 
@@ -184,20 +212,10 @@ impl Unit {
                 r.byte()?;
                 Ok((Self::Mark { released: r.number()? }, MARK_LENGTH))
             }
-            Some(&BATCH) => {
-                let mut r = checked(bytes, ENTRY_HEADER)?;
-                r.byte()?;
-                let content_type = content_of(r.byte()?).ok_or(Unread::Damaged)?;
-                let length = u32::from_be_bytes(r.take()?) as usize;
-                if length > BYTES_MAX {
-                    return Err(Unread::Damaged);
-                }
-                let (from, complete_to, digest) = (r.time()?, r.time()?, r.digest()?);
-                let whole = ENTRY_HEADER + length;
-                if bytes.len() < whole {
-                    return Err(Unread::Cut);
-                }
-                Ok((Self::Entry(EntryHeader { content_type, length, from, complete_to, digest }), whole))
+            Some(kind @ (&BATCH | &BATCH_WITHOUT_ORIGIN)) => {
+                let entry = EntryHeader::decode(bytes, *kind == BATCH)?;
+                let whole = entry.bytes() + entry.length;
+                if bytes.len() < whole { Err(Unread::Cut) } else { Ok((Self::Entry(entry), whole)) }
             }
             Some(_) => Err(Unread::Damaged),
         }

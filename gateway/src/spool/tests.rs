@@ -17,6 +17,15 @@ struct State {
     /// Writing operations until the fault; none: no fault.
     fuse: Option<u32>,
     fault: Fault,
+    /// Bytes of all files together; none: no bound.
+    capacity: Option<usize>,
+}
+
+impl State {
+    fn room(&self) -> usize {
+        let used: usize = self.disk.files.values().map(Vec::len).sum();
+        self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(used))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -92,13 +101,20 @@ impl Disk for FaultDisk {
         self.0.lock().unwrap().disk.read_at(name, offset, length)
     }
     fn create(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.write(false, |state| state.disk.create(name, bytes))
+        self.write(false, |state| {
+            if state.room() < bytes.len() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            state.disk.create(name, bytes)
+        })
     }
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let before = self.0.lock().unwrap().fuse;
         let done = self.write(false, |state| {
-            *state.unsynced.entry(name.to_owned()).or_default() += bytes.len();
-            state.disk.append(name, bytes)
+            let fits = bytes.len().min(state.room());
+            *state.unsynced.entry(name.to_owned()).or_default() += fits;
+            state.disk.append(name, &bytes[..fits])?;
+            if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         });
         if done.is_err() && before == Some(1) {
             // The write that the fault hits is torn.
@@ -126,7 +142,7 @@ impl Disk for FaultDisk {
     }
 }
 
-const SMALL: Limits = Limits { bytes_max: 1 << 20, segment_bytes: 400 };
+const SMALL: Limits = Limits { bytes_max: 1 << 20, segment_bytes: 400, reserve_bytes: 0 };
 
 fn sealed(n: u64) -> Sealed {
     let bytes = vec![u8::try_from(n % 251).unwrap(); 20 + usize::try_from(n % 60).unwrap()];
@@ -138,13 +154,17 @@ fn span(n: u64) -> Span {
     Span { from: at, complete_to: at }
 }
 
+fn origin(n: u64) -> Origin {
+    Origin { run: 7, number: n }
+}
+
 fn open(disk: &FaultDisk) -> Opened {
     Spool::open(Box::new(disk.clone()), SMALL).unwrap()
 }
 
 fn fill(spool: &mut Spool, lane: Lane, numbers: std::ops::Range<u64>) {
     for n in numbers {
-        spool.append(lane, &sealed(n), span(n)).unwrap();
+        spool.append(lane, &sealed(n), span(n), origin(n)).unwrap();
     }
 }
 
@@ -187,7 +207,7 @@ fn what_was_appended_is_there_after_reopening_and_what_was_released_is_not() {
     assert_eq!((spool.epoch(), spool.boot(), damage.len()), (epoch, 2, 0));
     assert_eq!(read(&spool, Lane::Routine), numbers(13..20));
     assert_eq!(read(&spool, Lane::Urgent), numbers(50..52));
-    assert_eq!((spool.base(Lane::Routine), spool.next(Lane::Routine), spool.floor().millis()), (13, 20, 51));
+    assert_eq!((spool.base(Lane::Routine), spool.next(Lane::Routine)), (13, 20));
     assert!(spool.bytes() < 20 * 140, "released segments are gone");
     fill(&mut spool, Lane::Routine, 20..22);
     assert_eq!(read(&open(&disk).spool, Lane::Routine), numbers(13..22));
@@ -251,23 +271,23 @@ fn a_new_epoch_numbers_what_is_left_from_zero_and_survives() {
 #[test]
 fn when_full_the_oldest_routine_batches_go_first_and_calls_last() {
     let disk = FaultDisk::default();
-    let limits = Limits { bytes_max: 3_000, segment_bytes: 500 };
+    let limits = Limits { bytes_max: 3_000, segment_bytes: 500, reserve_bytes: 0 };
     let mut spool = Spool::open(Box::new(disk), limits).unwrap().spool;
     let mut given_up = 0;
     for n in 0..100 {
-        given_up += spool.append(Lane::Routine, &sealed(n), span(n)).unwrap().given_up;
+        given_up += spool.append(Lane::Routine, &sealed(n), span(n), origin(n)).unwrap().given_up;
         assert!(spool.bytes() <= 3_000, "{} bytes", spool.bytes());
     }
     assert_eq!(given_up, spool.base(Lane::Routine));
     assert_eq!(read(&spool, Lane::Routine), numbers(given_up..100));
     for n in 0..60 {
-        let appended = spool.append(Lane::Urgent, &sealed(n), span(n)).unwrap();
+        let appended = spool.append(Lane::Urgent, &sealed(n), span(n), origin(n)).unwrap();
         assert!(spool.bytes() <= 3_000 && appended.seq == n);
     }
     assert_eq!((spool.base(Lane::Routine), spool.next(Lane::Routine)), (100, 100), "every routine batch went");
     assert!(spool.base(Lane::Urgent) > 0, "then the oldest calls");
     let urgent = read(&spool, Lane::Urgent);
-    let appended = spool.append(Lane::Routine, &sealed(7), span(7)).unwrap();
+    let appended = spool.append(Lane::Routine, &sealed(7), span(7), origin(7)).unwrap();
     assert!(appended.seq == 100 && read(&spool, Lane::Urgent) == urgent, "no call goes for a routine batch");
 }
 
@@ -293,15 +313,145 @@ fn a_disk_that_refuses_breaks_the_spool_for_good() {
         let mut spool = open(&disk).spool;
         fill(&mut spool, Lane::Urgent, 0..3);
         disk.arm(1, fault);
-        assert!(matches!(spool.append(Lane::Urgent, &sealed(3), span(3)), Err(SpoolError::Disk { .. })));
+        assert!(matches!(spool.append(Lane::Urgent, &sealed(3), span(3), origin(3)), Err(SpoolError::Disk { .. })));
         disk.restart(100);
-        assert!(matches!(spool.append(Lane::Urgent, &sealed(4), span(4)), Err(SpoolError::Broken)));
+        assert!(matches!(spool.append(Lane::Urgent, &sealed(4), span(4), origin(4)), Err(SpoolError::Broken)));
         assert!(matches!(spool.batch(Lane::Urgent, 0), Err(SpoolError::Broken)));
         let Opened { spool, damage } = open(&disk);
         let found = read(&spool, Lane::Urgent);
         assert_eq!(&found[..3], numbers(0..3));
         assert!(damage.is_empty() || fault == Fault::Sync, "{fault:?}: {damage:?}");
     }
+}
+
+#[test]
+fn a_batch_that_is_damaged_while_it_waits_is_given_up_alone() {
+    let disk = FaultDisk::default();
+    let mut spool = open(&disk).spool;
+    fill(&mut spool, Lane::Urgent, 0..5);
+    let (epoch, third) = (spool.epoch(), spool.urgent.entry(2).unwrap().clone());
+    let header = spool.urgent.header(epoch);
+    let file = SegmentHeader { first: third.segment, ..header }.file();
+    disk.change(&file, |bytes| bytes[usize::try_from(third.offset).unwrap()] ^= 1);
+    assert!(matches!(spool.batch(Lane::Urgent, 2), Err(SpoolError::Damaged { lane: Lane::Urgent, seq: 2 })));
+    spool.give_up(Lane::Urgent, 2).unwrap();
+    spool.give_up(Lane::Urgent, 9).unwrap();
+    assert_eq!((spool.base(Lane::Urgent), spool.end(Lane::Urgent)), (0, 2), "nothing behind it goes before it may");
+    let one = receipt(&spool, Lane::Urgent, 1);
+    spool.release(&one).unwrap();
+    assert_eq!((spool.base(Lane::Urgent), spool.end(Lane::Urgent)), (1, 2));
+    let two = receipt(&spool, Lane::Urgent, 2);
+    assert_eq!(spool.release(&two).unwrap(), Released::Upto { batches: 2, next: 2 });
+    assert_eq!((spool.base(Lane::Urgent), spool.end(Lane::Urgent)), (3, 5), "the centre sees the jump");
+    assert_eq!(spool.batch(Lane::Urgent, 3).unwrap().unwrap().prev, third.digest, "and the chain");
+    spool.give_up(Lane::Urgent, 3).unwrap();
+    assert_eq!(spool.base(Lane::Urgent), 4, "the first one goes at once");
+    assert_eq!(spool.epoch(), epoch);
+}
+
+#[test]
+fn a_batch_keeps_its_origin_whatever_its_number() {
+    let disk = FaultDisk::default();
+    let mut spool = open(&disk).spool;
+    fill(&mut spool, Lane::Routine, 3..9);
+    spool.begin_epoch().unwrap();
+    for spool in [spool, open(&disk).spool] {
+        let origins = (0..6).map(|seq| spool.batch(Lane::Routine, seq).unwrap().unwrap().origin);
+        assert!(origins.eq((3..9).map(|n| Some(origin(n)))));
+    }
+}
+
+#[test]
+fn a_full_disk_takes_calls_and_the_newest() {
+    let disk = FaultDisk::default();
+    let limits = Limits { bytes_max: 1 << 20, segment_bytes: 2_000, reserve_bytes: 8_000 };
+    let mut spool = Spool::open(Box::new(disk.clone()), limits).unwrap().spool;
+    fill(&mut spool, Lane::Routine, 0..40);
+    // Others fill the disk.
+    let used: usize = disk.files().values().map(Vec::len).sum();
+    disk.0.lock().unwrap().capacity = Some(used + 10);
+    let mut given_up = 0;
+    for n in 40..400 {
+        given_up += spool.append(Lane::Routine, &sealed(n), span(n), origin(n)).unwrap().given_up;
+        if n % 10 == 0 {
+            given_up += spool.append(Lane::Urgent, &sealed(n), span(n), origin(n)).unwrap().given_up;
+        }
+    }
+    assert!(!disk.files().contains_key(RESERVE), "it was used");
+    assert_eq!(given_up, spool.base(Lane::Routine), "what had to go is counted");
+    assert_eq!(read(&spool, Lane::Routine), numbers(given_up..400), "the newest stay");
+    assert_eq!(spool.next(Lane::Urgent), 36);
+    assert_eq!(spool.base(Lane::Urgent), 0, "and every call");
+    assert_eq!(open(&disk).damage, [""; 0]);
+
+    // There is room again: the reserve comes back, and the spool may grow.
+    disk.0.lock().unwrap().capacity = None;
+    fill(&mut spool, Lane::Routine, 400..500);
+    assert!(disk.files().contains_key(RESERVE));
+    let base = spool.base(Lane::Routine);
+    fill(&mut spool, Lane::Routine, 500..900);
+    assert_eq!(spool.base(Lane::Routine), base);
+
+    // Not a byte anywhere, not even by giving up: that is a failed disk.
+    let used: usize = disk.files().values().map(Vec::len).sum();
+    disk.0.lock().unwrap().capacity = Some(used / 3);
+    let refused = (900..2_000).any(|n| spool.append(Lane::Urgent, &sealed(n), span(n), origin(n)).is_err());
+    assert!(refused && matches!(spool.batch(Lane::Urgent, 0), Err(SpoolError::Broken)));
+}
+
+#[test]
+fn the_centre_tells_what_time_it_is() {
+    let day = Duration::from_secs(24 * 3600);
+    let (now, ahead) =
+        (Timestamp::from_millis(1_772_403_300_000), Timestamp::from_millis(1_772_403_300_000) + 4_000 * day);
+    let disk = FaultDisk::default();
+    let mut spool = open(&disk).spool;
+    let wrong = Span { from: ahead, complete_to: ahead };
+    spool.append(Lane::Routine, &sealed(0), wrong, origin(0)).unwrap();
+    assert_eq!((spool.complete_to(), spool.floor()), (ahead, Timestamp::MIN), "a clock that is ahead poisons no floor");
+    spool.learn_time(now).unwrap();
+    assert_eq!((spool.complete_to(), spool.floor(), open(&disk).spool.floor()), (now, now, now));
+    let writes = disk.files();
+    spool.learn_time(now + day / 2).unwrap();
+    assert!(disk.files() == writes && spool.floor() == now, "once a day is enough");
+    spool.learn_time(now - 2 * day).unwrap();
+    assert_eq!(open(&disk).spool.floor(), now - 2 * day, "the centre's clock was wrong");
+}
+
+#[test]
+fn a_spool_of_before_is_opened_for_ever() {
+    let disk = FaultDisk::default();
+    let files: [(&str, &[u8]); 4] = [
+        (HEAD, include_bytes!("../../golden/spool-1/head")),
+        (
+            "5eed0123456789ab-routine-0000000000000004",
+            include_bytes!("../../golden/spool-1/5eed0123456789ab-routine-0000000000000004"),
+        ),
+        (
+            "5eed0123456789ab-routine-0000000000000008",
+            include_bytes!("../../golden/spool-1/5eed0123456789ab-routine-0000000000000008"),
+        ),
+        (
+            "5eed0123456789ab-urgent-0000000000000000",
+            include_bytes!("../../golden/spool-1/5eed0123456789ab-urgent-0000000000000000"),
+        ),
+    ];
+    for (name, bytes) in files {
+        disk.0.lock().unwrap().disk.create(name, bytes).unwrap();
+    }
+    let Opened { mut spool, damage } = open(&disk);
+    assert_eq!((damage.len(), spool.boot(), spool.epoch()), (0, 4, Epoch::new(0x5eed_0123_4567_89ab)));
+    let texts = |spool: &Spool, lane| -> Vec<String> {
+        read(spool, lane).into_iter().map(|bytes| String::from_utf8(bytes).unwrap()).collect()
+    };
+    assert_eq!(texts(&spool, Lane::Routine), ["routine 5", "routine 6", "routine 7", "routine 8", "routine 9"]);
+    assert_eq!(texts(&spool, Lane::Urgent), ["urgent 1", "urgent 2"]);
+    assert_eq!(spool.batch(Lane::Urgent, 1).unwrap().unwrap().origin, None);
+    fill(&mut spool, Lane::Routine, 0..1);
+    spool.begin_epoch().unwrap();
+    let spool = open(&disk).spool;
+    assert_eq!(spool.batch(Lane::Routine, 0).unwrap().unwrap().origin, None);
+    assert_eq!(spool.batch(Lane::Routine, 5).unwrap().unwrap().origin, Some(origin(0)));
 }
 
 #[test]
@@ -358,7 +508,7 @@ proptest! {
             let n = n as u64;
             let done = match step {
                 Step::Append(urgent) => {
-                    let done = spool.append(lane(urgent), &sealed(n), span(n));
+                    let done = spool.append(lane(urgent), &sealed(n), span(n), origin(n));
                     match done {
                         Ok(_) => queues[usize::from(!urgent)].push(n),
                         Err(_) => under_way = Some((usize::from(!urgent), n)),
@@ -404,7 +554,7 @@ proptest! {
             let whole = found.ends_with(&expected) || found.ends_with(&with_last);
             prop_assert!(whole, "{} found, {} expected", found.len(), expected.len());
         }
-        spool.append(Lane::Urgent, &sealed(999), span(999)).unwrap();
+        spool.append(Lane::Urgent, &sealed(999), span(999), origin(999)).unwrap();
         prop_assert_eq!(read(&spool, Lane::Urgent).pop(), Some(sealed(999).bytes));
     }
 

@@ -1,5 +1,7 @@
 //! Brings batches into the spool and from there to the centre, and lets go of what the centre has.
 
+use std::time::Duration;
+
 use carebed_contract::labels::{Labels, Lane};
 use carebed_contract::pack::Pack;
 use carebed_contract::receipt::Receipt;
@@ -10,8 +12,10 @@ use tokio::time::Instant;
 
 use super::keeper::{Keeper, KeeperError};
 use super::mqtt::Publisher;
-use super::session::Session;
+use super::session::{Session, Window};
+use crate::boots::{Boots, is_timeless};
 use crate::spool::{Released, Span, Spool};
+use crate::stamp::Anchor;
 
 /// Spool, session and connection together.
 #[derive(Debug)]
@@ -20,6 +24,9 @@ pub struct Delivery {
     session: Session,
     publisher: Option<Publisher>,
     boot: u64,
+    boots: Boots,
+    /// The last batch there is closes the epoch.
+    closing: bool,
     troubles: Vec<String>,
     call_waits: watch::Sender<bool>,
 }
@@ -27,17 +34,29 @@ pub struct Delivery {
 impl Delivery {
     /// From a spool that was opened.
     #[must_use]
-    pub fn new(spool: Spool, window: u64) -> Self {
+    pub fn new(spool: Spool, window: Window) -> Self {
         let session = Session::new(window, |lane| spool.base(lane));
         let boot = spool.boot();
+        let mut boots = Boots::new(boot);
+        for lane in Lane::ALL {
+            let timeless = spool.first_timeless(lane).unwrap_or(spool.next(lane))..spool.next(lane);
+            timeless.filter_map(|seq| spool.batch(lane, seq).ok().flatten()).for_each(|batch| boots.recall(&batch));
+        }
         let call_waits = watch::Sender::new(spool.base(Lane::Urgent) < spool.next(Lane::Urgent));
-        Self { keeper: Keeper::new(spool), session, publisher: None, boot, troubles: Vec::new(), call_waits }
+        let (keeper, troubles) = (Keeper::new(spool), Vec::new());
+        Self { keeper, session, publisher: None, boot, boots, closing: false, troubles, call_waits }
     }
 
     /// Whether the urgent lane holds something that the centre does not have.
     #[must_use]
     pub fn call_waits(&self) -> watch::Receiver<bool> {
         self.call_waits.subscribe()
+    }
+
+    /// Whether it does now.
+    #[must_use]
+    pub fn is_call_waiting(&self) -> bool {
+        *self.call_waits.borrow()
     }
 
     /// Batches and bytes in the spool.
@@ -64,11 +83,16 @@ impl Delivery {
         std::mem::take(&mut self.troubles)
     }
 
+    /// Learns what is known of the time now: what was sealed without it is sent with it.
+    pub fn learn(&mut self, anchor: Option<Anchor>, now: Duration) {
+        self.boots.learn(anchor, now);
+    }
+
     /// Seals records into a batch and keeps it. When this returns, the batch is as safe as the spool can make it.
     pub async fn keep(&mut self, lane: Lane, records: Vec<Record>, complete_to: Timestamp) -> Result<(), KeeperError> {
-        let times = records.iter().filter_map(|record| match record.time {
-            RecordTime::At(at) => Some(at),
-            RecordTime::BeforeReceive(_) => None,
+        let times = records.iter().map(|record| match record.time {
+            RecordTime::At(at) => at,
+            RecordTime::BeforeReceive(_) => Timestamp::MIN,
         });
         let span = Span { from: times.min().unwrap_or(Timestamp::MAX), complete_to };
         let sealed = match (Pack { boot: Some(self.boot), records }).seal() {
@@ -89,6 +113,15 @@ impl Delivery {
             }
         }
         Ok(())
+    }
+
+    /// Says to the centre, as far as it hears it, that nothing of this epoch is left: should the box come back without its
+    /// disk, or was there never one, then nothing is missing. Not while a call waits.
+    pub async fn close(&mut self) -> Result<(), KeeperError> {
+        self.closing = true;
+        let complete_to = self.complete_to();
+        self.keep(Lane::Routine, Vec::new(), complete_to).await?;
+        self.pump().await
     }
 
     /// A connection is there: everything without a receipt goes again.
@@ -115,15 +148,18 @@ impl Delivery {
         loop {
             let Some(publisher) = &self.publisher else { return Ok(()) };
             let spool = self.keeper.spool()?;
-            let Some((lane, seq)) = self.session.next(|lane| spool.next(lane)) else { return Ok(()) };
-            let Some(batch) = self.keeper.batch(lane, seq).await? else {
-                // Gone meanwhile: damaged, which began a new epoch, or given up.
-                self.follow_epoch()?;
-                let base = self.keeper.spool()?.base(lane);
-                if base <= seq && self.keeper.spool()?.next(lane) > seq {
-                    return Ok(());
+            let end = |lane| match lane {
+                // What has no time yet waits for it, unless it is urgent.
+                Lane::Routine if !self.boots.is_time_known() => {
+                    spool.first_timeless(lane).map_or(spool.end(lane), |seq| seq.min(spool.end(lane)))
                 }
-                self.session.given_up(lane, base);
+                _ => spool.end(lane),
+            };
+            let Some((lane, seq)) = self.session.next(end) else { return Ok(()) };
+            let Some(batch) = self.keeper.batch(lane, seq).await? else {
+                // Gone meanwhile: it is damaged, or the disk failed over it and everything goes on in memory.
+                self.follow_epoch()?;
+                self.session.given_up(lane, self.keeper.spool()?.base(lane));
                 continue;
             };
             let spool = self.keeper.spool()?;
@@ -133,22 +169,37 @@ impl Delivery {
                 Lane::Urgent => spool.receipted_to(),
             };
             let (epoch, base) = (spool.epoch(), spool.base(lane));
-            let labels = Labels { epoch, lane, seq, base, prev: batch.prev, complete_to, sealed: None };
+            let is_last = spool.next(Lane::Routine) == seq + 1 && spool.base(Lane::Urgent) == spool.next(Lane::Urgent);
+            let labels = Labels {
+                base,
+                complete_to,
+                sealed: if is_timeless(batch.span) { self.boots.sealed_at(&batch.sealed) } else { None },
+                origin: batch.origin,
+                urgent: if lane == Lane::Routine { spool.calls() } else { None },
+                closes: self.closing && lane == Lane::Routine && is_last,
+                ..Labels::of(epoch, lane, seq, batch.prev)
+            };
+            let bytes = batch.sealed.bytes.len() as u64;
             if !publisher.batch(&labels, batch.sealed) {
                 // The connection takes no more for now; a receipt or the timer comes by again.
                 return Ok(());
             }
-            self.session.sent(lane, seq, Instant::now(), rand::random());
+            self.session.sent(lane, bytes, Instant::now(), rand::random());
         }
     }
 
     /// Takes a receipt of the centre, and sends what it lets through.
     pub async fn receipt(&mut self, receipt: Receipt) -> Result<(), KeeperError> {
-        let Receipt { lane, next, digest, .. } = receipt;
+        let Receipt { lane, next, digest, centre_time, .. } = receipt;
+        // A centre whose clock shows less does not know what time it is either.
+        if centre_time >= Timestamp::RELEASED {
+            self.keeper.learn_time(centre_time).await?;
+        }
         match self.keeper.release(receipt).await? {
             None | Some(Released::OtherEpoch) => {}
             Some(Released::Upto { next, .. }) => {
                 self.session.receipted(lane, next, digest, Instant::now(), rand::random());
+                self.session.given_up(lane, self.keeper.spool()?.base(lane));
             }
             Some(Released::Below) => self.session.asked_for_less(lane, next, digest),
             Some(Released::ForeignDigest | Released::Ahead) => {

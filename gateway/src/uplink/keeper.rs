@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use carebed_contract::labels::Lane;
+use carebed_contract::labels::{Lane, Origin};
 use carebed_contract::pack::Sealed;
 use carebed_contract::receipt::Receipt;
+use carebed_contract::time::Timestamp;
 
-use crate::spool::{Appended, Batch, Limits, Memory, Released, Span, Spool, SpoolError};
+use crate::spool::{Appended, Batch, Limits, Released, Span, Spool, SpoolError};
 
 /// A disk that takes longer than this for one operation counts as failed: flash cards stall for a second at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the memory spool holds: hours of a home's observations. Then the oldest routine ones go.
-pub(crate) const MEMORY_LIMITS: Limits = Limits { bytes_max: 4 << 20, segment_bytes: 256 << 10 };
+pub(crate) const MEMORY_LIMITS: Limits = Limits { bytes_max: 4 << 20, segment_bytes: 256 << 10, reserve_bytes: 0 };
 
 /// Why the keeper cannot go on at all.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +27,15 @@ pub enum KeeperError {
 }
 
 /// Keeps the spool, or what stands in for it.
+///
+/// It also gives every batch its origin. A write that failed or took too long may have reached the disk all the same;
+/// under its origin the centre knows the batch again that went from memory meanwhile.
 #[derive(Debug)]
 pub struct Keeper {
     spool: Option<Box<Spool>>,
+    run: u64,
+    /// Batches taken by this run, by lane.
+    taken: [u64; 2],
     troubles: Vec<String>,
     epoch_changed: bool,
 }
@@ -37,7 +44,8 @@ impl Keeper {
     /// Takes a spool that was opened.
     #[must_use]
     pub fn new(spool: Spool) -> Self {
-        Self { spool: Some(Box::new(spool)), troubles: Vec::new(), epoch_changed: false }
+        let spool = Some(Box::new(spool));
+        Self { spool, run: rand::random(), taken: [0; 2], troubles: Vec::new(), epoch_changed: false }
     }
 
     /// The spool, for what needs no disk.
@@ -58,32 +66,36 @@ impl Keeper {
     /// Appends a batch: to the disk, or, when that fails, to memory under a new epoch.
     pub async fn append(&mut self, lane: Lane, sealed: Sealed, span: Span) -> Result<Appended, KeeperError> {
         let again = sealed.clone();
-        match self.work(move |spool| spool.append(lane, &sealed, span)).await? {
+        let [urgent, routine] = &mut self.taken;
+        let taken = if lane == Lane::Urgent { urgent } else { routine };
+        let origin = Origin { run: self.run, number: *taken };
+        *taken += 1;
+        match self.work(move |spool| spool.append(lane, &sealed, span, origin)).await? {
             Some(appended) => Ok(appended),
             None => {
                 // The first attempt failed, and the spool lies in memory now.
-                let appended = self.work(move |spool| spool.append(lane, &again, span)).await?;
+                let appended = self.work(move |spool| spool.append(lane, &again, span, origin)).await?;
                 appended.ok_or(KeeperError::CutOff)
             }
         }
     }
 
-    /// A batch, when it is still there. One that is damaged on disk ends the epoch.
+    /// A batch, when it is still there. One that is damaged on disk is given up.
     pub async fn batch(&mut self, lane: Lane, seq: u64) -> Result<Option<Batch>, KeeperError> {
         let read = self.work(move |spool| match spool.batch(lane, seq) {
-            Err(SpoolError::Damaged { .. }) => Ok(None),
-            Ok(batch) => Ok(Some(batch)),
-            Err(error) => Err(error),
+            Err(SpoolError::Damaged { .. }) => spool.give_up(lane, seq).map(|()| (None, true)),
+            read => read.map(|batch| (batch, false)),
         });
-        match read.await? {
-            Some(Some(batch)) => Ok(batch),
-            Some(None) => {
-                self.troubles.push(format!("batch {seq} of the {lane} lane was damaged on disk and is lost"));
-                self.begin_epoch().await?;
-                Ok(None)
-            }
-            None => Ok(None),
+        let (batch, damaged) = read.await?.unwrap_or_default();
+        if damaged {
+            self.troubles.push(format!("batch {seq} of the {lane} lane was damaged on disk and is lost"));
         }
+        Ok(batch)
+    }
+
+    /// Hears from the centre what time it is.
+    pub async fn learn_time(&mut self, now: Timestamp) -> Result<(), KeeperError> {
+        self.work(move |spool| spool.learn_time(now)).await.map(|_| ())
     }
 
     /// Takes a receipt. None when the disk failed over it.
@@ -109,6 +121,7 @@ impl Keeper {
         act: impl FnOnce(&mut Spool) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<Option<T>, KeeperError> {
         let mut spool = self.spool.take().ok_or(KeeperError::CutOff)?;
+        let waiting = Lane::ALL.map(|lane| spool.next(lane) - spool.base(lane));
         let work = tokio::task::spawn_blocking(move || {
             let result = act(&mut spool);
             (spool, result)
@@ -125,16 +138,17 @@ impl Keeper {
             Ok(Err(_)) => return Err(KeeperError::CutOff),
             Err(_) => format!("the spool's disk did not answer within {PATIENCE:?}"),
         };
-        self.fall_back(&why)?;
+        self.fall_back(&why, waiting)?;
         Ok(None)
     }
 
-    fn fall_back(&mut self, why: &str) -> Result<(), KeeperError> {
-        let opened = Spool::open(Box::new(Memory::default()), MEMORY_LIMITS).map_err(KeeperError::Memory)?;
+    /// Goes on in memory; `waiting` batches of each lane stay behind on the disk.
+    fn fall_back(&mut self, why: &str, waiting: [u64; 2]) -> Result<(), KeeperError> {
+        let spool = Spool::in_memory(MEMORY_LIMITS, waiting).map_err(KeeperError::Memory)?;
         let what =
             "observations are kept in memory only, under a new epoch; replace the disk or make room, then restart";
         self.troubles.push(format!("{why}; {what}"));
-        self.spool = Some(Box::new(opened.spool));
+        self.spool = Some(Box::new(spool));
         self.epoch_changed = true;
         Ok(())
     }
@@ -147,10 +161,9 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use carebed_contract::pack::ContentType;
-    use carebed_contract::time::Timestamp;
 
     use super::*;
-    use crate::spool::Disk;
+    use crate::spool::{Disk, Memory};
 
     /// Memory that refuses to sync once it is told to fail.
     #[derive(Debug, Default)]
@@ -186,21 +199,31 @@ mod tests {
         }
     }
 
+    fn call() -> (Sealed, Span) {
+        let sealed = Sealed { content_type: ContentType::Cbor, bytes: vec![7; 9] };
+        (sealed, Span { from: Timestamp::MAX, complete_to: Timestamp::MIN })
+    }
+
     #[tokio::test]
     async fn a_failed_disk_does_not_silence_a_call() {
         let fails = Arc::new(AtomicBool::new(false));
         let disk = Failing { disk: Memory::default(), fails: Arc::clone(&fails) };
         let mut keeper = Keeper::new(Spool::open(Box::new(disk), Limits::default()).unwrap().spool);
-        let call = Sealed { content_type: ContentType::Cbor, bytes: vec![7; 9] };
-        let span = Span { from: Timestamp::MAX, complete_to: Timestamp::MIN };
+        let (call, span) = call();
         assert_eq!(keeper.append(Lane::Urgent, call.clone(), span).await.unwrap().seq, 0);
         let epoch = keeper.spool().unwrap().epoch();
+        let first = keeper.batch(Lane::Urgent, 0).await.unwrap().unwrap().origin.unwrap();
         assert!(!keeper.take_epoch_changed());
 
         fails.store(true, Ordering::SeqCst);
-        assert_eq!(keeper.append(Lane::Urgent, call.clone(), span).await.unwrap().seq, 0, "the first of a new epoch");
+        let appended = keeper.append(Lane::Urgent, call.clone(), span).await.unwrap();
+        assert_eq!(appended.seq, 1, "a new epoch, behind the one that the failed disk still has");
+        assert_eq!(keeper.spool().unwrap().base(Lane::Urgent), 1);
         assert!(keeper.take_epoch_changed() && keeper.spool().unwrap().epoch() != epoch);
-        assert_eq!(keeper.batch(Lane::Urgent, 0).await.unwrap().unwrap().sealed, call);
+        let kept = keeper.batch(Lane::Urgent, 1).await.unwrap().unwrap();
+        assert_eq!(kept.sealed, call);
+        // Should the failed write have reached the disk all the same, the centre knows it by this.
+        assert_eq!(kept.origin, Some(Origin { number: 1, ..first }));
         let troubles = keeper.take_troubles();
         assert!(troubles[0].contains("no medium") && troubles[0].contains("kept in memory only"), "{troubles:?}");
     }

@@ -33,7 +33,7 @@ const RECONNECT_FOR_A_CALL: Duration = Duration::from_secs(3);
 /// A connection that lived this long was a good one; one that was accepted and then kicked is not.
 const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// Requests the client may hold: two windows and what goes beside them. One more is not taken; it is tried again later.
-const REQUESTS_MAX: usize = 256;
+const REQUESTS_MAX: usize = 2_200;
 /// Room for topic and properties beside the largest payload.
 const PACKET_MAX: u32 = (5 << 20) - 1;
 const _: () = assert!(BYTES_MAX + (64 << 10) < PACKET_MAX as usize);

@@ -5,7 +5,7 @@ mod few;
 mod gateway;
 
 use carebed_contract::digest::Digest;
-use carebed_contract::labels::{Epoch, Lane};
+use carebed_contract::labels::{Epoch, Lane, Origin};
 
 use self::centre::Centre;
 use self::few::Few;
@@ -29,6 +29,8 @@ pub const NOT_COMPLETE: &str = "the centre took data for complete that is not";
 pub const NOT_EMPTY: &str = "a lane sticks: a spool is not empty at rest";
 /// Neither a row nor a dead letter nor a gap tells of an observation.
 pub const LOST: &str = "an observation was lost and nobody says so";
+/// An epoch was delivered and closed, and yet a gap tells that it may have lost something.
+pub const NEEDLESS: &str = "a gap tells of an epoch that was delivered and closed";
 
 /// Batches in flight at most, per gateway and lane.
 const WINDOW: u64 = 2;
@@ -56,6 +58,12 @@ pub struct Faults {
     pub lost_tail: u8,
     /// The centre is restored from a backup made at some earlier time.
     pub restore: u8,
+    /// A gateway's disk fails, what was being written may or may not be on it; perhaps it comes back with a restart.
+    pub disk: u8,
+    /// A batch on a gateway's disk is damaged.
+    pub damage: u8,
+    /// The gateway is handed to another ingest shard while the old one still works.
+    pub handover: u8,
 }
 
 /// One part of the protocol left out, to show that the walk finds it missing.
@@ -75,8 +83,16 @@ pub enum Broken {
     HidesBase,
     /// The gateway claims completeness while an earlier urgent batch is not receipted.
     ClaimsTooMuch,
-    /// The gateway sends heartbeats in its routine lane only.
-    QuietUrgentLane,
+    /// The gateway's routine batches do not say where its urgent lane stands.
+    HidesCalls,
+    /// The gateway does not say which batch it is that it numbers anew.
+    NoOrigins,
+    /// The gateway never says that an epoch is at its end.
+    NeverCloses,
+    /// The centre writes no gap when an epoch is left.
+    ForgetsEpochs,
+    /// The table takes a commit from a shard that was replaced.
+    NoFence,
     /// The centre sends receipts for what it accepted but did not commit.
     ReceiptBeforeCommit,
     /// The centre commits rows and marks one after the other.
@@ -100,6 +116,8 @@ pub struct Delivery {
     pub faults: Faults,
     /// At most so many faults together.
     pub faults_max: u8,
+    /// After a fault there is no further call, only heartbeats.
+    pub quiet_urgent_lane: bool,
     /// What is left out.
     pub broken: Option<Broken>,
 }
@@ -115,6 +133,10 @@ pub struct Message {
     /// All observations below it are in this or earlier batches.
     complete_to: Obs,
     obs: Obs,
+    origin: Option<Origin>,
+    /// Where the urgent lane stands: its base, and the digest before.
+    calls: Option<(u64, Digest)>,
+    closes: bool,
 }
 
 /// A receipt on its way to the gateways: with a cloned box there are two of one name.
@@ -136,14 +158,20 @@ struct Truth {
     keys: Few<Key>,
     /// What some disk had for sure: the centre must have it in the end, or say that it has not.
     taken: Few<Obs>,
+    /// What a box took while its disk had failed.
+    taken_in_memory: Few<Obs>,
     /// What was on a tail that a disk lost afterwards: no protocol can bring it back.
     excused: Few<Obs>,
     /// What was ever committed, also before a restore.
     committed: Few<Key>,
     /// A batch was released on a receipt before it was committed.
     released_early: bool,
-    /// Two lives of one spool wrote: a row may come twice, under two epochs, and the centre says so by a gap.
+    /// Two lives of one spool wrote: what one of them says to be complete says nothing of the other's.
     forked: bool,
+    /// Epochs that lived in memory: of one that no centre ever heard of, nobody can say that it is gone.
+    in_memory: Few<Epoch>,
+    /// Epochs that were delivered and closed.
+    closed: Few<Epoch>,
 }
 
 /// The world at one instant.
@@ -155,9 +183,14 @@ pub struct World {
     centre: Centre,
     backup: Option<centre::Durable>,
     old_disk: Option<Gateway>,
+    /// The disk that failed.
+    shelf: Option<Gateway>,
+    /// The ingest shard that was replaced and may not know it yet.
+    replaced: Option<Centre>,
     to_take: [u8; 2],
     next_obs: Obs,
     next_epoch: u64,
+    next_run: u64,
     faults: Faults,
     faults_left: u8,
     truth: Truth,
@@ -168,6 +201,8 @@ pub struct World {
 pub enum Action {
     /// A box takes an observation.
     Take(usize, Lane),
+    /// A box's heartbeat, in its routine lane.
+    Beat(usize),
     /// A box syncs its disk.
     Sync(usize),
     /// A box sends its next batch.
@@ -210,6 +245,18 @@ pub enum Action {
     Backup,
     /// The centre is restored from the backup.
     Restore,
+    /// A box's disk fails; so many of its unsynced batches reached it all the same.
+    DiskFails(usize, u64),
+    /// A box restarts with the disk that had failed.
+    DiskIsBack(usize),
+    /// A box without a disk takes a last observation and stops when everything is delivered.
+    Close(usize),
+    /// A batch on a box's disk is damaged.
+    Damage(usize, Lane, u64),
+    /// Another shard takes over; the old one does not know yet.
+    HandOver,
+    /// The shard that was replaced commits, or finds that it cannot.
+    ReplacedCommits,
 }
 
 impl Delivery {
@@ -245,11 +292,20 @@ impl Delivery {
             if gateway.wants_sync() {
                 actions.push(Action::Sync(at));
             }
-            if w.may(|f| f.gateway_crash) {
+            if w.may(|f| f.disk) && w.shelf.is_none() {
+                actions.extend((0..=gateway.unsynced()).map(|kept| Action::DiskFails(at, kept)));
+            }
+            if gateway.is_in_memory() {
+                actions.push(Action::DiskIsBack(at));
+                if gateway.takes() {
+                    actions.push(Action::Close(at));
+                }
+            }
+            if w.may(|f| f.gateway_crash) && !gateway.is_in_memory() {
                 actions.extend((0..=gateway.unsynced()).map(|kept| Action::GatewayCrash(at, kept)));
             }
             for (lane, left) in Lane::ALL.into_iter().zip(w.to_take) {
-                if left > 0 {
+                if left > 0 && gateway.takes() {
                     actions.push(Action::Take(at, lane));
                 }
                 if w.up.len() < ON_THE_WAY_MAX && gateway.may_send(lane, self) {
@@ -260,6 +316,9 @@ impl Delivery {
                 }
                 if w.may(|f| f.overflow) && gateway.may_overflow(lane) {
                     actions.push(Action::Overflow(at, lane));
+                }
+                if w.may(|f| f.damage) && !gateway.is_in_memory() {
+                    actions.extend(gateway.unreleased_on_disk(lane).map(|seq| Action::Damage(at, lane, seq)));
                 }
             }
         }
@@ -281,6 +340,12 @@ impl Delivery {
                 actions.extend([Action::CentreCrash, Action::CentreCrashHalfWay]);
             }
         }
+        if w.may(|f| f.handover) {
+            actions.push(Action::HandOver);
+        }
+        if w.replaced.is_some() {
+            actions.push(Action::ReplacedCommits);
+        }
         if w.may(|f| f.restore) {
             actions.push(if w.backup.is_none() { Action::Backup } else { Action::Restore });
         }
@@ -293,17 +358,17 @@ impl Delivery {
 
     fn hear(&self, w: &mut World, receipt: &Receipt, at: usize) {
         let Some(gateway) = w.boxes.get_mut(at) else { return };
-        for key in gateway.hear(receipt, &mut w.next_epoch, &mut w.truth.keys, self) {
-            w.truth.released_early |= !w.truth.committed.contains(&key);
+        for (obs, ..) in gateway.hear(receipt, &mut w.next_epoch, &mut w.truth.keys, self) {
+            w.truth.released_early |= !w.was_committed(obs);
         }
         w.note_taken();
     }
 
-    /// The homes go on observing: after this, at least a heartbeat comes in each lane in use.
+    /// The homes go on observing: after this, at least a heartbeat comes.
     fn goes_on(&self, w: &mut World) {
         for ((left, used), lane) in w.to_take.iter_mut().zip(self.observations).zip(Lane::ALL) {
-            let quiet = lane == Lane::Urgent && self.is(Broken::QuietUrgentLane);
-            *left += u8::from(used > 0 && !quiet);
+            // A call may not come for months; heartbeats are routine.
+            *left += u8::from(lane == Lane::Routine || used > 0 && !self.quiet_urgent_lane);
         }
     }
 }
@@ -327,6 +392,15 @@ impl World {
         }
     }
 
+    /// A commit was made: its rows count, its receipts go, and whoever else has marks has old ones.
+    fn committed(&mut self, receipts: Vec<Receipt>) {
+        let durable = &self.centre.durable;
+        for key in durable.rows.iter().chain(durable.dead_letters.iter()) {
+            self.truth.committed.insert(*key);
+        }
+        self.say(receipts);
+    }
+
     fn with(&mut self, at: usize, change: impl FnOnce(&mut Gateway)) {
         if let Some(gateway) = self.boxes.get_mut(at) {
             change(gateway);
@@ -336,9 +410,10 @@ impl World {
 
     /// What a disk has for sure is taken, and owed from then on.
     fn note_taken(&mut self) {
-        for obs in self.boxes.iter().flat_map(Gateway::on_disk) {
-            self.truth.taken.insert(obs);
-        }
+        let (in_memory, on_disk): (Vec<_>, Vec<_>) = self.boxes.iter().partition(|gateway| gateway.is_in_memory());
+        let on_disk = on_disk.into_iter().chain(&self.shelf);
+        on_disk.flat_map(Gateway::on_disk).for_each(|obs| self.truth.taken.insert(obs));
+        in_memory.into_iter().flat_map(Gateway::on_disk).for_each(|obs| self.truth.taken_in_memory.insert(obs));
     }
 
     /// Whether the centre has the observation, or says that it does not.
@@ -350,8 +425,43 @@ impl World {
             || numbers().any(|(_, epoch, lane, seq)| durable.declares(*epoch, *lane, *seq))
     }
 
+    /// Whether the centre should have an observation or say that it has not, and does neither. Nobody can tell of what was
+    /// in memory only, when no centre had ever heard of that epoch.
+    fn is_lost(&self, obs: Obs) -> bool {
+        let was_on_disk = self.truth.taken.contains(&obs);
+        let heard = |epoch| self.truth.in_memory.contains(epoch) && self.centre.durable.knows(*epoch);
+        let mut numbers = self.truth.keys.iter().filter(|(of, ..)| *of == obs);
+        !self.is_accounted_for(obs) && (was_on_disk || numbers.any(|(_, epoch, ..)| heard(epoch)))
+    }
+
+    /// Whether an observation is on a disk that failed and may come back.
+    fn is_on_a_shelf(&self, obs: Obs) -> bool {
+        self.shelf.iter().any(|disk| disk.on_disk().any(|kept| kept == obs))
+    }
+
+    /// The number of the next run of any box.
+    fn next_run(&mut self) -> u64 {
+        self.next_run += 1;
+        self.next_run - 1
+    }
+
+    /// A box takes an observation.
+    fn take(&mut self, at: usize, lane: Lane) {
+        let obs = self.next_obs;
+        self.next_obs += 1;
+        if let Some(key) = self.boxes.get_mut(at).map(|gateway| gateway.take(lane, obs)) {
+            self.truth.keys.insert(key);
+        }
+    }
+
+    /// Whether the table ever had an observation, under whatever number.
+    fn was_committed(&self, obs: Obs) -> bool {
+        self.truth.committed.iter().any(|(of, ..)| *of == obs)
+    }
+
     fn owed(&self) -> impl Iterator<Item = Obs> {
-        self.truth.taken.iter().copied().filter(|obs| !self.truth.excused.contains(obs))
+        let Truth { taken, taken_in_memory, .. } = &self.truth;
+        taken.iter().chain(taken_in_memory.iter()).copied().filter(|obs| !self.truth.excused.contains(obs))
     }
 }
 
@@ -367,9 +477,12 @@ impl Model for Delivery {
             centre: Centre::default(),
             backup: None,
             old_disk: None,
+            shelf: None,
+            replaced: None,
             to_take: self.observations,
             next_obs: 0,
             next_epoch: 2,
+            next_run: 1,
             faults: self.faults,
             faults_left: self.faults_max,
             truth: Truth::default(),
@@ -393,7 +506,7 @@ impl Model for Delivery {
             lanes().find(|(_, gateway, lane)| gateway.may_send(*lane, self)).map(|(at, _, lane)| Action::Send(at, lane))
         };
         let take = || {
-            let mut left = Lane::ALL.into_iter().zip(w.to_take);
+            let mut left = Lane::ALL.into_iter().zip(w.to_take).filter(|_| w.boxes.first().is_some_and(Gateway::takes));
             left.find(|(_, left)| *left > 0).map(|(lane, _)| Action::Take(0, lane))
         };
         let go_back = || {
@@ -403,7 +516,13 @@ impl Model for Delivery {
         };
         let hears = w.down.first().map(|receipt| Action::HearAll(*receipt));
         let commit = || w.centre.has_uncommitted().then_some(Action::Commit);
-        hears.or_else(arrives).or_else(commit).or_else(sync).or_else(send).or_else(take).or_else(go_back)
+        // Heartbeats go on for ever; these are the ones that tell something new: where the calls stand, and that it is this
+        // epoch which goes on. Two boxes of one name would take turns in that for ever.
+        let is_alone = w.boxes.len() == 1;
+        let is_new = |gateway: &Gateway| w.centre.durable.current().is_some_and(|current| current != gateway.epoch());
+        let tells = |gateway: &Gateway| gateway.takes() && (gateway.has_to_tell() || is_alone && is_new(gateway));
+        let beat = || boxes().find(|(_, gateway)| tells(gateway)).map(|(at, _)| Action::Beat(at));
+        hears.or_else(arrives).or_else(commit).or_else(sync).or_else(send).or_else(take).or_else(go_back).or_else(beat)
     }
 
     fn after(&self, world: &World, action: &Action) -> World {
@@ -411,15 +530,12 @@ impl Model for Delivery {
         let w = &mut next;
         match *action {
             Action::Take(at, lane) => {
-                let obs = w.next_obs;
-                w.next_obs += 1;
                 for (of, left) in Lane::ALL.into_iter().zip(&mut w.to_take) {
                     *left -= u8::from(of == lane);
                 }
-                if let Some(key) = w.boxes.get_mut(at).map(|gateway| gateway.take(lane, obs)) {
-                    w.truth.keys.insert(key);
-                }
+                w.take(at, lane);
             }
+            Action::Beat(at) => w.take(at, Lane::Routine),
             Action::Sync(at) => w.with(at, Gateway::sync),
             Action::Send(at, lane) => {
                 let sent = w.boxes.get_mut(at).and_then(|gateway| gateway.send(lane, self));
@@ -430,7 +546,7 @@ impl Model for Delivery {
                     && let Some(gateway) = w.boxes.get_mut(at)
                 {
                     let released = gateway.release_all_sent(lane);
-                    w.truth.released_early |= released.iter().any(|key| !w.truth.committed.contains(key));
+                    w.truth.released_early |= released.iter().any(|(obs, ..)| !w.was_committed(*obs));
                 }
             }
             Action::GoBack(at, lane) => w.with(at, |gateway| gateway.go_back(lane)),
@@ -465,11 +581,11 @@ impl Model for Delivery {
                 w.down.remove(&receipt);
             }
             Action::Commit => {
-                let receipts = w.centre.commit();
-                for key in w.centre.durable.rows.iter().chain(w.centre.durable.dead_letters.iter()) {
-                    w.truth.committed.insert(*key);
+                if let Some(old) = &mut w.replaced {
+                    old.stale = true;
                 }
-                w.say(receipts);
+                let receipts = w.centre.commit(self);
+                w.committed(receipts);
             }
             Action::CommitFails => {
                 w.spend(|f| &mut f.commit_fails);
@@ -485,7 +601,12 @@ impl Model for Delivery {
             }
             Action::GatewayCrash(at, kept) => {
                 w.spend(|f| &mut f.gateway_crash);
-                w.with(at, |gateway| gateway.crash(kept));
+                let run = w.next_run();
+                let mut keys = Vec::new();
+                let mut next_epoch = w.next_epoch;
+                w.with(at, |gateway| keys = gateway.crash(kept, Some((run, &mut next_epoch))));
+                w.next_epoch = next_epoch;
+                keys.into_iter().for_each(|key| w.truth.keys.insert(key));
                 self.goes_on(w);
             }
             Action::Overflow(at, lane) => {
@@ -496,7 +617,8 @@ impl Model for Delivery {
                 w.spend(|f| &mut f.clone);
                 w.truth.forked = true;
                 let mut copy = w.boxes.clone();
-                copy.iter_mut().for_each(|gateway| gateway.crash(0));
+                let run = w.next_run();
+                copy.iter_mut().for_each(|gateway| drop(gateway.crash(0, Some((run, &mut w.next_epoch)))));
                 w.boxes.extend(copy);
             }
             Action::Image => w.old_disk = w.boxes.first().cloned(),
@@ -504,7 +626,8 @@ impl Model for Delivery {
                 w.spend(|f| &mut f.lost_tail);
                 w.truth.forked = true;
                 if let Some(mut old) = w.old_disk.take() {
-                    old.crash(0);
+                    let run = w.next_run();
+                    old.crash(0, Some((run, &mut w.next_epoch)));
                     let gone = w.boxes.iter().flat_map(Gateway::on_disk);
                     let gone: Vec<Obs> = gone.filter(|obs| old.on_disk().all(|kept| kept != *obs)).collect();
                     gone.into_iter().for_each(|obs| w.truth.excused.insert(obs));
@@ -520,6 +643,52 @@ impl Model for Delivery {
                 }
                 self.goes_on(w);
             }
+            Action::DiskFails(at, kept) => {
+                w.spend(|f| &mut f.disk);
+                let epoch = Epoch::new(w.next_epoch);
+                w.next_epoch += 1;
+                w.truth.in_memory.insert(epoch);
+                let keys = &mut w.truth.keys;
+                w.shelf = w.boxes.get_mut(at).map(|gateway| gateway.disk_fails(kept, epoch, keys));
+                w.note_taken();
+            }
+            Action::DiskIsBack(at) => {
+                let run = w.next_run();
+                if let Some((gateway, mut disk)) = w.boxes.get_mut(at).zip(w.shelf.take()) {
+                    let epoch = gateway.epoch();
+                    if gateway.said_goodbye() && gateway.is_empty() && !w.centre.durable.declares_left(epoch) {
+                        w.truth.closed.insert(epoch);
+                    }
+                    disk.crash(0, Some((run, &mut w.next_epoch)));
+                    *gateway = disk;
+                }
+                w.note_taken();
+            }
+            Action::Close(at) => {
+                w.take(at, Lane::Routine);
+                w.with(at, Gateway::close);
+            }
+            Action::Damage(at, lane, seq) => {
+                w.spend(|f| &mut f.damage);
+                w.with(at, |gateway| gateway.damage(lane, seq));
+                self.goes_on(w);
+            }
+            Action::HandOver => {
+                w.spend(|f| &mut f.handover);
+                let next = Centre::resume(w.centre.durable.clone());
+                let mut old = std::mem::replace(&mut w.centre, next);
+                old.durable = centre::Durable::default();
+                w.replaced = Some(old);
+            }
+            Action::ReplacedCommits => {
+                if let Some(mut old) = w.replaced.take() {
+                    old.durable = std::mem::take(&mut w.centre.durable);
+                    let receipts = if old.has_uncommitted() { old.commit(self) } else { Vec::new() };
+                    w.centre.durable = old.durable;
+                    w.centre.stale = !receipts.is_empty();
+                    w.committed(receipts);
+                }
+            }
         }
         // Which of two cloned boxes is which makes no difference: half the states.
         w.boxes.sort_unstable();
@@ -533,26 +702,28 @@ impl Model for Delivery {
             return Some(BATCH_TWICE);
         }
         let rows: Few<Obs> = durable.rows.iter().map(|(obs, ..)| *obs).collect();
-        if rows.len() < keys.len() && !w.truth.forked {
+        if rows.len() < keys.len() {
             return Some(OBSERVATION_TWICE);
         }
-        if !rows.iter().all(|obs| w.truth.taken.contains(obs)) {
+        if !rows.iter().all(|obs| w.truth.taken.contains(obs) || w.truth.taken_in_memory.contains(obs)) {
             return Some(NEVER_ON_DISK);
         }
         if w.truth.released_early {
             return Some(RELEASED_EARLY);
         }
         let complete_to = durable.complete_to();
-        if !w.truth.forked && w.owed().any(|obs| obs < complete_to && !w.is_accounted_for(obs)) {
+        // A box that comes back with its disk knows nothing of what was in memory only: that is told with its next batch.
+        let on_disk = || w.owed().filter(|obs| w.truth.taken.contains(obs));
+        if !w.truth.forked && on_disk().any(|obs| obs < complete_to && w.is_lost(obs)) {
             return Some(NOT_COMPLETE);
         }
-        None
+        w.truth.closed.iter().any(|epoch| durable.declares_left(*epoch)).then_some(NEEDLESS)
     }
 
     fn broken_at_rest(&self, w: &World) -> Option<&'static str> {
         if !w.boxes.iter().all(Gateway::is_empty) {
             return Some(NOT_EMPTY);
         }
-        w.owed().any(|obs| !w.is_accounted_for(obs)).then_some(LOST)
+        w.owed().any(|obs| w.is_lost(obs) && !w.is_on_a_shelf(obs)).then_some(LOST)
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use carebed_contract::id::GatewayId;
-use carebed_contract::labels::{Epoch, Labels, Lane};
+use carebed_contract::labels::{Epoch, Labels, Lane, UrgentBase};
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::accept::{Accept, Marks, Verdict};
-use carebed_pipeline::gap::Missing;
+use carebed_pipeline::gap::{Missing, Reason};
 
 use super::few::Few;
 use super::{Broken, Delivery, Key, Message, Obs, Receipt};
@@ -34,6 +34,21 @@ impl Durable {
         })
     }
 
+    /// Whether a gap says that the rest of an epoch may be missing.
+    pub(super) fn declares_left(&self, epoch: Epoch) -> bool {
+        self.gaps.iter().any(|gap| gap.epoch == epoch && gap.reason == Reason::EpochLeft)
+    }
+
+    /// Whether anything was ever committed of an epoch.
+    pub(super) fn knows(&self, epoch: Epoch) -> bool {
+        self.marks.values().any(|marks| marks.epochs.iter().any(|known| known.epoch == epoch))
+    }
+
+    /// The epoch that was heard last.
+    pub(super) fn current(&self) -> Option<Epoch> {
+        self.marks.values().find_map(|marks| marks.epochs.last()).map(|current| current.epoch)
+    }
+
     pub(super) fn complete_to(&self) -> Obs {
         let marks = self.marks.get(&*GATEWAY).map_or(Timestamp::MIN, |marks| marks.complete_to);
         Obs::try_from(marks.millis().max(0)).unwrap_or(Obs::MAX)
@@ -47,6 +62,8 @@ pub(super) struct Centre {
     rows: Vec<Key>,
     dead_letters: Few<Key>,
     gaps: Few<Missing>,
+    /// Another has committed since this one read the marks: its commit will be refused.
+    pub(super) stale: bool,
 }
 
 impl Centre {
@@ -62,19 +79,23 @@ impl Centre {
 
     /// Judges a batch. A receipt leaves at once for what is not new.
     pub(super) fn arrive(&mut self, message: &Message, model: &Delivery) -> Option<Receipt> {
-        let Message { epoch, lane, seq, base, prev, complete_to, obs } = *message;
+        let Message { epoch, lane, seq, base, prev, complete_to, obs, origin, calls, closes } = *message;
         let undecodable = model.undecodable == Some(obs);
         if undecodable && model.is(Broken::RefusesUndecodable) {
             return None;
         }
         let complete_to = Timestamp::from_millis(complete_to.into());
-        let labels = Labels { epoch, lane, seq, base, prev, complete_to };
+        let urgent = calls.map(|(base, prev)| UrgentBase { base, prev });
+        let labels = Labels { base, complete_to, origin, urgent, closes, ..Labels::of(epoch, lane, seq, prev) };
         let verdict = self.accept.offer(&GATEWAY, &labels, CONTENT_TYPE, &[obs], Timestamp::from_millis(1_000));
-        if let Verdict::Next { gaps } = verdict {
+        if let Verdict::Next { gaps, repeats } = verdict {
             if !model.is(Broken::KeepsGapsToItself) {
-                gaps.into_iter().for_each(|gap| self.gaps.insert(gap));
+                let forgets = |gap: &Missing| model.is(Broken::ForgetsEpochs) && gap.reason == Reason::EpochLeft;
+                gaps.into_iter().filter(|gap| !forgets(gap)).for_each(|gap| self.gaps.insert(gap));
             }
-            if undecodable {
+            if repeats {
+                // Its row is there under another number; this one is consumed all the same.
+            } else if undecodable {
                 self.dead_letters.insert((obs, epoch, lane, seq));
             } else {
                 self.rows.push((obs, epoch, lane, seq));
@@ -99,8 +120,13 @@ impl Centre {
     }
 
     /// Rows and marks become durable together; receipts are owed for every lane that moved.
-    pub(super) fn commit(&mut self) -> Vec<Receipt> {
+    pub(super) fn commit(&mut self, model: &Delivery) -> Vec<Receipt> {
         self.write_before_commit();
+        if self.stale && !model.is(Broken::NoFence) {
+            // The table's log holds a commit of that number: another shard goes on from there, and so must this.
+            self.crash();
+            return Vec::new();
+        }
         let changes = self.accept.begin();
         self.durable.rows.append(&mut self.rows);
         self.durable.marks.extend(changes.clone());

@@ -4,7 +4,7 @@ use carebed_contract::pack::{ContentType, Sealed};
 use carebed_contract::receipt::Receipt as RealReceipt;
 use carebed_contract::time::Timestamp;
 use carebed_gateway::spool::{Limits, Memory, Released, Span, Spool};
-use carebed_gateway::uplink::session::Session;
+use carebed_gateway::uplink::session::{Session, Window};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
@@ -16,6 +16,8 @@ enum Op {
     Take(Lane),
     Send(Lane),
     Reconnect,
+    /// One of the batches on the disk turns out to be damaged.
+    Damage(Lane, u64),
     /// Hears a receipt for a number up to two beyond the lane's end, with the gateway's own digest or another's.
     Hear {
         lane: Lane,
@@ -31,6 +33,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => lane.clone().prop_map(Op::Take),
         3 => lane.clone().prop_map(Op::Send),
         1 => Just(Op::Reconnect),
+        1 => (lane.clone(), 0_u64..6).prop_map(|(lane, ahead)| Op::Damage(lane, ahead)),
         4 => (lane, 0_u64..8, prop::bool::weighted(0.9), prop::bool::weighted(0.9))
             .prop_map(|(lane, next, own, this_epoch)| Op::Hear { lane, next, own, this_epoch }),
     ]
@@ -40,6 +43,8 @@ fn op() -> impl Strategy<Value = Op> {
 struct Real {
     spool: Spool,
     session: Session,
+    /// Per lane, batches taken.
+    taken: [u64; 2],
     /// Per lane, the digest before each number of this epoch.
     digests: [Vec<Digest>; 2],
 }
@@ -51,9 +56,10 @@ fn place(lane: Lane) -> usize {
 impl Real {
     fn new() -> Self {
         let spool = Spool::open(Box::new(Memory::default()), Limits::default()).unwrap().spool;
-        let mut session = Session::new(WINDOW, |lane| spool.base(lane));
+        let window = Window { batches: WINDOW, bytes: u64::MAX };
+        let mut session = Session::new(window, |lane| spool.base(lane));
         session.connected();
-        Self { spool, session, digests: [vec![Digest::ORIGIN], vec![Digest::ORIGIN]] }
+        Self { spool, session, taken: [0; 2], digests: [vec![Digest::ORIGIN], vec![Digest::ORIGIN]] }
     }
 
     fn note(&mut self, lane: Lane, seq: u64) {
@@ -66,15 +72,17 @@ impl Real {
     fn take(&mut self, lane: Lane, obs: Obs) {
         let sealed = Sealed { content_type: ContentType::Cbor, bytes: vec![obs] };
         let time = Timestamp::from_millis(obs.into());
-        let appended = self.spool.append(lane, &sealed, Span { from: time, complete_to: time }).unwrap();
+        let origin = Origin { run: 0, number: self.taken[place(lane)] };
+        self.taken[place(lane)] += 1;
+        let appended = self.spool.append(lane, &sealed, Span { from: time, complete_to: time }, origin).unwrap();
         self.note(lane, appended.seq);
     }
 
     fn send(&mut self, lane: Lane) -> Option<u64> {
         // The product prefers the urgent lane; here each is asked for alone.
-        let end = |of: Lane| if of == lane { self.spool.next(of) } else { 0 };
+        let end = |of: Lane| if of == lane { self.spool.end(of) } else { 0 };
         let (_, seq) = self.session.next(end)?;
-        self.session.sent(lane, seq, Instant::now(), 0.5);
+        self.session.sent(lane, 1, Instant::now(), 0.5);
         Some(seq)
     }
 
@@ -82,14 +90,18 @@ impl Real {
         let RealReceipt { lane, next, digest, .. } = *receipt;
         match self.spool.release(receipt).unwrap() {
             Released::OtherEpoch => {}
-            Released::Upto { next, .. } => self.session.receipted(lane, next, digest, Instant::now(), 0.5),
+            Released::Upto { next, .. } => {
+                self.session.receipted(lane, next, digest, Instant::now(), 0.5);
+                self.session.given_up(lane, self.spool.base(lane));
+            }
             Released::Below => self.session.asked_for_less(lane, next, digest),
             Released::ForeignDigest | Released::Ahead => {
                 self.spool.begin_epoch().unwrap();
                 self.session.new_epoch(|lane| self.spool.base(lane));
-                self.digests = [vec![Digest::ORIGIN], vec![Digest::ORIGIN]];
                 for lane in Lane::ALL {
-                    (0..self.spool.next(lane)).for_each(|seq| self.note(lane, seq));
+                    let missing = self.spool.base(lane);
+                    self.digests[place(lane)] = vec![Digest::ORIGIN; usize::try_from(missing).unwrap() + 1];
+                    (missing..self.spool.next(lane)).for_each(|seq| self.note(lane, seq));
                 }
             }
         }
@@ -120,11 +132,20 @@ proptest! {
                         let batch = real.spool.batch(lane, seq).unwrap().unwrap();
                         prop_assert_eq!(batch.sealed.bytes, [message.obs]);
                         prop_assert_eq!(real.spool.base(lane), message.base);
+                        prop_assert_eq!(batch.origin, message.origin);
+                        let calls = real.spool.calls().filter(|_| lane == Lane::Routine).map(|calls| calls.base);
+                        prop_assert_eq!(calls, message.calls.map(|(base, _)| base));
                     }
                 }
                 Op::Reconnect => {
                     real.session.connected();
                     Lane::ALL.into_iter().for_each(|lane| model.go_back(lane));
+                }
+                Op::Damage(lane, ahead) => {
+                    let seq = real.spool.base(lane) + ahead;
+                    real.spool.give_up(lane, seq).unwrap();
+                    real.session.given_up(lane, real.spool.base(lane));
+                    model.damage(lane, seq);
                 }
                 Op::Hear { lane, next, own, this_epoch } => {
                     let next = next.min(real.spool.next(lane) + 2);
