@@ -1,6 +1,6 @@
 //! SQL for analysts' tools, served beside the centre on a runtime of its own, so that no question takes ingest's threads.
 
-mod tables;
+pub(crate) mod tables;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,13 +1,21 @@
-//! `carebed sql`: a question over the lake as it is committed now, also while the centre runs.
+//! `carebed sql` and `carebed report`: questions over everything that was recorded, also while the centre runs.
 
+mod prompt;
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use carebed_console::database::Database;
+use carebed_console::log::Log;
+use carebed_console::registry::Registry;
 use carebed_pipeline::store::{Config as StoreConfig, Store};
 use carebed_queries::engine::Limits;
-use carebed_queries::sql::{self, Lake, Snapshot, SqlSession};
+use carebed_queries::sql::{self, Answer, Lake, Snapshot, SqlSession};
 
-use crate::cli::{Format, SqlArguments, complain, say};
+use crate::analysts::tables;
+use crate::cli::{Format, ReportArguments, SqlArguments, complain, say};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::facts;
@@ -23,14 +31,92 @@ impl From<Format> for sql::Format {
             Format::Table => Self::Table,
             Format::Csv => Self::Csv,
             Format::Json => Self::Json,
+            Format::Jsonl => Self::Jsonl,
+            Format::Parquet => Self::Parquet,
         }
     }
 }
 
 /// `carebed sql`
 pub async fn run(arguments: SqlArguments) -> anyhow::Result<Exit> {
-    let answer = answer(&arguments.data, &arguments.command, arguments.format).await?;
-    say(answer.trim_end());
+    let statements = match (&arguments.command, &arguments.file) {
+        (Some(command), _) => vec![command.clone()],
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+            sql::statements(&text)?
+        }
+        (None, None) if std::io::stdin().is_terminal() => return prompt::run(&arguments.data).await,
+        (None, None) => sql::statements(&std::io::read_to_string(std::io::stdin())?)?,
+    };
+    let format = arguments.format.into();
+    if matches!(format, sql::Format::Parquet) && statements.len() != 1 {
+        bail!("a Parquet file holds the answer to one statement; these are {}", statements.len());
+    }
+    let session = session(&arguments.data).await?;
+    let mut bytes = Vec::new();
+    for statement in statements {
+        write(&session.run(&statement).await?, format, &mut bytes)?;
+    }
+    give(&bytes, arguments.output.as_deref())
+}
+
+/// `carebed report`
+pub async fn report(arguments: ReportArguments) -> anyhow::Result<Exit> {
+    let reports = sql::reports();
+    let Some(name) = &arguments.name else {
+        for report in &reports {
+            let parameters: Vec<_> = report.parameters.iter().map(|(name, _)| format!("--set {name}=…")).collect();
+            say(&format!("{}\t{}\t{}\t{}", report.name, parameters.join(" "), report.title.zh, report.title.en));
+        }
+        return Ok(Exit::Done);
+    };
+    let Some(report) = reports.iter().find(|report| report.name == *name) else {
+        bail!("there is no report {name:?}\nhint: `carebed report` without a name lists them");
+    };
+    let mut values = BTreeMap::new();
+    for pair in &arguments.values {
+        let Some((name, value)) = pair.split_once('=') else { bail!("--set {pair:?} is not NAME=VALUE") };
+        if !report.parameters.iter().any(|(known, _)| known == name) {
+            bail!("the report {} has no parameter {name:?}", report.name);
+        }
+        values.insert(name.to_owned(), value.to_owned());
+    }
+    let missing: Vec<_> = report
+        .parameters
+        .iter()
+        .filter(|(name, _)| !values.contains_key(name))
+        .map(|(name, text)| format!("  --set {name}=…   {}（{}）", text.zh, text.en))
+        .collect();
+    if !missing.is_empty() {
+        bail!("the report {} needs\n{}", report.name, missing.join("\n"));
+    }
+    let session = session(&arguments.data).await?;
+    let values: Vec<_> = values.into_iter().collect();
+    let mut bytes = Vec::new();
+    write(&session.run_with(&report.sql, &values).await?, arguments.format.into(), &mut bytes)?;
+    give(&bytes, arguments.output.as_deref())
+}
+
+fn write(answer: &Answer, format: sql::Format, bytes: &mut Vec<u8>) -> anyhow::Result<()> {
+    if answer.cut {
+        complain(&format!("warning: the answer is cut after {ROWS_MAX} rows"));
+    }
+    Ok(sql::write(answer, format, bytes)?)
+}
+
+/// To a file, or to stdout.
+fn give(bytes: &[u8], output: Option<&Path>) -> anyhow::Result<Exit> {
+    match output {
+        Some(path) => std::fs::write(path, bytes).with_context(|| format!("failed to write {}", path.display()))?,
+        None => {
+            let mut out = std::io::stdout().lock();
+            match out.write_all(bytes).and_then(|()| out.flush()) {
+                // `carebed sql … | head` is no failure.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                written => written?,
+            }
+        }
+    }
     Ok(Exit::Done)
 }
 
@@ -43,16 +129,27 @@ pub async fn open(data: &Path) -> anyhow::Result<Store> {
     Store::open_read(StoreConfig::local(&config.lake())?).await.context("failed to open the lake for reading")
 }
 
+/// A session over all that a data folder holds now.
+pub async fn session(data: &Path) -> anyhow::Result<SqlSession> {
+    let config = Config::at(data.to_owned());
+    let store = open(data).await?;
+    let homes = facts::of_data(&config).await?;
+    let mut snapshot = Snapshot::new(&Lake::of(&store), store.view(), &homes);
+    if config.database().exists() {
+        let database = Database::open_read(&config.database()).await?;
+        let registry = Registry::load(&database).await.context("failed to read the registry")?;
+        let mut alerts = tables::AlertLog::default();
+        alerts.take(Log::new(database).since(0).await.context("failed to read the alert log")?);
+        snapshot = snapshot
+            .with_tables(tables::registry(&registry, &registry.homes()))
+            .with_tables([("alerts", alerts.table())]);
+    }
+    Ok(SqlSession::open(snapshot, LIMITS, ROWS_MAX).await?)
+}
+
 /// The written answer to one statement.
 pub async fn answer(data: &Path, statement: &str, format: Format) -> anyhow::Result<String> {
-    let store = open(data).await?;
-    let homes = facts::of_data(&Config::at(data.to_owned())).await?;
-    let session = SqlSession::open(Snapshot::new(&Lake::of(&store), store.view(), &homes), LIMITS, ROWS_MAX).await?;
-    let answer = session.run(statement).await?;
-    if answer.cut {
-        complain(&format!("warning: the answer is cut after {ROWS_MAX} rows"));
-    }
     let mut bytes = Vec::new();
-    sql::write(&answer, format.into(), &mut bytes)?;
+    write(&session(data).await?.run(statement).await?, format.into(), &mut bytes)?;
     String::from_utf8(bytes).context("the answer is not text")
 }

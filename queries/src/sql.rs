@@ -8,6 +8,7 @@
 //! A [`Tables`] stays open and sees the newest snapshot in each statement; a [`SqlSession`] is one over one snapshot.
 
 mod answer;
+pub mod facts;
 mod live_table;
 mod snapshot;
 mod table;
@@ -30,12 +31,13 @@ use arrow::datatypes::SchemaRef;
 use carebed_pipeline::schema;
 use carebed_pipeline::store::Store;
 use carebed_pipeline::view::View;
-use datafusion::common::DataFusionError;
+use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionContext};
-use datafusion::sql::parser::Statement;
+use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
 use futures::StreamExt;
 use object_store::ObjectStore;
 use url::Url;
@@ -46,7 +48,7 @@ pub use answer::{Answer, Format, WriteError, write};
 use live_table::LiveTable;
 use snapshot::Seen;
 pub use snapshot::{Scope, Snapshot, Source};
-pub use views::{ViewFile, views};
+pub use views::{ViewFile, reports, views};
 
 /// The catalogue and schema in which analysts' tools find the tables.
 pub const CATALOG: &str = "carebed";
@@ -163,10 +165,27 @@ impl Tables {
         Ok(())
     }
 
+    /// Views may read from each other, in any order of their names.
     async fn register_views(&self) -> Result<(), SqlError> {
-        for view in views() {
-            let plan = self.context.state().create_logical_plan(&view.sql).await?;
-            self.context.register_table(view.name.as_str(), Arc::new(ViewTable::new(plan, Some(view.sql.clone()))))?;
+        let mut waiting = views();
+        while !waiting.is_empty() {
+            let n_before = waiting.len();
+            let mut reason = None;
+            for view in std::mem::take(&mut waiting) {
+                match self.context.state().create_logical_plan(&view.sql).await {
+                    Ok(plan) => {
+                        let table = ViewTable::new(plan, Some(view.sql.clone()));
+                        self.context.register_table(view.name.as_str(), Arc::new(table))?;
+                    }
+                    Err(error) => {
+                        reason = Some(error.context(format!("view {}", view.name)));
+                        waiting.push(view);
+                    }
+                }
+            }
+            if let Some(reason) = reason.filter(|_| waiting.len() == n_before) {
+                return Err(reason.into());
+            }
         }
         Ok(())
     }
@@ -210,15 +229,28 @@ impl SqlSession {
     /// # Errors
     /// When it would change something, is wrong, or goes over a limit; the session stays usable.
     pub async fn run(&self, sql: &str) -> Result<Answer, SqlError> {
-        let limit = self.limits.time;
-        tokio::time::timeout(limit, self.run_unlimited(sql)).await.map_err(|_| SqlError::Time(limit))?
+        self.run_with(sql, &[]).await
     }
 
-    async fn run_unlimited(&self, sql: &str) -> Result<Answer, SqlError> {
+    /// Runs one statement that reads, with values for its `$parameters`.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and when a parameter has no value.
+    pub async fn run_with(&self, sql: &str, values: &[(String, String)]) -> Result<Answer, SqlError> {
+        let limit = self.limits.time;
+        tokio::time::timeout(limit, self.run_unlimited(sql, values)).await.map_err(|_| SqlError::Time(limit))?
+    }
+
+    async fn run_unlimited(&self, sql: &str, values: &[(String, String)]) -> Result<Answer, SqlError> {
         let state = self.tables.context.state();
         let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
         check_reads(&statement)?;
-        let plan = state.statement_to_plan(statement).await?;
+        let mut plan = state.statement_to_plan(statement).await?;
+        if !values.is_empty() {
+            let text = |value: &String| ScalarValue::Utf8(Some(value.clone()));
+            let values: Vec<_> = values.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+            plan = plan.with_param_values(values)?;
+        }
         read_only().verify_plan(&plan)?;
         self.collect(plan).await
     }
@@ -266,6 +298,15 @@ fn lake_table(lake: &Lake, view: &View, name: &'static str) -> Option<table::Lak
     };
     let prefix = object_store::path::Path::from_url_path(lake.url.path()).ok()?;
     Some(table::LakeTable::new(lake.place().ok()?, prefix.join(name), schema, part.clone(), by_day))
+}
+
+/// The statements of a text, each as it is understood.
+///
+/// # Errors
+/// When it is not SQL.
+pub fn statements(text: &str) -> Result<Vec<String>, SqlError> {
+    let statements = DFParser::parse_sql_with_dialect(text, &GenericDialect {})?;
+    Ok(statements.iter().map(ToString::to_string).collect())
 }
 
 fn read_only() -> SQLOptions {

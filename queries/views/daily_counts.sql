@@ -1,4 +1,4 @@
--- title.zh: 每户每日观测条数(按当地日期)
+-- title.zh: 每户每日观测条数（按当地日期）
 -- title.en: Observations per home and local day
 -- grain: home, local day
 SELECT o.home_id,

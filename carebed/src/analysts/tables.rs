@@ -4,28 +4,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::SchemaRef;
 use carebed_alerts::transition::{Change, ClearReason, Raised, Transition};
 use carebed_console::registry::{Home, Registry};
 use carebed_contract::finding::Subject;
 use carebed_contract::time::Timestamp;
+use carebed_queries::sql::facts;
 
 /// `areas` and `gateways` as they are registered now.
-pub(super) fn registry(registry: &Registry, homes: &[Arc<Home>]) -> Vec<(&'static str, RecordBatch)> {
+pub(crate) fn registry(registry: &Registry, homes: &[Arc<Home>]) -> Vec<(&'static str, RecordBatch)> {
     let mut areas: Vec<_> = homes.iter().map(|home| home.area.clone()).collect();
     areas.sort();
     areas.dedup();
     let names: Vec<_> = areas.iter().map(|area| registry.area(area)).collect();
-    let areas = table([
-        ("area", words(areas.iter().map(|area| Some(area.as_str())))),
-        ("name_zh", words(names.iter().map(|name| name.as_ref().map(|n| &*n.zh)))),
-        ("name_en", words(names.iter().map(|name| name.as_ref().map(|n| &*n.en)))),
-    ]);
-    let gateways = table([
-        ("gateway_id", words(homes.iter().map(|home| Some(home.gateway.as_str())))),
-        ("home_id", words(homes.iter().map(|home| Some(home.id.as_str())))),
-        ("area", words(homes.iter().map(|home| Some(home.area.as_str())))),
-    ]);
+    let areas = vec![
+        words(areas.iter().map(|area| Some(area.as_str()))),
+        words(names.iter().map(|name| name.as_ref().map(|n| &*n.zh))),
+        words(names.iter().map(|name| name.as_ref().map(|n| &*n.en))),
+    ];
+    let gateways = vec![
+        words(homes.iter().map(|home| Some(home.gateway.as_str()))),
+        words(homes.iter().map(|home| Some(home.id.as_str()))),
+        words(homes.iter().map(|home| Some(home.area.as_str()))),
+    ];
+    let (areas, gateways) = (table(facts::areas(), areas), table(facts::gateways(), gateways));
     vec![("areas", areas), ("gateways", gateways)]
 }
 
@@ -57,7 +59,7 @@ struct About {
 
 /// The log as it was read so far.
 #[derive(Debug, Default)]
-pub(super) struct AlertLog {
+pub(crate) struct AlertLog {
     rows: Vec<Row>,
     about: HashMap<String, Arc<About>>,
     last: u64,
@@ -66,11 +68,11 @@ pub(super) struct AlertLog {
 
 impl AlertLog {
     /// The number of the last transition that was read.
-    pub(super) fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
-    pub(super) fn take(&mut self, transitions: Vec<Transition>) {
+    pub(crate) fn take(&mut self, transitions: Vec<Transition>) {
         for transition in transitions {
             self.last = self.last.max(transition.number);
             self.table = None;
@@ -84,27 +86,28 @@ impl AlertLog {
         }
     }
 
-    pub(super) fn table(&mut self) -> RecordBatch {
+    pub(crate) fn table(&mut self) -> RecordBatch {
         let rows = &self.rows;
         let make = || {
-            table([
-                ("number", Arc::new(rows.iter().map(|r| Some(r.number)).collect::<UInt64Array>()) as ArrayRef),
-                ("at", times(rows.iter().map(|r| r.at))),
-                ("alert", words(rows.iter().map(|r| Some(r.alert.as_str())))),
-                ("change", words(rows.iter().map(|r| Some(r.change.as_str())))),
-                ("detection", words(rows.iter().map(|r| Some(r.about.detection.as_str())))),
-                ("subject", words(rows.iter().map(|r| Some(r.about.subject.as_str())))),
-                ("home_id", words(rows.iter().map(|r| Some(r.about.home.as_str())))),
-                ("bed_id", words(rows.iter().map(|r| r.about.bed.as_deref()))),
-                ("area", words(rows.iter().map(|r| Some(r.about.area.as_str())))),
-                ("class", words(rows.iter().map(|r| Some(r.about.class.as_str())))),
-                ("priority", words(rows.iter().map(|r| Some(r.about.priority.as_str())))),
-                ("raised_at", times(rows.iter().map(|r| r.about.raised_at))),
-                ("operator", words(rows.iter().map(|r| r.by.as_deref()))),
-                ("outcome", words(rows.iter().map(|r| r.outcome.as_deref()))),
-                ("reason", words(rows.iter().map(|r| r.reason.as_deref()))),
-                ("rings", Arc::new(rows.iter().map(|r| r.rings).collect::<BooleanArray>())),
-            ])
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(rows.iter().map(|r| Some(r.number)).collect::<UInt64Array>()),
+                times(rows.iter().map(|r| r.at)),
+                words(rows.iter().map(|r| Some(r.alert.as_str()))),
+                words(rows.iter().map(|r| Some(r.change.as_str()))),
+                words(rows.iter().map(|r| Some(r.about.detection.as_str()))),
+                words(rows.iter().map(|r| Some(r.about.subject.as_str()))),
+                words(rows.iter().map(|r| Some(r.about.home.as_str()))),
+                words(rows.iter().map(|r| r.about.bed.as_deref())),
+                words(rows.iter().map(|r| Some(r.about.area.as_str()))),
+                words(rows.iter().map(|r| Some(r.about.class.as_str()))),
+                words(rows.iter().map(|r| Some(r.about.priority.as_str()))),
+                times(rows.iter().map(|r| r.about.raised_at)),
+                words(rows.iter().map(|r| r.by.as_deref())),
+                words(rows.iter().map(|r| r.outcome.as_deref())),
+                words(rows.iter().map(|r| r.reason.as_deref())),
+                Arc::new(rows.iter().map(|r| r.rings).collect::<BooleanArray>()),
+            ];
+            table(facts::alerts(), columns)
         };
         self.table.get_or_insert_with(make).clone()
     }
@@ -188,11 +191,8 @@ fn times(values: impl Iterator<Item = Timestamp>) -> ArrayRef {
     Arc::new(TimestampMillisecondArray::from_iter_values(values.map(Timestamp::millis)).with_timezone("UTC"))
 }
 
-fn table<const N: usize>(columns: [(&'static str, ArrayRef); N]) -> RecordBatch {
-    let fields: Vec<Field> =
-        columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
-    let columns = columns.into_iter().map(|(_, column)| column).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("the columns are made with their fields")
+fn table(schema: SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
+    RecordBatch::try_new(schema, columns).expect("the columns are made after the schema")
 }
 
 #[cfg(test)]

@@ -7,6 +7,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::util::pretty::pretty_format_batches_with_schema;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
 
 /// Rows that a statement returned.
 #[derive(Debug, Clone)]
@@ -38,6 +42,8 @@ pub enum Format {
     Json,
     /// One JSON object a line.
     Jsonl,
+    /// A Parquet file, zstd.
+    Parquet,
 }
 
 /// Why an answer could not be written.
@@ -46,6 +52,9 @@ pub enum WriteError {
     /// A value does not go into the format, or the output failed.
     #[error("failed to write the rows")]
     Format(#[from] ArrowError),
+    /// A column has no form in Parquet, or the output failed.
+    #[error("failed to write the rows as Parquet")]
+    Parquet(#[from] ParquetError),
     /// The output failed.
     #[error("failed to write the rows")]
     Output(#[from] std::io::Error),
@@ -55,7 +64,7 @@ pub enum WriteError {
 ///
 /// # Errors
 /// When the output fails or a column has no form in the format.
-pub fn write(answer: &Answer, format: Format, output: &mut impl Write) -> Result<(), WriteError> {
+pub fn write(answer: &Answer, format: Format, output: &mut (impl Write + Send)) -> Result<(), WriteError> {
     match format {
         Format::Table => {
             let table = pretty_format_batches_with_schema(Arc::clone(&answer.schema), &answer.batches)?;
@@ -83,6 +92,14 @@ pub fn write(answer: &Answer, format: Format, output: &mut impl Write) -> Result
                 .build::<_, arrow::json::writer::LineDelimited>(&mut *output);
             json.write_batches(&answer.batches.iter().collect::<Vec<_>>())?;
             json.finish()?;
+        }
+        Format::Parquet => {
+            let settings = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+            let mut parquet = ArrowWriter::try_new(&mut *output, Arc::clone(&answer.schema), Some(settings))?;
+            for batch in &answer.batches {
+                parquet.write(batch)?;
+            }
+            parquet.close()?;
         }
     }
     Ok(())

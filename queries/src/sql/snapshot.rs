@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use carebed_contract::id::Area;
 use carebed_pipeline::view::View;
 
-use super::{Lake, SqlError};
+use super::{Lake, SqlError, facts};
 use crate::engine::Inputs;
 use crate::home::HomeFacts;
 
@@ -26,15 +26,17 @@ impl Snapshot {
     #[must_use]
     pub fn new(lake: &Lake, view: Arc<View>, homes: &[HomeFacts]) -> Self {
         let complete = homes.iter().map(|facts| (facts, view.complete.get(&facts.home).map(|c| c.complete_to)));
-        let facts = Inputs::new(&[], complete).into_facts().into_iter().collect();
+        let facts = Inputs::new(&[], complete).into_facts().into_iter().chain(facts::empty()).collect();
         Self { lake: lake.clone(), view, homes: homes.into(), facts }
     }
 
-    /// With more tables, as the service centre has them. Each has a column `area` or `home_id`, or only those see it who may
-    /// read all areas.
+    /// With the service centre's tables, which are empty without; see [`facts`].
     #[must_use]
     pub fn with_tables(mut self, tables: impl IntoIterator<Item = (&'static str, RecordBatch)>) -> Self {
-        self.facts.extend(tables);
+        for (name, rows) in tables {
+            self.facts.retain(|(known, _)| *known != name);
+            self.facts.push((name, rows));
+        }
         self
     }
 

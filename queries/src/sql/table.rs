@@ -1,36 +1,48 @@
 //! A table of a view for the query engine: committed Parquet files and rows on their way, read as one.
 //!
-//! Files are left out by what the table's log says of them (day, event times, homes, beds), row groups and pages by
-//! their own statistics. No order is declared: files overlap each other, and hot rows are not sorted.
+//! Files are left out by what the table's log says of them (day, event times, homes, beds), row groups and pages by their own
+//! statistics. The order of the rows is declared as the files have it, so that windows over beds need no sorting: the files
+//! of a run are read one behind the other, and rows on their way are sorted when they are asked for.
 
-use std::collections::HashSet;
+mod files;
+mod groups;
+
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Date32Array, RecordBatch, StringArray};
-use arrow::compute::cast;
+use arrow::array::RecordBatch;
+use arrow::compute::{SortColumn, SortOptions, cast, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use carebed_contract::time::Timestamp;
-use carebed_pipeline::schema::EVENT_DAY;
+use carebed_pipeline::schema::{EVENT_DAY, SORT_ORDER};
 use carebed_pipeline::view::{DataFile, TableView};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::pruning::PruningStatistics;
-use datafusion::common::{Column, DFSchema, Result, ScalarValue};
+use datafusion::common::stats::Precision;
+use datafusion::common::{DFSchema, Result, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::filter::batch_filter;
 use datafusion::physical_plan::union::UnionExec;
 use object_store::path::Path;
 
-use crate::episodes::times;
+use files::Files;
+use groups::{Groups, group};
+
+/// Rows on their way are sorted for a question when they are at most so many; otherwise nobody is promised an order.
+const HOT_SORTED_MAX: usize = 200_000;
 
 #[derive(Debug)]
 pub(super) struct LakeTable {
@@ -57,60 +69,125 @@ impl LakeTable {
         Self { place, root, files_schema, schema, view, by_day }
     }
 
-    /// Files that may hold rows for these filters.
-    fn relevant(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Arc<DataFile>>> {
-        let files = self.view.files.to_vec();
-        let Some(filter) = conjunction(filters.to_vec()) else { return Ok(files) };
+    fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+        let Some(filter) = conjunction(filters.to_vec()) else { return Ok(None) };
         let columns = DFSchema::try_from(Arc::clone(&self.schema))?;
+        state.create_physical_expr(filter, &columns).map(Some)
+    }
+
+    /// Files that may hold such rows.
+    fn relevant(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<Vec<Arc<DataFile>>> {
+        let files = &self.view.files;
+        let Some(predicate) = predicate else { return Ok(files.to_vec()) };
         let predicate = PruningPredicateBuilder::new()
             .with_file_schema(Arc::clone(&self.schema))
-            .try_build(state.create_physical_expr(filter, &columns)?)?;
-        let keep = predicate.prune(&Files(&files))?;
-        Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+            .try_build(Arc::clone(predicate))?;
+        let keep = predicate.prune(&Files(files))?;
+        Ok(files.iter().zip(keep).filter_map(|(file, keep)| keep.then(|| Arc::clone(file))).collect())
+    }
+
+    /// How the rows of sorted files lie; none for a table that is not sorted.
+    fn order(&self) -> Option<LexOrdering> {
+        let options = SortOptions { descending: false, nulls_first: true };
+        let columns = SORT_ORDER.map(|name| {
+            let column = Column::new_with_schema(name, &self.schema).ok()?;
+            Some(PhysicalSortExpr::new(Arc::new(column), options))
+        });
+        LexOrdering::new(columns.into_iter().collect::<Option<Vec<_>>>()?)
     }
 
     fn scan_files(
         &self,
-        files: &[Arc<DataFile>],
-        partitions: usize,
+        state: &dyn Session,
+        Groups { groups, sorted }: Groups,
+        order: Option<LexOrdering>,
+        statistics: Statistics,
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut groups = vec![Vec::new(); partitions.clamp(1, files.len().max(1))];
-        let n = groups.len();
-        for (number, file) in files.iter().enumerate() {
+        let part = |file: &Arc<DataFile>| {
             let mut part = PartitionedFile::new(format!("{}/{}", self.root, file.path), file.size);
             if self.by_day {
                 part = part.with_partition_values(vec![ScalarValue::Date32(file.day)]);
             }
-            if let Some(group) = groups.get_mut(number % n) {
-                group.push(part);
-            }
-        }
+            // A file stays on the storage for as long as somebody holds it: here, the plan.
+            part.with_extension(Arc::clone(file))
+        };
+        let groups = groups.iter().map(|group| FileGroup::new(group.iter().map(part).collect())).collect();
         let days = if self.by_day { vec![day_field()] } else { vec![] };
+        let runtime = state.runtime_env();
+        // Files never change, so what their ends say is read once.
+        let reader = CachedParquetFileReaderFactory::new(
+            runtime.object_store(&self.place)?,
+            runtime.cache_manager.get_file_metadata_cache(),
+        );
         let source = ParquetSource::new(
             TableSchema::builder(Arc::clone(&self.files_schema)).with_table_partition_cols(days).build(),
-        );
+        )
+        .with_table_parquet_options(state.default_table_options().parquet)
+        .with_parquet_file_reader_factory(Arc::new(reader));
         let config = FileScanConfigBuilder::new(self.place.clone(), Arc::new(source))
-            .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
+            .with_file_groups(groups)
+            .with_output_ordering(order.filter(|_| sorted).into_iter().collect())
+            .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
 
-    fn hot(&self) -> Result<Vec<RecordBatch>> {
-        let batches = self.view.hot.iter();
-        batches
-            .map(|batch| {
-                let mut columns = batch.columns().to_vec();
-                if self.by_day {
-                    let time = batch.schema().index_of("event_time")?;
-                    columns.push(cast(batch.column(time), &DataType::Date32)?);
-                }
-                Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
-            })
-            .collect()
+    /// What is known of these files together: enough to count them without reading.
+    fn statistics(&self, files: &[Arc<DataFile>]) -> Statistics {
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        let rows: Option<u64> = files.iter().map(|file| file.rows).sum();
+        if let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) {
+            statistics.num_rows = Precision::Exact(rows);
+        }
+        let times: Option<Vec<(Timestamp, Timestamp)>> = files.iter().map(|file| file.event_time).collect();
+        let column = self.schema.index_of("event_time").ok().and_then(|at| statistics.column_statistics.get_mut(at));
+        if let (Some(times), Some(column)) = (times, column) {
+            let scalar = |time: Timestamp| ScalarValue::TimestampMillisecond(Some(time.millis()), Some("UTC".into()));
+            let (least, most) = (times.iter().map(|(low, _)| *low).min(), times.iter().map(|(_, high)| *high).max());
+            if let (Some(least), Some(most)) = (least, most) {
+                column.min_value = Precision::Exact(scalar(least));
+                column.max_value = Precision::Exact(scalar(most));
+                column.null_count = Precision::Exact(0);
+            }
+        }
+        statistics
+    }
+
+    /// Rows on their way that are asked for, sorted if they are not too many.
+    fn hot(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<(RecordBatch, bool)> {
+        let batches = self.view.hot.iter().map(|batch| {
+            let mut columns = batch.columns().to_vec();
+            if self.by_day {
+                let time = batch.schema().index_of("event_time")?;
+                columns.push(cast(batch.column(time), &DataType::Date32)?);
+            }
+            let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+            predicate.map_or(Ok(batch.clone()), |predicate| batch_filter(&batch, predicate))
+        });
+        let rows = concat_batches(&self.schema, &batches.collect::<Result<Vec<_>>>()?)?;
+        if self.order().is_none() || rows.num_rows() > HOT_SORTED_MAX {
+            return Ok((rows, false));
+        }
+        let columns = SORT_ORDER.iter().filter_map(|name| rows.column_by_name(name).cloned());
+        let options = Some(SortOptions { descending: false, nulls_first: true });
+        let columns: Vec<_> = columns.map(|values| SortColumn { values, options }).collect();
+        let order = lexsort_to_indices(&columns, None)?;
+        Ok((take_record_batch(&rows, &order)?, true))
+    }
+
+    fn scan_hot(
+        &self,
+        rows: RecordBatch,
+        order: Option<LexOrdering>,
+        projection: Option<&Vec<usize>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let source = MemorySourceConfig::try_new(&[vec![rows]], Arc::clone(&self.schema), projection.cloned())?;
+        let source = source.try_with_sort_information(order.into_iter().collect())?;
+        Ok(DataSourceExec::from_data_source(source))
     }
 }
 
@@ -140,65 +217,34 @@ impl TableProvider for LakeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let files = self.relevant(state, filters)?;
-        let hot = self.hot()?;
-        let partitions = state.config().target_partitions();
-        let cold = self.scan_files(&files, partitions, projection, limit)?;
-        if hot.is_empty() {
-            return Ok(cold);
+        let predicate = self.predicate(state, filters)?;
+        let files = self.relevant(predicate.as_ref())?;
+        let (hot, hot_sorted) = self.hot(predicate.as_ref())?;
+        let statistics = self.statistics(&files);
+        let groups = group(files, state.config().target_partitions());
+        // Rows of both are sorted alike, or nobody is told so.
+        let order = self.order().filter(|_| groups.sorted && (hot_sorted || hot.num_rows() == 0));
+
+        let mut parts = Vec::new();
+        if !groups.groups.is_empty() {
+            parts.push(self.scan_files(state, groups, order.clone(), statistics, projection, limit)?);
         }
-        let hot: Arc<dyn ExecutionPlan> =
-            MemorySourceConfig::try_new_exec(&[hot], Arc::clone(&self.schema), projection.cloned())?;
-        if files.is_empty() { Ok(hot) } else { UnionExec::try_new(vec![cold, hot]) }
-    }
-}
-
-/// The lowest and highest word of a column.
-type Words = (Arc<str>, Arc<str>);
-
-/// What the table's log says of its files.
-struct Files<'a>(&'a [Arc<DataFile>]);
-
-impl Files<'_> {
-    fn bound(&self, column: &Column, low: bool) -> Option<ArrayRef> {
-        fn side<T: Clone>(pair: Option<&(T, T)>, low: bool) -> Option<T> {
-            pair.map(|(min, max)| if low { min.clone() } else { max.clone() })
+        if hot.num_rows() > 0 {
+            parts.push(self.scan_hot(hot, order, projection)?);
         }
-        let words = |pick: fn(&DataFile) -> Option<&Words>| -> ArrayRef {
-            Arc::new(self.0.iter().map(|file| side(pick(file), low)).collect::<StringArray>())
-        };
-        match column.name.as_str() {
-            EVENT_DAY => Some(Arc::new(self.0.iter().map(|file| file.day).collect::<Date32Array>())),
-            "event_time" => Some(times(self.0.iter().map(|file| side::<Timestamp>(file.event_time.as_ref(), low)))),
-            "home_id" => Some(words(|file| file.home.as_ref())),
-            "bed_id" => Some(words(|file| file.bed.as_ref())),
-            _ => None,
+        match parts.len() {
+            0 => {
+                let schema = match projection {
+                    Some(columns) => Arc::new(self.schema.project(columns)?),
+                    None => Arc::clone(&self.schema),
+                };
+                Ok(Arc::new(EmptyExec::new(schema)))
+            }
+            1 => Ok(parts.remove(0)),
+            _ => UnionExec::try_new(parts),
         }
     }
 }
 
-impl PruningStatistics for Files<'_> {
-    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.bound(column, true)
-    }
-
-    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.bound(column, false)
-    }
-
-    fn num_containers(&self) -> usize {
-        self.0.len()
-    }
-
-    fn null_counts(&self, _column: &Column) -> Option<ArrayRef> {
-        None
-    }
-
-    fn row_counts(&self) -> Option<ArrayRef> {
-        None
-    }
-
-    fn contained(&self, _column: &Column, _values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
-        None
-    }
-}
+#[cfg(test)]
+mod tests;

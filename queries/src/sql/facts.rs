@@ -1,0 +1,56 @@
+//! The service centre's tables that analysts read beside the lake: their columns, for whoever fills them.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::episodes::time_type;
+
+/// `alerts`: one row per transition of an alert, `areas` and `gateways`: as they are registered.
+const TABLES: [(&str, fn() -> SchemaRef); 3] = [("alerts", alerts), ("areas", areas), ("gateways", gateways)];
+
+/// Each of the service centre's tables without rows, for lakes that no service centre goes with.
+pub(super) fn empty() -> impl Iterator<Item = (&'static str, RecordBatch)> {
+    TABLES.into_iter().map(|(name, schema)| (name, RecordBatch::new_empty(schema())))
+}
+
+fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect::<Vec<_>>()))
+}
+
+/// Columns of `alerts`.
+#[must_use]
+pub fn alerts() -> SchemaRef {
+    let text = DataType::Utf8;
+    schema(&[
+        ("number", DataType::UInt64),
+        ("at", time_type()),
+        ("alert", text.clone()),
+        ("change", text.clone()),
+        ("detection", text.clone()),
+        ("subject", text.clone()),
+        ("home_id", text.clone()),
+        ("bed_id", text.clone()),
+        ("area", text.clone()),
+        ("class", text.clone()),
+        ("priority", text.clone()),
+        ("raised_at", time_type()),
+        ("operator", text.clone()),
+        ("outcome", text.clone()),
+        ("reason", text),
+        ("rings", DataType::Boolean),
+    ])
+}
+
+/// Columns of `areas`.
+#[must_use]
+pub fn areas() -> SchemaRef {
+    schema(&[("area", DataType::Utf8), ("name_zh", DataType::Utf8), ("name_en", DataType::Utf8)])
+}
+
+/// Columns of `gateways`.
+#[must_use]
+pub fn gateways() -> SchemaRef {
+    schema(&[("gateway_id", DataType::Utf8), ("home_id", DataType::Utf8), ("area", DataType::Utf8)])
+}
