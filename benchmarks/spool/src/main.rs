@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use carebed_contract::digest::Digest;
-use carebed_contract::labels::Lane;
+use carebed_contract::labels::{Lane, Origin};
 use carebed_contract::pack::{ContentType, Sealed};
 use carebed_contract::receipt::Receipt;
 use carebed_contract::time::Timestamp;
@@ -18,6 +18,8 @@ use rusqlite::{Connection, params};
 const DAY_BATCHES: u64 = 24 * 3600 / 5;
 const BATCH_BYTES: usize = 300;
 const WINDOW: u64 = 8;
+/// A batch every ten seconds.
+const DAYS_BATCHES: u64 = 3 * 24 * 3600 / 10;
 const LARGE_BYTES: u64 = 1 << 30;
 const LARGE_BATCH: usize = 16 << 10;
 
@@ -47,7 +49,8 @@ impl Queue for Log {
     fn append(&mut self, payload: &[u8]) {
         let sealed = Sealed { content_type: ContentType::Cbor, bytes: payload.to_vec() };
         let span = Span { from: Timestamp::MAX, complete_to: Timestamp::MIN };
-        let appended = self.spool.append(Lane::Routine, &sealed, span).expect("the disk takes it");
+        let origin = Origin { run: 1, number: self.digests.len() as u64 };
+        let appended = self.spool.append(Lane::Routine, &sealed, span, origin).expect("the disk takes it");
         let kind = sealed.content_type.as_str();
         self.prev = Digest::of_batch(self.spool.epoch(), Lane::Routine, appended.seq, self.prev, kind, payload);
         self.digests.push(self.prev);
@@ -121,15 +124,21 @@ fn day(name: &str, mut queue: impl Queue) {
     );
 }
 
-fn reopen<Q>(name: &str, folder: &Path, open: impl Fn(&Path) -> Q, fill: impl Fn(&mut Q, &[u8], u64)) {
-    let payload: Vec<u8> = (0..LARGE_BATCH).map(|i| (i * 31 % 251) as u8).collect();
+fn reopen<Q>(
+    name: &str,
+    (what, n, batch): (&str, u64, usize),
+    folder: &Path,
+    open: impl Fn(&Path) -> Q,
+    fill: impl Fn(&mut Q, &[u8], u64),
+) {
+    let payload: Vec<u8> = (0..batch).map(|i| (i * 31 % 251) as u8).collect();
     let mut queue = open(folder);
-    fill(&mut queue, &payload, LARGE_BYTES / LARGE_BATCH as u64);
+    fill(&mut queue, &payload, n);
     drop(queue);
     let (before, begun) = (proc("status", "VmRSS:"), Instant::now());
     let queue = open(folder);
     let elapsed = begun.elapsed();
-    println!("{name:<12} opens 1 GiB in {:.2} s, {} KiB more memory", elapsed.as_secs_f64(), proc("status", "VmRSS:").saturating_sub(before));
+    println!("{name:<12} opens {what} in {:.3} s, {} KiB more memory", elapsed.as_secs_f64(), proc("status", "VmRSS:").saturating_sub(before));
     drop(queue);
 }
 
@@ -142,11 +151,15 @@ fn main() {
         day("segment log", Log::open(log.path()));
         day("SQLite WAL", Sqlite::open(sqlite.path()));
     }
-    let (log, sqlite) = (folder(), folder());
-    reopen("segment log", log.path(), Log::open, |queue, payload, n| (0..n).for_each(|_| queue.append(payload)));
-    reopen("SQLite WAL", sqlite.path(), Sqlite::open, |queue, payload, n| {
-        queue.db.execute_batch("BEGIN").expect("a transaction");
-        (0..n).for_each(|_| queue.append(payload));
-        queue.db.execute_batch("COMMIT").expect("a transaction");
-    });
+    let gib = ("1 GiB in 16 KiB batches", LARGE_BYTES / LARGE_BATCH as u64, LARGE_BATCH);
+    let days = ("3 days of a typical home", DAYS_BATCHES, BATCH_BYTES);
+    for size in [gib, days] {
+        let (log, sqlite) = (folder(), folder());
+        reopen("segment log", size, log.path(), Log::open, |queue, payload, n| (0..n).for_each(|_| queue.append(payload)));
+        reopen("SQLite WAL", size, sqlite.path(), Sqlite::open, |queue, payload, n| {
+            queue.db.execute_batch("BEGIN").expect("a transaction");
+            (0..n).for_each(|_| queue.append(payload));
+            queue.db.execute_batch("COMMIT").expect("a transaction");
+        });
+    }
 }

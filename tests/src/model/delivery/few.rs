@@ -1,7 +1,7 @@
 //! A set of a few values.
 
 /// A set kept as a sorted vector: it is copied and hashed a million times in a walk, and never holds more than a few.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Few<T>(Vec<T>);
 
 impl<T> Default for Few<T> {

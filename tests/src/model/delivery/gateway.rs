@@ -27,15 +27,15 @@ struct Queue {
     last: Digest,
     base: u64,
     sent: u64,
-    /// The receipt that last made the lane go back: it does so only once.
-    went_back_on: Option<Receipt>,
+    /// The receipts that made the lane go back since the last progress: each does so only once.
+    went_back_on: Few<Receipt>,
 }
 
 impl Queue {
     /// Numbers from `first` on: those below are missing from the beginning, and the base says so.
     fn new(first: u64) -> Self {
         let last = Digest::ORIGIN;
-        Self { first, batches: Vec::new(), synced: first, last, base: first, sent: first, went_back_on: None }
+        Self { first, batches: Vec::new(), synced: first, last, base: first, sent: first, went_back_on: Few::default() }
     }
 
     fn next(&self) -> u64 {
@@ -253,7 +253,7 @@ impl Gateway {
             queue.synced = survive;
             queue.base = queue.first;
             queue.sent = queue.first;
-            queue.went_back_on = None;
+            queue.went_back_on = Few::default();
         }
         let Some((run, next_epoch)) = next else { return Vec::new() };
         (self.run, self.taken, self.closing, self.told) = (run, [0; 2], false, (0, None));
@@ -272,13 +272,13 @@ impl Gateway {
     pub(super) fn send(&mut self, lane: Lane, model: &Delivery) -> Option<Message> {
         let urgent = self.queue(Lane::Urgent).unreleased().map(|(_, batch)| batch.obs).next();
         let calls = self.calls().filter(|_| lane == Lane::Routine);
+        let closing = self.closing && lane == Lane::Routine && urgent.is_none();
         let sent = self.queue(lane).sent;
         let is_first = lane == Lane::Routine && sent >= self.told.0;
-        if is_first {
+        if is_first && (calls.is_some() || closing) {
             self.told = (sent + 1, calls);
         }
         let told = calls.filter(|_| !model.is(Broken::HidesCalls));
-        let closing = self.closing && lane == Lane::Routine && urgent.is_none();
         let epoch = self.epoch;
         let queue = self.queue_mut(lane);
         let seq = queue.sent;
@@ -366,8 +366,11 @@ impl Gateway {
         let queue = self.queue_mut(receipt.lane);
         // It asks for what was sent before: something was lost, or the centre forgot. Once for each receipt.
         let asks_for_less = released.is_empty() && queue.sent > queue.base;
-        if asks_for_less && queue.went_back_on != Some(*receipt) && !model.is(Broken::NeverGoesBack) {
-            queue.went_back_on = Some(*receipt);
+        if !released.is_empty() {
+            queue.went_back_on = Few::default();
+        }
+        if asks_for_less && !queue.went_back_on.contains(receipt) && !model.is(Broken::NeverGoesBack) {
+            queue.went_back_on.insert(*receipt);
             queue.sent = queue.base;
         }
         released
