@@ -133,6 +133,7 @@ impl Centre {
             connections: self.config.ingest.connections,
             commit_every: self.config.ingest.commit_every,
             memory: self.config.ingest.memory_mib << 20,
+            security: self.config.broker.security(),
             ..carebed_pipeline::mqtt::Config::new(host, port)
         };
         let ingest = async {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carebed_contract::id::Area;
+use carebed_contract::security::Security;
 use carebed_queries::postgres::Tls;
 use serde::{Deserialize, Deserializer};
 
@@ -36,6 +37,16 @@ pub struct Config {
 pub struct Broker {
     /// Host and port of an MQTT 5 broker; none: an embedded one is started on `listen`.
     pub address: Option<String>,
+    /// PEM file of the authority that signed the broker's certificate; without it there is no TLS.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the centre's own certificate, and below of its key.
+    pub certificate: Option<PathBuf>,
+    /// See above.
+    pub key: Option<PathBuf>,
+    /// The centre's user at the broker, and below the file whose first line is its password.
+    pub user: Option<String>,
+    /// See above.
+    pub password_file: Option<PathBuf>,
     /// Where the embedded broker listens; loopback only, it has no access control.
     pub listen: SocketAddr,
 }
@@ -165,9 +176,51 @@ impl Sql {
     }
 }
 
+impl Broker {
+    /// How connections to it are secured.
+    #[must_use]
+    pub fn security(&self) -> Security {
+        Security {
+            ca: self.ca.clone(),
+            identity: self.certificate.clone().zip(self.key.clone()),
+            login: self.user.clone().zip(self.password_file.clone()),
+        }
+    }
+
+    fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        if self.certificate.is_some() != self.key.is_some() {
+            mistakes.push("broker.certificate and broker.key stand together: name both files, or neither".to_owned());
+        }
+        if self.user.is_some() != self.password_file.is_some() {
+            mistakes.push("broker.user and broker.password_file stand together: give both, or neither".to_owned());
+        }
+        match self.address.as_deref().map(host_and_port) {
+            Some(Err(mistake)) => mistakes.push(mistake),
+            Some(Ok((host, _))) if !self.security().suffices_for(host) => mistakes.push(format!(
+                "broker.address: {host} is another machine: the connection must have TLS and say who connects; name \
+                 broker.ca, with broker.certificate and broker.key or with broker.user and broker.password_file"
+            )),
+            None if !self.listen.ip().is_loopback() => {
+                mistakes.push(crate::broker::BrokerError::NotLoopback(self.listen).to_string());
+            }
+            _ => {}
+        }
+        mistakes
+    }
+}
+
 impl Default for Broker {
     fn default() -> Self {
-        Self { address: None, listen: SocketAddr::from(([127, 0, 0, 1], 1883)) }
+        Self {
+            address: None,
+            ca: None,
+            certificate: None,
+            key: None,
+            user: None,
+            password_file: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+        }
     }
 }
 
@@ -237,13 +290,8 @@ impl Config {
             mistakes.push("ingest.memory_mib must be between 16 and 1048576; 192 suits a thousand homes".to_owned());
         }
         mistakes.extend(self.sql.iter().flat_map(Sql::mistakes));
-        match &self.broker.address {
-            Some(address) => mistakes.extend(host_and_port(address).err()),
-            None if !self.broker.listen.ip().is_loopback() => {
-                mistakes.push(crate::broker::BrokerError::NotLoopback(self.broker.listen).to_string());
-            }
-            None => {}
-        }
+        mistakes.extend(self.storage.mistakes());
+        mistakes.extend(self.broker.mistakes());
         if !self.console.listen.ip().is_loopback() {
             mistakes.push(carebed_console::Error::OffLoopback(self.console.listen).to_string());
         }

@@ -97,7 +97,7 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
         let file = HomeFile::parse("demo", &home_file(household.number, home.addr()))
             .map_err(|mistakes| anyhow::anyhow!("{:?}", miette::Report::new(mistakes)))?;
         let (host, port) = (broker.address().ip().to_string(), broker.address().port());
-        let gateway = GatewayConfig::new(Broker { host, port }, data.join(format!("spool-{}", household.number)));
+        let gateway = GatewayConfig::new(Broker::plain(host, port), data.join(format!("spool-{}", household.number)));
         gateways.spawn(carebed_gateway::run(gateway, file, Arc::clone(&clock), shutdown.clone()));
         homes.push(home);
     }

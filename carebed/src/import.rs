@@ -216,6 +216,7 @@ impl Recording {
             rooms,
             beds: bed_rooms.into_iter().map(|(id, room)| InventoryBed { id: id.clone(), room: room.clone() }).collect(),
             devices: self.devices.values().cloned().collect(),
+            withheld: Vec::new(),
         })
     }
 

@@ -29,6 +29,9 @@ pub struct Inventory {
     pub beds: Vec<InventoryBed>,
     /// Devices, one per thing that observes or acts.
     pub devices: Vec<InventoryDevice>,
+    /// Classes of quantities that the people of the home did not agree to send: their absence is no fault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<String>,
 }
 
 /// A bed and its room.

@@ -5,7 +5,8 @@
 //! [`topic::Topic`], the centre answers with a [`receipt::Receipt`], and what it accepted is an
 //! [`observation::Observation`]. What detections find is a [`finding::Finding`].
 //!
-//! The crate holds formats and small types only: it opens no socket and no file, and knows neither devices nor SQL.
+//! The crate holds formats and small types only: it opens no socket, and no file but certificates ([`security`]), and knows
+//! neither devices nor SQL.
 
 pub mod clock;
 pub mod id;
@@ -32,6 +33,7 @@ pub mod observation;
 pub mod text;
 
 pub mod crash;
+pub mod security;
 
 /// Ordered shutdown: every service watches one and stops cleanly when it is cancelled.
 pub use tokio_util::sync::CancellationToken as Shutdown;

@@ -16,6 +16,8 @@ impl Timestamp {
     pub const MIN: Self = Self(i64::MIN);
     /// After every event.
     pub const MAX: Self = Self(i64::MAX);
+    /// 2026-01-01T00:00:00Z: no program of this version ran before, so a clock that shows less is wrong.
+    pub const RELEASED: Self = Self(1_767_225_600_000);
 
     /// From milliseconds since the epoch.
     #[must_use]

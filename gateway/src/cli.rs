@@ -1,7 +1,9 @@
-//! `carebed-gateway run | check | read | decode | profiles | replay`. Data goes to stdout, everything else to stderr.
+//! `carebed-gateway run | check | doctor | enroll | read | decode | profiles | replay`. Data goes to stdout, everything else to stderr.
 
 mod check;
 mod decode;
+mod doctor;
+mod enroll;
 mod profiles;
 mod read;
 mod replay;
@@ -9,6 +11,7 @@ mod run;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -34,6 +37,8 @@ enum Exit {
     InUse = 4,
     /// A device did not answer.
     NoAnswer = 5,
+    /// The doctor found something wrong.
+    Findings = 6,
 }
 
 /// The program in each home: devices to the service centre, nothing lost.
@@ -47,9 +52,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run until told to stop (Ctrl-C or SIGTERM).
-    Run(Files),
+    Run(run::Arguments),
     /// Check the files, and say everything that is wrong with them.
     Check(Files),
+    /// Look for what keeps this box from its work: clock, disk, broker, certificates, devices; each with the next step.
+    Doctor(Files),
+    /// Make this gateway's key and the request for its certificate.
+    Enroll(enroll::Arguments),
     /// Ask the devices of a home once, and print what they say.
     Read {
         /// The home file.
@@ -61,6 +70,16 @@ enum Command {
     /// List, show and check the devices that can be connected.
     #[command(subcommand)]
     Profiles(profiles::Command),
+    /// The broker for devices in the home, started by the gateway itself.
+    #[command(hide = true)]
+    HomeBroker {
+        /// Where to listen to MQTT 3.1.1.
+        #[arg(long)]
+        v4: SocketAddr,
+        /// Where to listen to MQTT 5.
+        #[arg(long)]
+        v5: SocketAddr,
+    },
     /// Replay captures against their profiles, and show what each exchange means.
     Replay(replay::Arguments),
 }
@@ -79,7 +98,9 @@ struct Files {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAREBED_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // rumqttd calls every client that leaves an error; what matters shows in the clients.
+    let default = if matches!(arguments.command, Command::HomeBroker { .. }) { "off" } else { "info" };
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -88,11 +109,14 @@ pub fn main() -> ExitCode {
         .log_internal_errors(false)
         .init();
     let done = match arguments.command {
-        Command::Run(files) => run::run(&files),
+        Command::Run(arguments) => run::run(arguments),
         Command::Check(files) => check::check(&files),
+        Command::Doctor(files) => doctor::doctor(&files),
+        Command::Enroll(arguments) => enroll::enroll(&arguments),
         Command::Read { home } => read::read(&home),
         Command::Decode(arguments) => decode::decode(&arguments),
         Command::Profiles(command) => profiles::profiles(&command),
+        Command::HomeBroker { v4, v5 } => crate::link::serve_broker(v4, v5).map(|()| Exit::Ok).map_err(Into::into),
         Command::Replay(arguments) => replay::replay(&arguments),
     };
     let exit = done.unwrap_or_else(|error| tell(&error));

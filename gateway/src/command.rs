@@ -1,14 +1,17 @@
 //! What the centre asks of the home: whether it may be done, and whether it was done before. Pure.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use carebed_contract::command::{Command, CommandResult, Outcome};
 use carebed_contract::record::Series;
 use carebed_contract::time::Timestamp;
-use carebed_device_profiles::profile::ACTION_SET;
+use carebed_device_profiles::modbus::Request;
+use carebed_device_profiles::profile::{ACTION_SET, Send};
 
-use crate::home::HomeFile;
+use crate::home::{ACTION_WARN, HomeFile};
 use crate::link::Write;
+use crate::signals::WARN_MAX;
 
 /// Commands remembered, so that the same id is not done twice; then the oldest is forgotten. At a press every minute that
 /// is four hours, far longer than any command lives.
@@ -19,6 +22,15 @@ const REMEMBERED_MAX: usize = 256;
 pub enum Decision {
     /// Set an output; the result follows.
     Write(Write),
+    /// Let an output blink for so long (its position in [`HomeFile::outputs`]), and tell this result.
+    Warn {
+        /// Which output.
+        output: usize,
+        /// For how long.
+        lasts: Duration,
+        /// That it was begun.
+        result: CommandResult,
+    },
     /// Tell this result.
     Tell(CommandResult),
     /// It is under way; its result follows.
@@ -51,9 +63,13 @@ impl Commands {
             allow(command, home).map_err(|reason| (Outcome::Refused, reason))
         };
         let (decision, recorded) = match allowed {
-            Ok((write, series)) => {
+            Ok(Allowed::Set(write, series)) => {
                 let recorded = series.map(|series| (series, write.value));
                 (Decision::Write(write), recorded)
+            }
+            Ok(Allowed::Warn(output, lasts)) => {
+                let result = CommandResult { id: command.id.clone(), outcome: Outcome::Done, reason: None, at: now };
+                (Decision::Warn { output, lasts, result }, None)
             }
             Err((outcome, reason)) => {
                 let id = command.id.clone();
@@ -61,8 +77,8 @@ impl Commands {
             }
         };
         let result = match &decision {
-            Decision::Tell(result) => Some(result.clone()),
-            _ => None,
+            Decision::Tell(result) | Decision::Warn { result, .. } => Some(result.clone()),
+            Decision::Write(_) | Decision::UnderWay => None,
         };
         if self.remembered.len() >= REMEMBERED_MAX {
             self.remembered.pop_front();
@@ -92,34 +108,61 @@ impl Commands {
     }
 }
 
+/// What a command may do.
+enum Allowed {
+    /// Set an output, and record it as this once it is done.
+    Set(Write, Option<Series>),
+    /// Let the output at this position blink for so long.
+    Warn(usize, Duration),
+}
+
 /// Finds the output that a command is about. Home file and profile must both allow it; the profile's deny-list holds
 /// whatever they say.
-fn allow(command: &Command, home: &HomeFile) -> Result<(Write, Option<Series>), String> {
-    let outputs = home
-        .boards
-        .iter()
-        .enumerate()
-        .flat_map(|(index, board)| board.outputs.iter().map(move |output| (index, board, output)));
-    let Some((index, board, output)) = outputs.into_iter().find(|(_, _, output)| output.device == command.device)
+fn allow(command: &Command, home: &HomeFile) -> Result<Allowed, String> {
+    let Some((position, (index, board, output))) =
+        home.outputs().enumerate().find(|(_, (_, _, output))| output.device == command.device)
     else {
         return Err(format!("no output of this home is named {}", command.device));
     };
-    if command.action != ACTION_SET || !output.actions.contains(&command.action) {
+    if !output.actions.contains(&command.action) {
         return Err(format!("{} cannot {:?}", command.device, command.action));
     }
-    if let Some(rule) = board.profile.denies(output.coil) {
-        return Err(format!("coil {} is denied: {}", output.coil, rule.reason));
-    }
-    let Some(value) = command.value.as_bool() else {
-        return Err(format!("{} is set to true or false, not to {}", command.device, command.value));
+    let (value, warns) = match command.action.as_str() {
+        ACTION_SET => {
+            let value = command.value.as_bool();
+            (
+                value.ok_or_else(|| format!("{} is set to true or false, not to {}", command.device, command.value))?,
+                None,
+            )
+        }
+        ACTION_WARN => {
+            let seconds = command.value.as_u64().filter(|seconds| (1..=WARN_MAX.as_secs()).contains(seconds));
+            let longest = WARN_MAX.as_secs();
+            let wrong = || format!("a warning lasts 1 to {longest} seconds, not {}", command.value);
+            (true, Some(Duration::from_secs(seconds.ok_or_else(wrong)?)))
+        }
+        _ => return Err(format!("{} cannot {:?}", command.device, command.action)),
     };
+    let send = board.profile.outputs.get(output.output).and_then(|output| output.send(value));
+    let denied = match send {
+        Some(Send::Modbus(Request::WriteCoil { address, .. })) => board.profile.denies(*address),
+        Some(Send::Modbus(Request::WriteRegister { address, .. })) => board.profile.denies_register(*address),
+        Some(_) => None,
+        None => return Err(format!("{} cannot be set to {value}", command.device)),
+    };
+    if let Some(rule) = denied {
+        return Err(format!("{} is denied: {}", command.device, rule.reason));
+    }
+    if let Some(lasts) = warns {
+        return Ok(Allowed::Warn(position, lasts));
+    }
     let series = output.quantity.clone().map(|quantity| Series {
         home: home.home.clone(),
         bed: output.bed.clone(),
         device: output.device.clone(),
         quantity,
     });
-    Ok((Write { id: command.id.clone(), board: index, coil: output.coil, value }, series))
+    Ok(Allowed::Set(Write { id: command.id.clone(), board: index, output: output.output, value }, series))
 }
 
 #[cfg(test)]
@@ -153,7 +196,7 @@ mod tests {
         assert_eq!(refused(commands.decide(&late, &home, late.expires_at)).0, Outcome::Expired);
 
         let light = command("6", "lamp-1", "set", true.into());
-        let write = Write { id: "6".to_owned(), board: 0, coil: 0, value: true };
+        let write = Write { id: "6".to_owned(), board: 0, output: 0, value: true };
         assert_eq!(commands.decide(&light, &home, now), Decision::Write(write));
         assert_eq!(commands.decide(&light, &home, now), Decision::UnderWay);
         let (result, recorded) = commands.written("6".to_owned(), Ok(()), now);
@@ -163,6 +206,15 @@ mod tests {
             ("h1/h1-bed/lamp-1/lamp_on", true, Outcome::Done)
         );
         assert_eq!(commands.decide(&light, &home, light.expires_at), Decision::Tell(result));
+
+        let warn = command("w", "lamp-1", "warn", 120.into());
+        let Decision::Warn { output: 0, lasts, result } = commands.decide(&warn, &home, now) else {
+            panic!("no warning")
+        };
+        assert_eq!((lasts, result.outcome), (Duration::from_secs(120), Outcome::Done));
+        assert_eq!(commands.decide(&warn, &home, now), Decision::Tell(result), "once");
+        let long = commands.decide(&command("l", "lamp-1", "warn", 901.into()), &home, now);
+        assert_eq!(refused(long).1, "a warning lasts 1 to 900 seconds, not 901");
 
         let again = command("7", "lamp-1", "set", false.into());
         assert!(matches!(commands.decide(&again, &home, now), Decision::Write(_)));

@@ -1,21 +1,34 @@
 //! How the gateway runs: broker, spool, intervals. What is in the home stands in the home file ([`crate::home`]).
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use carebed_contract::security::Security;
 use carebed_device_profiles::document::{self, Fields, Mistakes};
 use toml::Spanned;
 
+use crate::link::LocalBroker;
 use crate::spool::Limits;
 use crate::stamp::ClockTrust;
 
-/// Where the broker listens.
+/// Where the broker listens, and how the connection to it is secured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
     /// Name or address.
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Certificates and password.
+    pub security: Security,
+}
+
+impl Broker {
+    /// A broker on this machine, or one that is reached over something that is already secure.
+    #[must_use]
+    pub fn plain(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, security: Security::default() }
+    }
 }
 
 /// The gateway's settings.
@@ -39,6 +52,8 @@ pub struct Config {
     pub window: u64,
     /// How far the machine's clock is trusted.
     pub clock: ClockTrust,
+    /// The broker that devices in the home speak to.
+    pub devices_broker: LocalBroker,
 }
 
 impl Config {
@@ -55,16 +70,18 @@ impl Config {
             heartbeat: None,
             window: 512,
             clock: ClockTrust::System,
+            devices_broker: embedded_broker(),
         }
     }
 
     /// Reads a configuration file's text; `file` names it in messages.
     pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
         document::read(file, text, |fields| {
-            let broker = fields.need_table("broker").and_then(|mut f| f.need("url").and_then(|url| broker(&f, &url)));
+            let broker = fields.need_table("broker").and_then(broker);
             let spool = fields.need_table("spool").and_then(spool);
             let clock = fields.take("clock").and_then(|word| clock(fields, &word));
             let send = fields.table("send").map(Send::read).unwrap_or_default();
+            let devices_broker = fields.table("devices").and_then(devices_broker);
             let (directory, limits) = spool?;
             let config = Self { spool: limits, ..Self::new(broker?, directory) };
             Some(Self {
@@ -74,10 +91,33 @@ impl Config {
                 heartbeat: send.heartbeat,
                 window: send.window.unwrap_or(config.window),
                 clock: clock.unwrap_or(config.clock),
+                devices_broker: devices_broker.unwrap_or(config.devices_broker),
                 ..config
             })
         })
     }
+}
+
+/// Our own broker on the ports that devices expect; this very program serves it.
+fn embedded_broker() -> LocalBroker {
+    LocalBroker::Embedded {
+        program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("carebed-gateway")),
+        v4: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+        v5: SocketAddr::from((Ipv4Addr::LOCALHOST, 1885)),
+    }
+}
+
+fn devices_broker(mut f: Fields<'_>) -> Option<LocalBroker> {
+    let url: Spanned<String> = f.take("broker")?;
+    if url.get_ref() == "embedded" {
+        return Some(embedded_broker());
+    }
+    let host = url.get_ref().strip_prefix("mqtt://").and_then(|address| host_and_port(address, Some(1883)));
+    if host.is_none() {
+        let message = format!("broker: {:?} is neither \"embedded\" nor mqtt://host:port", url.get_ref());
+        f.tell(url.span(), message, "write the home's broker as in \"mqtt://127.0.0.1:1883\", or leave it out");
+    }
+    host.map(LocalBroker::At)
 }
 
 /// The table `[send]`, before defaults.
@@ -106,13 +146,41 @@ impl Send {
     }
 }
 
-fn broker(fields: &Fields<'_>, url: &Spanned<String>) -> Option<Broker> {
-    let broker = url.get_ref().strip_prefix("mqtt://").and_then(|address| host_and_port(address, Some(1883)));
-    if broker.is_none() {
-        let message = format!("url: {:?} is not mqtt://host:port", url.get_ref());
-        fields.tell(url.span(), message, "write the broker's address as in \"mqtt://127.0.0.1:1883\"");
+fn broker(mut f: Fields<'_>) -> Option<Broker> {
+    let url: Option<Spanned<String>> = f.need("url");
+    let path = |f: &mut Fields<'_>, key| f.take::<PathBuf>(key).map(Spanned::into_inner);
+    let (ca, certificate, key) = (path(&mut f, "ca"), path(&mut f, "certificate"), path(&mut f, "key"));
+    let (user, password_file) = (f.take::<String>("user").map(Spanned::into_inner), path(&mut f, "password_file"));
+    if certificate.is_some() != key.is_some() {
+        f.tell(f.span(), "certificate and key stand together", "name both files, or neither");
     }
-    broker.map(|(host, port)| Broker { host, port })
+    if user.is_some() != password_file.is_some() {
+        f.tell(f.span(), "user and password_file stand together", "give both, or neither");
+    }
+    let security = Security { ca, identity: certificate.zip(key), login: user.zip(password_file) };
+    let url = url?;
+    let secure = url.get_ref().strip_prefix("mqtts://");
+    let address = secure.or_else(|| url.get_ref().strip_prefix("mqtt://"));
+    let default_port = if secure.is_some() { 8883 } else { 1883 };
+    let Some((host, port)) = address.and_then(|address| host_and_port(address, Some(default_port))) else {
+        let message = format!("url: {:?} is neither mqtts://host:port nor mqtt://host:port", url.get_ref());
+        f.tell(url.span(), message, "write the broker's address as in \"mqtts://broker.example.org:8883\"");
+        return None;
+    };
+    if secure.is_some() != security.ca.is_some() {
+        f.tell(
+            url.span(),
+            "mqtts:// and ca stand together",
+            "for TLS write mqtts:// and name the authority's file as ca; without TLS leave both out",
+        );
+    } else if !security.suffices_for(&host) {
+        f.tell(
+            url.span(),
+            format!("{host} is another machine: the connection must have TLS and say who connects"),
+            "write mqtts:// and name ca, with certificate and key or with user and password_file; see carebed-gateway enroll",
+        );
+    }
+    Some(Broker { host, port, security })
 }
 
 /// Splits `host:port`, also with an IPv6 address in brackets.
@@ -165,7 +233,7 @@ mod tests {
             rows,
             [
                 "1:9 clock: \"sytem\" is unknown",
-                "3:7 url: \"http://x\" is not mqtt://host:port",
+                "3:7 url: \"http://x\" is neither mqtts://host:port nor mqtt://host:port",
                 "6:13 bytes_max is below 1 MiB",
                 "8:10 window is not between 1 and 1024",
                 "9:1 [send] knows no \"routine_evry\"",
@@ -177,10 +245,30 @@ mod tests {
     fn the_example_holds_the_defaults() {
         let text = include_str!("../../deploy/gateway/gateway.toml");
         let config = Config::parse("gateway.toml", text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        let broker = Broker { host: "127.0.0.1".to_owned(), port: 1883 };
+        let broker = Broker::plain("127.0.0.1", 1883);
         let mut defaults = Config::new(broker, PathBuf::from("/var/lib/carebed-gateway/spool"));
         defaults.heartbeat = Some(Duration::from_secs(600));
         assert_eq!(config, defaults);
+    }
+
+    #[test]
+    fn another_machine_is_reached_securely_or_not_at_all() {
+        let check = |lines: &str| {
+            let text = format!("[broker]\n{lines}\n[spool]\ndirectory = \"s\"\n");
+            let told = Config::parse("gateway.toml", &text).map(|config| config.broker);
+            told.map_err(|mistakes| mistakes.list.into_iter().map(|m| m.message).collect::<Vec<_>>())
+        };
+        let refused = check("url = \"mqtt://broker.example.org\"").unwrap_err();
+        assert_eq!(
+            refused,
+            ["broker.example.org is another machine: the connection must have TLS and say who connects"]
+        );
+        assert_eq!(check("url = \"mqtts://b\"").unwrap_err(), ["mqtts:// and ca stand together"]);
+        assert_eq!(check("url = \"mqtts://b\"\nca = \"ca.pem\"").unwrap_err().len(), 1, "as nobody");
+        let half = check("url = \"mqtts://b\"\nca = \"ca.pem\"\nuser = \"gw\"\nkey = \"k\"").unwrap_err();
+        assert_eq!(half[..2], ["certificate and key stand together", "user and password_file stand together"]);
+        let secure = check("url = \"mqtts://b\"\nca = \"ca.pem\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"").unwrap();
+        assert_eq!((secure.port, secure.security.identity), (8883, Some(("c.pem".into(), "k.pem".into()))));
     }
 
     #[test]

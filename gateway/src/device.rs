@@ -10,8 +10,9 @@ use carebed_contract::record::{Record, Series};
 use carebed_contract::status::{DeviceStatus, Health};
 use carebed_contract::time::Timestamp;
 use carebed_contract::value::Value;
-use carebed_device_profiles::decoder::{self, Decoder};
+use carebed_device_profiles::decoder::{self, Decoded, Decoder};
 use carebed_device_profiles::meaning::judged;
+use carebed_device_profiles::report::{Policy, Reporter, Why};
 
 use crate::home::{Board, InputUse};
 use crate::stamp::{Observed, Sample};
@@ -32,6 +33,8 @@ pub enum Heard<'a> {
         /// The data.
         data: &'a [u8],
     },
+    /// What a device said by itself.
+    Said(&'a Decoded),
     /// No answer, an exception, or something that is no answer.
     Nothing {
         /// How many polls in a row gave none.
@@ -55,7 +58,6 @@ pub struct Told {
 pub struct Device {
     board: Arc<Board>,
     decoder: Decoder,
-    heartbeat: Duration,
     points: Vec<Point>,
     health: Health,
     since: Timestamp,
@@ -66,28 +68,28 @@ pub struct Device {
 struct Point {
     series: Series,
     wired: InputUse,
-    /// What was told last, and at which monotonic time; none until the first answer and while the board is silent.
-    told: Option<(Value, Duration)>,
+    policy: Policy,
+    reporter: Reporter,
 }
 
 impl Device {
     /// A board nobody has heard of yet. `heartbeat` overrides the profile's.
     #[must_use]
     pub fn new(home: &HomeId, board: Arc<Board>, heartbeat: Option<Duration>, now: Timestamp) -> Self {
-        let point = |wired: &InputUse| Point {
-            series: Series {
+        let point = |wired: &InputUse| {
+            let mut policy = board.profile.inputs.get(wired.input)?.policy;
+            policy.heartbeat = heartbeat.unwrap_or(policy.heartbeat);
+            let series = Series {
                 home: home.clone(),
                 bed: wired.bed.clone(),
                 device: wired.device.clone(),
                 quantity: wired.quantity.clone(),
-            },
-            wired: wired.clone(),
-            told: None,
+            };
+            Some(Point { series, wired: wired.clone(), policy, reporter: Reporter::default() })
         };
         Self {
-            decoder: Decoder::new(Arc::clone(&board.profile)),
-            heartbeat: heartbeat.unwrap_or(board.profile.report.heartbeat),
-            points: board.inputs.iter().map(point).collect(),
+            decoder: Decoder::at(Arc::clone(&board.profile), board.address.as_deref()),
+            points: board.inputs.iter().filter_map(point).collect(),
             health: Health::Unknown,
             since: now,
             last_good: None,
@@ -98,7 +100,19 @@ impl Device {
     /// A state that was told before the last stop and still waits in the spool: the same again is not told twice.
     pub fn recall(&mut self, record: &Record, now: Sample) {
         for point in self.points.iter_mut().filter(|point| point.series == record.series) {
-            point.told = Some((record.value.clone(), now.monotonic));
+            point.reporter.recall(record.value.clone(), Quality::Good, now.monotonic);
+        }
+    }
+
+    /// Takes over what was told of the same series by a device that was wired otherwise.
+    pub fn adopt(&mut self, old: &Self) {
+        for point in &mut self.points {
+            if let Some(known) = old.points.iter().find(|known| known.series == point.series) {
+                point.reporter = known.reporter.clone();
+            }
+        }
+        if old.board == self.board {
+            (self.health, self.since, self.last_good) = (old.health, old.since, old.last_good);
         }
     }
 
@@ -108,34 +122,45 @@ impl Device {
         match heard {
             Heard::Answer { poll, data } => {
                 let decoded = self.decoder.answer(poll, data);
-                for reject in &decoded.rejects {
-                    tracing::debug!(device = %self.board.id, %reject, "answer refused");
-                }
-                if decoded.messages.is_empty() && decoded.points.is_empty() {
-                    return Vec::new();
-                }
-                self.answer(decoded.points, sample)
+                self.said(&decoded, sample)
             }
+            Heard::Said(decoded) => self.said(decoded, sample),
             Heard::Nothing { cycles, lasted } => {
                 if cycles < SILENT_CYCLES || lasted < SILENT_AFTER || self.health == Health::Silent {
                     return Vec::new();
                 }
-                self.turn(Health::Silent, sample);
-                self.points.iter_mut().map(|point| point.silent(sample)).collect()
+                self.silent(sample)
             }
         }
     }
 
-    fn answer(&mut self, values: Vec<decoder::Point>, sample: Sample) -> Vec<Told> {
+    fn said(&mut self, decoded: &Decoded, sample: Sample) -> Vec<Told> {
+        for reject in &decoded.rejects {
+            tracing::debug!(device = %self.board.id, %reject, "not used");
+        }
+        if decoded.available == Some(false) {
+            return if self.health == Health::Silent { Vec::new() } else { self.silent(sample) };
+        }
+        if decoded.messages.is_empty() && decoded.points.is_empty() {
+            return Vec::new();
+        }
+        self.answer(&decoded.points, sample)
+    }
+
+    fn silent(&mut self, sample: Sample) -> Vec<Told> {
+        self.turn(Health::Silent, sample);
+        self.points.iter_mut().map(|point| point.silent(sample)).collect()
+    }
+
+    fn answer(&mut self, values: &[decoder::Point], sample: Sample) -> Vec<Told> {
         if self.health != Health::Live {
             self.turn(Health::Live, sample);
         }
         self.last_good = Some(sample.wall);
-        let heartbeat = self.heartbeat;
         let mut told = Vec::new();
         for heard in values {
             for point in self.points.iter_mut().filter(|point| point.wired.input == heard.input) {
-                told.extend(point.hear(heard.value.clone(), &heard.quality, heartbeat, sample));
+                told.extend(point.hear(heard, sample));
             }
         }
         told
@@ -169,30 +194,25 @@ impl Device {
 }
 
 impl Point {
-    fn hear(&mut self, value: Value, quality: &Quality, heartbeat: Duration, sample: Sample) -> Option<Told> {
-        let value = match value {
-            Value::Flag(flag) => Value::Flag(flag != self.wired.invert),
-            other => other,
+    fn hear(&mut self, heard: &decoder::Point, sample: Sample) -> Option<Told> {
+        let value = match &heard.value {
+            Value::Flag(flag) => Value::Flag(*flag != self.wired.invert),
+            other => other.clone(),
         };
-        let lane = match &self.told {
-            Some((told, at)) if *told == value => {
-                if sample.monotonic.saturating_sub(*at) < heartbeat {
-                    return None;
-                }
-                Lane::Routine
-            }
-            Some(_) => self.wired.lane,
+        let (value, quality) = judged(&self.series.quantity, value, heard.quality.clone());
+        let lane = match self.reporter.offer(&self.policy, &value, &quality, sample.monotonic)? {
+            Why::Change | Why::Event => self.wired.lane,
             // A call that began while nobody listened is a call; that there is none is not urgent.
-            None if value == Value::Flag(true) => self.wired.lane,
-            None => Lane::Routine,
+            Why::Start if value == Value::Flag(true) => self.wired.lane,
+            Why::Start | Why::Heartbeat => Lane::Routine,
         };
-        self.told = Some((value.clone(), sample.monotonic));
-        let (value, quality) = judged(&self.series.quantity, value, quality.clone());
+        let sample =
+            Sample { monotonic: sample.monotonic.saturating_sub(heard.age), wall: sample.wall - heard.age, ..sample };
         Some(Told { lane, observed: Observed { series: self.series.clone(), value, quality, sample } })
     }
 
     fn silent(&mut self, sample: Sample) -> Told {
-        self.told = None;
+        self.reporter.forget();
         let quality = Quality::Bad("no_answer".into());
         let observed = Observed { series: self.series.clone(), value: Value::Missing, quality, sample };
         Told { lane: Lane::Routine, observed }
@@ -267,10 +287,8 @@ mod tests {
         let mut before = Device::new(&home.home, Arc::new(home.boards[0].clone()), None, Timestamp::from_millis(0));
         let press = before.hear(answer(&[0b0001]), sample).remove(0);
         assert_eq!((press.lane, &press.observed.value), (Lane::Urgent, &Value::Flag(true)));
-        device.recall(
-            &crate::stamp::Stamper::new(crate::stamp::ClockTrust::Trusted, Timestamp::MIN).at_once(press.observed),
-            sample,
-        );
+        let stamper = crate::stamp::Stamper::new(crate::stamp::ClockTrust::Trusted, Timestamp::MIN);
+        device.recall(&stamper.seal(vec![press.observed], sample.monotonic)[0], sample);
         assert!(device.hear(answer(&[0b0001]), sample).iter().all(|told| told.lane == Lane::Routine), "told twice");
         let released = device.hear(answer(&[0b0000]), sample);
         assert_eq!(

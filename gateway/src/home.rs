@@ -1,5 +1,7 @@
 //! The home file: rooms, beds, and which device hangs on which terminal of which board.
 
+mod consent;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +13,18 @@ use carebed_contract::labels::Lane;
 use carebed_contract::quantity::{Quantity, vocabulary};
 use carebed_contract::time::Timestamp;
 use carebed_device_profiles::document::{self, Fields, Mistakes, Span, advise};
-use carebed_device_profiles::profile::{ACTION_SET, Profile};
+use carebed_device_profiles::profile::{ACTION_SET, Profile, Serial};
 use carebed_device_profiles::shipped;
 use toml::Spanned;
 
-use crate::config::host_and_port;
+use crate::link::address::Address;
+use crate::signals::Shows;
+pub use consent::{Class, Consent};
+
+/// An action of every output that can be set: to blink for some time, see [`crate::signals`].
+pub const ACTION_WARN: &str = "warn";
+/// After so long without the centre an output sounds, unless the home file says otherwise.
+const UNHEARD_AFTER: Duration = Duration::from_secs(20);
 
 /// A home as its file describes it, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +45,8 @@ pub struct HomeFile {
     pub rooms: Vec<Room>,
     /// Beds, each with its room.
     pub beds: Vec<(BedId, Room)>,
+    /// What may leave the home. Inputs that may not are not among those of the boards.
+    pub consent: Consent,
     /// Boards that are polled.
     pub boards: Vec<Board>,
 }
@@ -47,10 +58,14 @@ pub struct Board {
     pub id: DeviceId,
     /// How it talks.
     pub profile: Arc<Profile>,
-    /// Where it listens: host and port of Modbus TCP.
-    pub link: (String, u16),
+    /// Where it is reached.
+    pub link: Address,
     /// Its Modbus unit.
     pub unit: u8,
+    /// Its address in frames and topics; none: as the profile says.
+    pub address: Option<String>,
+    /// Whether its adapter gives back what is sent; none: it is found out.
+    pub echo: Option<bool>,
     /// How often to poll it; none: as the profile says.
     pub every: Option<Duration>,
     /// What observes.
@@ -81,12 +96,14 @@ pub struct InputUse {
 /// What is wired to an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputUse {
-    /// The coil to write.
-    pub coil: u16,
+    /// Index into [`Profile::outputs`].
+    pub output: usize,
     /// The device at the end of the wire.
     pub device: DeviceId,
     /// What it may be told to do.
     pub actions: Vec<String>,
+    /// What it shows by itself.
+    pub shows: Option<Shows>,
     /// What a confirmed write is recorded as, e.g. `lamp_on`.
     pub quantity: Option<Quantity>,
     /// The bed it belongs to.
@@ -99,7 +116,7 @@ pub struct OutputUse {
 #[must_use]
 pub fn default_lane(quantity: &Quantity) -> Lane {
     match quantity.as_str() {
-        "call_button" | "call_event" | "smoke" | "gas" | "fall_reported" => Lane::Urgent,
+        "call_button" | "call_event" | "call_cancel" | "smoke" | "gas" | "fall_reported" => Lane::Urgent,
         _ => Lane::Routine,
     }
 }
@@ -127,6 +144,11 @@ impl HomeFile {
                 }
             }
             let boards = fields.tables("device").into_iter().filter_map(|f| board(f, &mut places)).collect();
+            let consent = fields.table("consent").map(Consent::read).unwrap_or_default();
+            let mut boards: Vec<Board> = boards;
+            for board in &mut boards {
+                board.inputs.retain(|input| consent.allows(&input.quantity));
+            }
             let (home, area, time_zone, residents) = home?;
             Some(Self {
                 version: Digest::of_bytes(text.as_bytes()),
@@ -137,9 +159,28 @@ impl HomeFile {
                 gateway: gateway?.into_inner(),
                 rooms: places.rooms,
                 beds: places.beds,
+                consent,
                 boards,
             })
         })
+    }
+
+    /// All outputs in the order of the file, each with its board and that one's index.
+    pub fn outputs(&self) -> impl Iterator<Item = (usize, &Board, &OutputUse)> {
+        let boards = self.boards.iter().enumerate();
+        boards.flat_map(|(index, board)| board.outputs.iter().map(move |output| (index, board, output)))
+    }
+
+    /// The position in [`Self::outputs`] of an output of a board's profile.
+    #[must_use]
+    pub fn output_of(&self, board: usize, output: usize) -> Option<usize> {
+        self.outputs().position(|(index, _, used)| (index, used.output) == (board, output))
+    }
+
+    /// What each output shows by itself.
+    #[must_use]
+    pub fn shows(&self) -> Vec<Option<Shows>> {
+        self.outputs().map(|(_, _, output)| output.shows).collect()
     }
 
     /// What the centre is told of it.
@@ -168,6 +209,7 @@ impl HomeFile {
             rooms: self.rooms.clone(),
             beds: self.beds.iter().map(|(id, room)| InventoryBed { id: id.clone(), room: room.clone() }).collect(),
             devices: devices.into_values().collect(),
+            withheld: self.consent.withheld().iter().map(|class| class.as_str().to_owned()).collect(),
         }
     }
 }
@@ -212,6 +254,8 @@ struct Places {
     beds: Vec<(BedId, Room)>,
     bed_ids: Vec<BedId>,
     seen: Vec<(&'static str, String)>,
+    /// Links so far, and whether their devices speak by themselves.
+    links: Vec<(Address, bool)>,
 }
 
 impl Places {
@@ -221,6 +265,21 @@ impl Places {
             fields.tell(span, format!("{kind} {id:?} is there twice"), format!("give each {kind} its own id"));
         }
         self.seen.push(seen);
+    }
+
+    /// Devices on one line must agree on how it is set, and on who speaks.
+    fn link(&mut self, fields: &Fields<'_>, text: &Spanned<String>, address: &Address, speaks: bool) {
+        let shared = self.links.iter().find(|(known, _)| known.is_same_place(address));
+        if shared.is_some_and(|(known, _)| known != address) {
+            let hint = "give every device on it the same serial = \"…\"";
+            fields.tell(text.span(), format!("devices on {} want different serial settings", text.get_ref()), hint);
+        } else if shared.is_some_and(|(_, other)| *other != speaks)
+            && !matches!(address, Address::Broker | Address::Http(_))
+        {
+            let hint = "give the one that is not polled by Modbus a port of its own";
+            fields.tell(text.span(), format!("not every device on {} is polled by Modbus", text.get_ref()), hint);
+        }
+        self.links.push((address.clone(), speaks));
     }
 
     fn room(&self, fields: &Fields<'_>, room: Spanned<Room>) -> Option<Room> {
@@ -250,18 +309,11 @@ fn known<T: AsRef<str> + PartialEq>(fields: &Fields<'_>, kind: &str, id: Spanned
 fn board(mut f: Fields<'_>, places: &mut Places) -> Option<Board> {
     let (id, unit): (Option<Spanned<DeviceId>>, Option<Spanned<u8>>) = (f.need("id"), f.take("unit"));
     let (profile, link): (Option<Spanned<String>>, Option<Spanned<String>>) = (f.need("profile"), f.need("link"));
-    let every = f.take_duration("every");
+    let (address, serial): (Option<Spanned<String>>, Option<Spanned<Serial>>) = (f.take("address"), f.take("serial"));
+    let (every, echo) = (f.take_duration("every"), f.take::<bool>("echo").map(Spanned::into_inner));
     if let Some(id) = &id {
         places.once(&f, "device", id.get_ref().as_str(), id.span());
     }
-    let address = link.and_then(|link| {
-        let address = link.get_ref().strip_prefix("tcp://").and_then(|address| host_and_port(address, None));
-        if address.is_none() {
-            let message = format!("link: {:?} is not tcp://host:port", link.get_ref());
-            f.tell(link.span(), message, "write the board's address as in \"tcp://192.168.1.50:502\"");
-        }
-        address
-    });
     let profile = profile.and_then(|name| {
         let found = shipped::find(name.get_ref());
         if found.is_none() {
@@ -271,26 +323,49 @@ fn board(mut f: Fields<'_>, places: &mut Places) -> Option<Board> {
         }
         found
     });
+    let link = link.zip(profile.as_deref()).and_then(|(link, profile)| {
+        let parsed = Address::parse(link.get_ref(), serial.map(Spanned::into_inner), profile);
+        let address = parsed.map_err(|wrong| f.tell(link.span(), wrong.message, wrong.hint)).ok()?;
+        places.link(&f, &link, &address, profile.polls.is_empty());
+        Some(address)
+    });
+    if let (Some(address), Some(profile)) = (&address, profile.as_deref())
+        && let Err(error) = profile.check_address(address.get_ref())
+    {
+        f.tell(address.span(), format!("address: {error}"), "write it as the device shows it");
+    }
     let (inputs, outputs) = (f.named_tables("inputs"), f.named_tables("outputs"));
-    let read_input = |(name, f)| input(&name, f, profile.as_deref(), places);
+    let read_input = |(name, f)| input(&name, f, id.as_ref().map(Spanned::get_ref), profile.as_deref(), places);
     let inputs: Vec<InputUse> = inputs.into_iter().filter_map(read_input).collect();
     let read_output = |(name, f)| output(&name, f, profile.as_deref(), places);
     let outputs = outputs.into_iter().filter_map(read_output).collect();
     let profile = profile?;
     let unit = unit.map_or(profile.link.unit, Spanned::into_inner);
-    Some(Board { id: id?.into_inner(), unit, link: address?, every, inputs, outputs, profile })
+    let address = address.map(Spanned::into_inner);
+    Some(Board { id: id?.into_inner(), unit, address, echo, link: link?, every, inputs, outputs, profile })
 }
 
 fn input(
     name: &Spanned<String>,
     mut f: Fields<'_>,
+    board: Option<&DeviceId>,
     profile: Option<&Profile>,
     places: &mut Places,
 ) -> Option<InputUse> {
-    let (device, quantity): (Option<Spanned<DeviceId>>, _) = (f.need("device"), f.need::<String>("quantity"));
+    // A sensor that knows what it observes is itself the device at the end of the wire.
+    let own = profile.and_then(|profile| profile.input(name.get_ref())).and_then(|input| input.quantity.as_ref());
+    let (device, quantity) = match own {
+        Some(_) => (f.take("device"), f.take::<String>("quantity")),
+        None => (f.need("device"), f.need::<String>("quantity")),
+    };
+    let device: Option<Spanned<DeviceId>> =
+        device.or_else(|| own.and(board).map(|board| Spanned::new(f.span(), board.clone())));
     let (bed, room) = places.place(&mut f);
     let (invert, lane) = (f.take_or("invert", false), f.take::<Lane>("lane").map(Spanned::into_inner));
-    let quantity = quantity.and_then(|name| quantity_of(&f, &name));
+    let quantity = match quantity {
+        Some(name) => quantity_of(&f, &name),
+        None => own.cloned(),
+    };
     if let (Some(device), Some(quantity)) = (&device, &quantity) {
         // One device may give several quantities, but each of them once: two inputs of one series cannot be told apart.
         places.once(&f, "observation", &format!("{} {quantity}", device.get_ref()), device.span());
@@ -319,11 +394,12 @@ fn output(
     let actions: Option<Spanned<Vec<String>>> = f.take("actions");
     let quantity = f.take::<String>("quantity").and_then(|name| quantity_of(&f, &name));
     let (bed, room) = places.place(&mut f);
+    let shows = shows(&mut f);
     if let Some(device) = &device {
         places.once(&f, "output", device.get_ref().as_str(), device.span());
     }
-    let output = profile.and_then(|profile| {
-        let output = profile.output(name.get_ref());
+    let (index, output) = profile.and_then(|profile| {
+        let output = profile.outputs.iter().enumerate().find(|(_, output)| output.name == *name.get_ref());
         if output.is_none() {
             let names = profile.outputs.iter().map(|output| output.name.as_str());
             let message = format!("{} has no output {:?}", profile.name, name.get_ref());
@@ -333,16 +409,30 @@ fn output(
     })?;
     let span = actions.as_ref().map(Spanned::span);
     let actions = actions.map_or_else(|| vec![ACTION_SET.to_owned()], Spanned::into_inner);
-    for action in actions.iter().filter(|action| !output.actions.contains(action)) {
+    let may_set = output.actions.iter().any(|action| action == ACTION_SET);
+    let is_allowed = |action: &String| output.actions.contains(action) || (action == ACTION_WARN && may_set);
+    for action in actions.iter().filter(|action| !is_allowed(action)) {
         let known = output.actions.iter().map(String::as_str);
         let message = format!("the profile does not allow action {action:?} on output {:?}", name.get_ref());
         f.tell(span.clone().unwrap_or(f.span()), message, advise(action, known));
     }
-    let Some(coil) = output.coil() else {
-        f.tell(name.span(), format!("output {:?} is no coil", name.get_ref()), "only coils can be commanded so far");
-        return None;
-    };
-    Some(OutputUse { coil, device: device?.into_inner(), actions, quantity, bed, room })
+    let quantity = quantity.or_else(|| output.quantity.clone());
+    Some(OutputUse { output: index, device: device?.into_inner(), actions, shows, quantity, bed, room })
+}
+
+/// What an output shows by itself: `shows = "answer"`, or `shows = "unheard"` with `after`.
+fn shows(f: &mut Fields<'_>) -> Option<Shows> {
+    let (shows, after): (Option<Spanned<String>>, _) = (f.take("shows"), f.take_duration("after"));
+    let shows = shows?;
+    match shows.get_ref().as_str() {
+        "answer" => Some(Shows::Answer),
+        "unheard" => Some(Shows::Unheard(after.unwrap_or(UNHEARD_AFTER))),
+        other => {
+            let hint = advise(other, ["answer", "unheard"]);
+            f.tell(shows.span(), format!("shows: {other:?} is unknown"), hint);
+            None
+        }
+    }
 }
 
 fn quantity_of(fields: &Fields<'_>, name: &Spanned<String>) -> Option<Quantity> {

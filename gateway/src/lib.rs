@@ -15,13 +15,18 @@ pub mod gather;
 pub mod link;
 pub mod stamp;
 
+pub mod boots;
+pub mod known;
+
 pub mod spool;
 
 pub mod command;
+pub mod metrics;
+pub mod signals;
 pub mod status;
 pub mod uplink;
 
 mod cli;
 pub mod run;
 pub use cli::main;
-pub use run::{Error, run};
+pub use run::{Error, Outside, Reload, run, run_with};

@@ -1,15 +1,32 @@
-//! Byte connections to boards: one task owns each, polls on its own time, and gives way to commands.
+//! Connections to devices: one task owns each port or endpoint, asks and listens on its own time, and gives way to commands.
+//!
+//! A device's failing never slows another's: [`schedule`] decides whom to ask next, [`rtu`] which bytes are an answer. What
+//! is asked by Modbus is [`polled`]; what speaks by itself on a serial line is [`streamed`]; [`http`] and [`mqtt`] are
+//! what their names say.
 
+pub mod address;
+mod blocks;
+mod http;
+mod line;
+mod modbus_rtu;
 mod modbus_tcp;
+mod mqtt;
+mod polled;
+pub mod rtu;
 mod schedule;
+mod streamed;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
+use carebed_device_profiles::decoder::Decoded;
 use tokio::sync::mpsc;
 
+use self::address::Address;
+pub use self::mqtt::LocalBroker;
+pub use self::mqtt::broker::{HomeBrokerError, serve as serve_broker};
 use crate::home::Board;
 use crate::stamp::Sample;
 
@@ -30,6 +47,15 @@ pub enum LinkEvent {
         /// The data bytes of the answer, or for how long there was none.
         result: Result<Vec<u8>, Silence>,
     },
+    /// A device said something by itself, or has said nothing for too long.
+    Heard {
+        /// Index of the board in the home file.
+        board: usize,
+        /// When it was heard.
+        sample: Sample,
+        /// What was heard, or for how long nothing was.
+        result: Result<Decoded, Silence>,
+    },
     /// A write ended.
     Written {
         /// As in [`Write`].
@@ -42,7 +68,7 @@ pub enum LinkEvent {
 }
 
 /// How long a board has not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Silence {
     /// Polls in a row that failed.
     pub cycles: u32,
@@ -57,8 +83,8 @@ pub struct Write {
     pub id: String,
     /// Index of the board in the home file.
     pub board: usize,
-    /// Which coil.
-    pub coil: u16,
+    /// Index of the output in the board's profile.
+    pub output: usize,
     /// On or off.
     pub value: bool,
 }
@@ -74,29 +100,31 @@ impl Links {
     /// Starts one task per endpoint. They end when `shutdown` is cancelled or nobody listens to `events` any more.
     pub fn start(
         boards: &[Arc<Board>],
+        broker: &LocalBroker,
         events: &mpsc::Sender<LinkEvent>,
         clock: &Arc<dyn Clock>,
         shutdown: &Shutdown,
     ) -> Self {
-        let mut endpoints: Vec<Endpoint> = Vec::new();
+        let mut endpoints: Vec<(Endpoint, mpsc::Sender<Write>, mpsc::Receiver<Write>)> = Vec::new();
         let mut writes = Vec::new();
         for (index, board) in boards.iter().enumerate() {
-            let at = endpoints.iter().position(|endpoint| endpoint.address == board.link).unwrap_or_else(|| {
-                let (sender, writes) = mpsc::channel(WRITES_MAX);
-                endpoints.push(Endpoint { address: board.link.clone(), boards: Vec::new(), sender, writes });
+            let shares = |(endpoint, ..): &(Endpoint, _, _)| endpoint.address.is_same_place(&board.link);
+            let at = endpoints.iter().position(shares).unwrap_or_else(|| {
+                let (sender, receiver) = mpsc::channel(WRITES_MAX);
+                endpoints.push((Endpoint { address: board.link.clone(), boards: Vec::new() }, sender, receiver));
                 endpoints.len() - 1
             });
-            if let Some(endpoint) = endpoints.get_mut(at) {
+            if let Some((endpoint, sender, _)) = endpoints.get_mut(at) {
                 endpoint.boards.push((index, Arc::clone(board)));
-                writes.push(endpoint.sender.clone());
+                writes.push(sender.clone());
             }
         }
-        for Endpoint { address, boards, writes, .. } in endpoints {
-            let link = modbus_tcp::ModbusTcp::new(address, &boards, events.clone(), Arc::clone(clock));
-            let shutdown = shutdown.clone();
+        for (endpoint, _, writes) in endpoints {
+            let (events, clock, shutdown) = (events.clone(), Arc::clone(clock), shutdown.clone());
+            let broker = broker.clone();
             tokio::spawn(async move {
                 tokio::select! {
-                    () = link.run(writes) => {}
+                    () = endpoint.run(broker, writes, events, clock) => {}
                     () = shutdown.cancelled() => {}
                 }
             });
@@ -117,13 +145,34 @@ impl Links {
 
 /// Boards that share a connection.
 struct Endpoint {
-    address: (String, u16),
+    address: Address,
     boards: Vec<(usize, Arc<Board>)>,
-    sender: mpsc::Sender<Write>,
-    writes: mpsc::Receiver<Write>,
+}
+
+impl Endpoint {
+    async fn run(
+        self,
+        broker: LocalBroker,
+        writes: mpsc::Receiver<Write>,
+        events: mpsc::Sender<LinkEvent>,
+        clock: Arc<dyn Clock>,
+    ) {
+        match &self.address {
+            Address::Http(host) => http::run(host.clone(), &self.boards, events, clock).await,
+            Address::Broker => mqtt::run(&broker, &self.boards, writes, events, clock).await,
+            _ if self.boards.iter().all(|(_, board)| board.profile.polls.is_empty()) => {
+                streamed::Streamed::new(&self, events, clock).run(writes).await;
+            }
+            _ => {
+                if let Some(polled) = polled::Polled::new(&self, events, clock) {
+                    polled.run(writes).await;
+                }
+            }
+        }
+    }
 }
 
 /// Asks a board once for everything its profile polls, outside any running gateway: pairs of poll and data.
 pub async fn read_once(board: &Board) -> Result<Vec<(usize, Vec<u8>)>, String> {
-    modbus_tcp::read_once(board).await
+    polled::read_once(board).await
 }

@@ -41,6 +41,11 @@ impl StatusBoard {
         Self { home: home.home.clone(), profiles: profiles.collect(), since, troubles: VecDeque::new() }
     }
 
+    /// Another home file is in use.
+    pub fn serves(&mut self, home: &HomeFile) {
+        self.profiles = Self::new(home, self.since).profiles;
+    }
+
     /// Notes what an installer should know. Told with the next status; the same sentence stands there once.
     pub fn trouble(&mut self, what: impl Into<String>) {
         let what = what.into();

@@ -14,6 +14,7 @@ use carebed_contract::record::RecordTime;
 use carebed_contract::topic::Channel;
 use carebed_gateway::config::{Broker, Config};
 use carebed_gateway::home::HomeFile;
+use carebed_gateway::link::address::Address;
 use carebed_gateway::stamp::ClockTrust;
 use carebed_gateway::{Error, run};
 use support::{Board, Centre, Seen};
@@ -35,9 +36,9 @@ impl Running {
 fn start(board: &Board, centre: &Centre, spool: &Path, change: impl FnOnce(&mut Config)) -> Running {
     let mut home = HomeFile::parse("home.toml", include_str!("../../deploy/gateway/home.toml")).unwrap();
     for wired in &mut home.boards {
-        wired.link = (board.address.ip().to_string(), board.address.port());
+        wired.link = Address::ModbusTcp((board.address.ip().to_string(), board.address.port()));
     }
-    let broker = Broker { host: centre.address.ip().to_string(), port: centre.address.port() };
+    let broker = Broker::plain(centre.address.ip().to_string(), centre.address.port());
     let mut config = Config::new(broker, spool.to_owned());
     (config.routine_every, config.complete_every) = (Duration::from_millis(50), Duration::from_millis(300));
     config.clock = ClockTrust::Trusted;

@@ -23,6 +23,7 @@ use carebed_contract::command::Command;
 use carebed_contract::crash;
 use carebed_contract::id::Area;
 use carebed_contract::labels::Lane;
+use carebed_contract::security::Security;
 use carebed_contract::topic::{Channel, Topic};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -55,8 +56,8 @@ pub struct Config {
     pub port: u16,
     /// Begins the connections' client ids; no two centres at one broker may share it.
     pub client_id: String,
-    /// User and password, where the broker asks for them.
-    pub login: Option<(String, String)>,
+    /// How the connections are secured.
+    pub security: Security,
     /// The areas this process ingests; none stands for all.
     pub areas: Vec<Area>,
     /// How many connections share the areas' routine data; never more than areas are named.
@@ -75,7 +76,7 @@ impl Config {
             host: host.into(),
             port,
             client_id: format!("carebed-{:08x}", rand::random::<u32>()),
-            login: None,
+            security: Security::default(),
             areas: Vec::new(),
             connections: 1,
             commit_every: Duration::from_secs(2),
@@ -143,7 +144,8 @@ pub async fn run(
         host: config.host.clone(),
         port: config.port,
         client_id: format!("{}-{name}", config.client_id),
-        login: config.login.clone(),
+        security: config.security.clone(),
+        clock: Arc::clone(&clock),
         filters: filters(areas, channels),
         shutdown: wire.clone(),
     };

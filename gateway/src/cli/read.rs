@@ -19,9 +19,8 @@ pub(super) fn read(home: &Path) -> anyhow::Result<Exit> {
         let answers = match runtime.block_on(link::read_once(board)) {
             Ok(answers) => answers,
             Err(error) => {
-                let (host, port) = &board.link;
                 let hint = "check power, cable, address and unit";
-                let _closed = writeln!(std::io::stderr(), "{} at {host}:{port}: {error}\n  hint: {hint}", board.id);
+                let _closed = writeln!(std::io::stderr(), "{} at {}: {error}\n  hint: {hint}", board.id, board.link);
                 exit = Exit::NoAnswer;
                 continue;
             }

@@ -11,7 +11,7 @@ fn mistakes(text: &str) -> Vec<String> {
 fn the_example_reads_and_makes_an_inventory() {
     let home = HomeFile::parse("home.toml", GOOD).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let board = &home.boards[0];
-    assert_eq!(board.link, ("192.168.1.50".to_owned(), 502));
+    assert_eq!(board.link, Address::ModbusTcp(("192.168.1.50".to_owned(), 502)));
     assert_eq!((board.unit, board.inputs.len(), board.outputs.len()), (1, 4, 1));
     let call = board.inputs.iter().find(|input| input.quantity.as_str() == "call_button").unwrap();
     assert_eq!((call.lane, call.bed.as_ref().unwrap().as_str()), (Lane::Urgent, "h1-bed"));
@@ -19,7 +19,10 @@ fn the_example_reads_and_makes_an_inventory() {
 
     let inventory = home.inventory(Timestamp::from_millis(7));
     let lamp = inventory.devices.iter().find(|device| device.id.as_str() == "lamp-1").unwrap();
-    assert_eq!((lamp.actions.as_slice(), lamp.quantities[0].as_str()), (&["set".to_owned()][..], "lamp_on"));
+    assert_eq!(
+        (lamp.actions.join(" "), lamp.quantities[0].as_str(), home.shows()),
+        ("set warn".to_owned(), "lamp_on", vec![Some(Shows::Answer)])
+    );
     assert_eq!((inventory.devices.len(), inventory.beds.len(), inventory.version.len()), (5, 1, 64));
 }
 
@@ -71,7 +74,6 @@ actions = ["blink"]
             "11:6 room \"bedroom\" is there twice | give each room its own id",
             "14:8 there is no room \"bedrom\" | did you mean \"bedroom\"?, or add [[room]] with this id",
             "17:11 there is no profile \"waveshare/modbus-di9\" | did you mean \"waveshare/modbus-di8\"?; see carebed-gateway profiles",
-            "18:8 link: \"tcp://192.168.1.50\" is not tcp://host:port | write the board's address as in \"tcp://192.168.1.50:502\"",
             "20:6 device \"board-1\" is there twice | give each device its own id",
             "23:1 [[device]] knows no \"evry\" | did you mean \"every\"?",
             "26:12 there is no quantity \"call_buton\" | did you mean \"call_button\"?",
@@ -80,5 +82,34 @@ actions = ["blink"]
             "32:10 observation \"mat-1 bed_occupancy\" is there twice | give each observation its own id",
             "36:11 the profile does not allow action \"blink\" on output \"1\" | known: set",
         ]
+    );
+}
+
+#[test]
+fn what_was_not_agreed_to_is_not_even_decoded() {
+    let text = GOOD.replace("activity = true", "activity = false");
+    let home = HomeFile::parse("home.toml", &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let left: Vec<&str> = home.boards[0].inputs.iter().map(|input| input.quantity.as_str()).collect();
+    assert_eq!(left, ["call_button"], "a call needs no consent");
+    let inventory = home.inventory(Timestamp::from_millis(7));
+    assert_eq!(inventory.withheld, ["activity"]);
+    assert!(inventory.devices.iter().all(|device| device.id.as_str() != "mat-1"));
+
+    // A table that does not speak of a class withholds it; without the table all was agreed to elsewhere.
+    let (before, _) = GOOD.split_once("[consent]").unwrap();
+    assert_eq!(HomeFile::parse("home.toml", before).unwrap().boards[0].inputs.len(), 4);
+    let some = HomeFile::parse("home.toml", &format!("{before}[consent]\nvitals = true\n")).unwrap();
+    assert_eq!(some.consent.withheld().len(), 3);
+    let wrong = format!("{before}[consent]\nvitls = true\n");
+    assert!(mistakes(&wrong)[0].contains("did you mean \"vitals\"?"), "{:?}", mistakes(&wrong));
+}
+
+#[test]
+fn what_an_output_shows_is_checked() {
+    let text = GOOD.replace("shows = \"answer\"", "shows = \"answr\"");
+    assert!(
+        mistakes(&text)[0].contains("shows: \"answr\" is unknown | did you mean \"answer\"?"),
+        "{:?}",
+        mistakes(&text)
     );
 }

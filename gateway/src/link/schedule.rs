@@ -1,44 +1,152 @@
-//! When to poll what. Pure; times are wire time since an arbitrary start.
+//! When to ask which device what. Pure; times are wire time since an arbitrary start.
+//!
+//! Devices that answer are asked by deadline. A device that failed twice in a row is asked one thing once a second at most,
+//! its cheapest. Once it has failed for three seconds as well (wb-mqtt-serial's figures) its circuit is open: it is probed
+//! only when nobody who answers has to wait for it, or out of a small share of the line's time. So however many are dead,
+//! the others keep their rate.
 
 use std::time::Duration;
 
-/// A board that is silent is asked at most this often: one probe per cycle, so that it does not slow its neighbours.
+/// A failing device is asked at most this often.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// A circuit opens after a device has failed for this long …
+pub(crate) const OPEN_AFTER: Duration = Duration::from_secs(3);
+/// … and in so many cycles.
+pub(crate) const OPEN_CYCLES: u32 = 2;
+/// Probes that make others wait may take one part in this many of the line's time.
+const PROBE_SHARE: u32 = 32;
 
-/// One poll of one board.
+/// One thing that one device is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
-    /// Which board of the link.
-    pub(super) board: usize,
-    /// Which poll of its profile.
-    pub(super) poll: usize,
+    /// Which device of the link.
+    pub(super) device: usize,
+    /// Which block of its plan.
+    pub(super) block: usize,
     every: Duration,
     due: Duration,
+    /// When it was asked last.
+    asked: Duration,
 }
 
-/// The polls of one link.
+/// How one device fares.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    /// What asking in vain costs.
+    cost: Duration,
+    failed: Option<Failed>,
+    /// Not asked before.
+    not_before: Duration,
+}
+
+/// How long a device has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// Cycles in a row.
+    pub(super) cycles: u32,
+    /// When the first of them ended.
+    pub(super) since: Duration,
+    /// When the last of them ended.
+    pub(super) last: Duration,
+}
+
+impl Failed {
+    fn is_failing(self) -> bool {
+        self.cycles >= OPEN_CYCLES
+    }
+
+    /// Counted by what was asked in vain, not by the time since: so that the silence is noticed in time.
+    fn is_open(self) -> bool {
+        self.is_failing() && self.last.saturating_sub(self.since) >= OPEN_AFTER
+    }
+}
+
+/// What one link asks.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
+    courses: Vec<Course>,
     slots: Vec<Slot>,
+    /// Before this no probe may make others wait.
+    probe_from: Duration,
 }
 
 impl Schedule {
-    pub(super) fn add(&mut self, board: usize, poll: usize, every: Duration) {
-        self.slots.push(Slot { board, poll, every, due: Duration::ZERO });
+    /// One more device; `cost` is what asking it in vain takes.
+    pub(super) fn add_device(&mut self, cost: Duration) -> usize {
+        self.courses.push(Course { cost, failed: None, not_before: Duration::ZERO });
+        self.courses.len() - 1
     }
 
-    /// The poll that is due first, and when.
-    pub(super) fn next(&self) -> Option<(Slot, Duration)> {
-        self.slots.iter().min_by_key(|slot| slot.due).map(|slot| (*slot, slot.due))
+    /// Sets what a device is asked: how often each block, the cheapest first. All of it is due at once.
+    pub(super) fn plan(&mut self, device: usize, blocks: impl IntoIterator<Item = Duration>, now: Duration) {
+        self.slots.retain(|slot| slot.device != device);
+        let slot = |(block, every)| Slot { device, block, every, due: now, asked: now };
+        self.slots.extend(blocks.into_iter().enumerate().map(slot));
     }
 
-    /// A poll ended at `now`. What was missed meanwhile is left out: after a stall there is one poll, not a burst.
-    pub(super) fn done(&mut self, ended: Slot, now: Duration, silent: bool) {
-        let slot = self.slots.iter_mut().find(|slot| (slot.board, slot.poll) == (ended.board, ended.poll));
-        let Some(slot) = slot else { return };
-        let every = if silent { slot.every.max(PROBE_EVERY) } else { slot.every };
-        let next = slot.due + every;
-        slot.due = if next > now { next } else { now + every };
+    /// What is asked next, and when. `ready` says from when on a slot may be asked on the wire.
+    pub(super) fn next(&self, now: Duration, ready: impl Fn(Slot) -> Duration) -> Option<(Slot, Duration)> {
+        let course = |slot: &Slot| self.courses.get(slot.device).copied();
+        let well = self.slots.iter().filter_map(|slot| {
+            let course = course(slot).filter(|course| !course.failed.is_some_and(Failed::is_failing))?;
+            Some((*slot, slot.due.max(course.not_before).max(ready(*slot))))
+        });
+        // Of those that may be asked now, the one that has waited longest for its period, so that a line with too much to
+        // do slows all of them alike; else the one that may be asked first.
+        let waited = |slot: &Slot| now.saturating_sub(slot.asked).as_secs_f64() / slot.every.as_secs_f64().max(1e-3);
+        let well = well.min_by(|(one, one_at), (two, two_at)| match (*one_at <= now, *two_at <= now) {
+            (true, true) => waited(two).total_cmp(&waited(one)).then(one.due.cmp(&two.due)),
+            _ => one_at.cmp(two_at),
+        });
+        let probes = self.courses.iter().enumerate().filter_map(|(device, course)| {
+            let failed = course.failed.filter(|failed| failed.is_failing())?;
+            let slot = *self.slots.iter().find(|slot| slot.device == device)?;
+            let at = course.not_before.max(ready(slot));
+            let is_free = well.is_none_or(|(_, well)| well >= at.max(now) + course.cost);
+            let at = if is_free || !failed.is_open() { at } else { at.max(self.probe_from) };
+            Some((slot, at, course.not_before))
+        });
+        let probe = probes.min_by_key(|(_, at, waits_since)| (*at, *waits_since)).map(|(slot, at, _)| (slot, at));
+        match (well, probe) {
+            (Some(well), Some(probe)) => Some(if probe.1 < well.1.max(now) { probe } else { well }),
+            (well, probe) => well.or(probe),
+        }
+    }
+
+    /// A slot was asked from `began` to `now`. What was missed meanwhile is left out: after a stall there is one poll, not
+    /// a burst. The device needs `gap` before it is asked again. Returns how it fares.
+    pub(super) fn done(
+        &mut self,
+        asked: Slot,
+        began: Duration,
+        now: Duration,
+        answered: bool,
+        gap: Duration,
+    ) -> Option<Failed> {
+        let course = self.courses.get_mut(asked.device)?;
+        let was_open = course.failed.is_some_and(Failed::is_open);
+        course.not_before = now + gap;
+        if answered {
+            course.failed = None;
+        } else {
+            let Failed { cycles, since, .. } = course.failed.unwrap_or(Failed { cycles: 0, since: now, last: now });
+            let failed = Failed { cycles: cycles.saturating_add(1), since, last: now };
+            course.failed = Some(failed);
+            if failed.is_failing() {
+                course.not_before = now + gap.max(asked.every.max(PROBE_EVERY).saturating_sub(now - began));
+            }
+        }
+        if was_open {
+            self.probe_from = now + (now - began) * (PROBE_SHARE - 1);
+        }
+        let failed = course.failed;
+        if let Some(slot) = self.slots.iter_mut().find(|s| (s.device, s.block) == (asked.device, asked.block)) {
+            slot.asked = began;
+            let every = slot.every.max(Duration::from_millis(1));
+            let missed = now.saturating_sub(slot.due).as_nanos() / every.as_nanos();
+            slot.due += every * u32::try_from(missed + 1).unwrap_or(u32::MAX);
+        }
+        failed
     }
 }
 
@@ -46,30 +154,106 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    #[test]
-    fn polls_keep_their_beat_and_a_stall_costs_no_burst() {
-        let ms = Duration::from_millis;
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn schedule(devices: &[(u64, &[u64])]) -> Schedule {
         let mut schedule = Schedule::default();
-        schedule.add(0, 0, ms(20));
-        schedule.add(1, 0, ms(100));
-        let mut polled = Vec::new();
-        // Ends of polls: a stall of a second after 30 ms.
-        for now in [1, 2, 21, 1_000, 1_001, 1_020] {
-            let (slot, due) = schedule.next().unwrap();
-            polled.push((slot.board, due));
-            schedule.done(slot, ms(now), false);
+        for (cost, blocks) in devices {
+            let device = schedule.add_device(MS(*cost));
+            schedule.plan(device, blocks.iter().map(|every| MS(*every)), Duration::ZERO);
         }
-        let expected = [(0, 0), (1, 0), (0, 20), (0, 40), (1, 100), (0, 1_020)];
-        assert_eq!(polled, expected.map(|(board, due)| (board, ms(due))));
-        assert_eq!(schedule.next().unwrap().1, ms(1_040));
+        schedule
     }
 
     #[test]
-    fn a_silent_board_is_probed_once_a_second() {
-        let mut schedule = Schedule::default();
-        schedule.add(0, 0, Duration::from_millis(20));
-        let (slot, _) = schedule.next().unwrap();
-        schedule.done(slot, Duration::from_millis(500), true);
-        assert_eq!(schedule.next().unwrap().1, Duration::from_secs(1));
+    fn polls_keep_their_beat_and_a_stall_costs_no_burst() {
+        let mut schedule = schedule(&[(500, &[20]), (500, &[100])]);
+        let mut asked = Vec::new();
+        // Ends of polls: a stall of a second after 30 ms.
+        let mut began = Duration::ZERO;
+        for now in [1, 2, 21, 1_000, 1_001, 1_020] {
+            let (slot, _) = schedule.next(began, |_| Duration::ZERO).unwrap();
+            asked.push((slot.device, slot.due));
+            began = MS(now);
+            schedule.done(slot, began, began, true, Duration::ZERO);
+        }
+        let expected = [(0, 0), (1, 0), (0, 20), (0, 40), (1, 100), (0, 1_020)];
+        assert_eq!(asked, expected.map(|(device, due)| (device, MS(due))));
+        assert_eq!(schedule.next(began, |_| Duration::ZERO).unwrap().1, MS(1_040));
+    }
+
+    /// Plays ten minutes on a line where an answer takes 30 ms and every dead device its whole timeout of 200 ms. Returns
+    /// how often each device was asked in the last eight minutes.
+    fn play(n_devices: usize, n_dead: usize, every: u64) -> Vec<u64> {
+        let mut schedule = schedule(&vec![(200, &[every][..]); n_devices]);
+        let mut asked = vec![0; n_devices];
+        let mut now = Duration::ZERO;
+        while now < Duration::from_secs(600) {
+            let (slot, at) = schedule.next(now, |_| Duration::ZERO).unwrap();
+            let began = now.max(at);
+            let dead = slot.device < n_dead;
+            now = began + MS(if dead { 200 } else { 30 });
+            schedule.done(slot, began, now, !dead, Duration::ZERO);
+            if began > Duration::from_secs(120) {
+                asked[slot.device] += 1;
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn the_dead_take_nothing_from_the_living() {
+        for (n_devices, every) in [(3, 1_000), (8, 1_000), (20, 1_000), (8, 100), (32, 1_000)] {
+            let whole = play(n_devices, 0, every);
+            for n_dead in [1, n_devices / 2, n_devices - 1] {
+                let asked = play(n_devices, n_dead, every);
+                for device in n_dead..n_devices {
+                    let kept = asked[device] as f64 / whole[device] as f64;
+                    assert!(kept > 0.95, "{n_dead} of {n_devices} dead, every {every} ms: {kept}");
+                }
+                // And the dead are not forgotten: each is asked again and again.
+                assert!(asked[..n_dead].iter().all(|n| *n >= 2), "{n_dead} of {n_devices}: {asked:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_fails_is_asked_one_thing_and_comes_back_whole() {
+        let mut schedule = schedule(&[(200, &[1_000, 500, 500])]);
+        let mut now = Duration::ZERO;
+        let mut asked = Vec::new();
+        for cycle in 1..10 {
+            let (slot, at) = schedule.next(now, |_| Duration::ZERO).unwrap();
+            let began = now.max(at);
+            asked.push((slot.block, began));
+            now = began + MS(200);
+            let failed = schedule.done(slot, began, now, false, Duration::ZERO);
+            assert_eq!(failed, Some(Failed { cycles: cycle, since: MS(200), last: now }));
+        }
+        assert_eq!(asked[..4], [(0, MS(0)), (1, MS(200)), (0, MS(1_200)), (0, MS(2_200))]);
+        let (slot, at) = schedule.next(now, |_| Duration::ZERO).unwrap();
+        schedule.done(slot, at, at, true, Duration::ZERO);
+        let mut blocks = Vec::new();
+        for _ in 0..3 {
+            let (slot, _) = schedule.next(at, |_| Duration::ZERO).unwrap();
+            blocks.push(slot.block);
+            schedule.done(slot, at, at, true, Duration::ZERO);
+        }
+        blocks.sort_unstable();
+        assert_eq!(blocks[1..], [1, 2], "everything is asked again");
+    }
+
+    #[test]
+    fn what_may_not_be_asked_yet_lets_others_go_first() {
+        let mut schedule = schedule(&[(200, &[100]), (200, &[100])]);
+        let ready = |slot: Slot| if slot.device == 0 { MS(70) } else { Duration::ZERO };
+        let (slot, at) = schedule.next(Duration::ZERO, ready).unwrap();
+        assert_eq!((slot.device, at), (1, Duration::ZERO));
+        schedule.done(slot, MS(0), MS(30), true, MS(200));
+        let (slot, at) = schedule.next(MS(30), ready).unwrap();
+        assert_eq!((slot.device, at), (0, MS(70)));
+        schedule.done(slot, MS(70), MS(100), true, Duration::ZERO);
+        let (slot, at) = schedule.next(MS(100), ready).unwrap();
+        assert_eq!((slot.device, at), (0, MS(200)), "the other one needs its pause");
     }
 }

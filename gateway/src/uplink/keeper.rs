@@ -107,6 +107,8 @@ impl Keeper {
     pub async fn begin_epoch(&mut self) -> Result<(), KeeperError> {
         if let Some(lost) = self.work(Spool::begin_epoch).await? {
             self.epoch_changed = true;
+            // Should this be the copy of a running machine, its next batches shall not be taken for the other's.
+            (self.run, self.taken) = (rand::random(), [0; 2]);
             if lost > 0 {
                 self.troubles.push(format!("{lost} batches could not be read from the spool and are lost"));
             }

@@ -7,17 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use carebed_contract::clock::Clock;
 use carebed_contract::command::Command;
 use carebed_contract::id::{Area, GatewayId};
 use carebed_contract::labels::{Labels, Lane};
 use carebed_contract::pack::{BYTES_MAX, Sealed};
 use carebed_contract::receipt::Receipt;
+use carebed_contract::security::{Credentials, SecurityError};
+use carebed_contract::time::Timestamp;
 use carebed_contract::topic::{Channel, Topic};
 use carebed_contract::{Shutdown, crash};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
-use rumqttc::{NetworkOptions, Outgoing};
+use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -30,9 +33,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// The longest pause while a call waits; a call that comes during a pause ends it within the shortest.
 const RECONNECT_FOR_A_CALL: Duration = Duration::from_secs(3);
-/// A connection that lived this long was a good one; one that was accepted and then kicked is not.
-const GOOD_AFTER: Duration = Duration::from_secs(60);
-/// Requests the client may hold: two windows and what goes beside them. One more is not taken; it is tried again later.
+/// How long each step of a probe may take.
+const PROBE: Duration = Duration::from_secs(5);
+/// Requests the client may hold: two of the largest windows and what goes beside them. One more is not taken; it is tried again later.
 const REQUESTS_MAX: usize = 2_200;
 /// Room for topic and properties beside the largest payload.
 const PACKET_MAX: u32 = (5 << 20) - 1;
@@ -142,6 +145,63 @@ json_text!(
 /// Makes the payload of the last will.
 pub type Will = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
 
+/// How to connect to a broker. Certificates are read for every connection: renewed ones need no restart.
+fn options(
+    broker: &Broker,
+    client: &str,
+    clock: &Arc<dyn Clock>,
+    floor: Timestamp,
+) -> Result<MqttOptions, SecurityError> {
+    let Credentials { tls, login } = broker.security.load(Arc::clone(clock), floor)?;
+    let host = broker.host.trim_start_matches('[').trim_end_matches(']');
+    let mut options = MqttOptions::new(client, host, broker.port);
+    let mut network = NetworkOptions::new();
+    // Without it Nagle's algorithm and delayed acknowledgements hold small messages back for 40 ms.
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
+    options.set_clean_start(true).set_keep_alive(KEEP_ALIVE);
+    if let Some(tls) = tls {
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+    }
+    if let Some((user, password)) = login {
+        options.set_credentials(user, password);
+    }
+    Ok(options)
+}
+
+/// Connects once under a client id of its own, and leaves: whether the broker lets this gateway in.
+pub async fn probe(broker: &Broker, clock: &Arc<dyn Clock>, floor: Timestamp) -> Result<(), Ended> {
+    let client = format!("carebed-doctor-{:08x}", rand::random::<u32>());
+    let options = options(broker, &client, clock, floor).map_err(Ended::Security)?;
+    let (client, mut eventloop) = AsyncClient::new(options, 1);
+    loop {
+        match tokio::time::timeout(PROBE, eventloop.poll()).await {
+            Err(_) => return Err(Ended::Silent),
+            Ok(Err(error)) => return Err(Ended::Connection(Box::new(error))),
+            Ok(Ok(Event::Incoming(Packet::ConnAck(_)))) => {
+                let _full = client.try_disconnect();
+                let _left = tokio::time::timeout(PROBE, eventloop.poll()).await;
+                return Ok(());
+            }
+            Ok(Ok(_)) => {}
+        }
+    }
+}
+
+/// Why there is no connection, or none any more.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// Certificates or password cannot be used.
+    #[error(transparent)]
+    Security(SecurityError),
+    /// The connection could not be made, or ended.
+    #[error(transparent)]
+    Connection(Box<ConnectionError>),
+    /// The broker does not answer.
+    #[error("the broker does not answer within {PROBE:?}")]
+    Silent,
+}
+
 /// Connects, and connects again, for as long as the gateway runs.
 pub struct Mqtt {
     broker: Broker,
@@ -149,10 +209,13 @@ pub struct Mqtt {
     will: Will,
     events: mpsc::Sender<UplinkEvent>,
     call_waits: watch::Receiver<bool>,
+    clock: Arc<dyn Clock>,
+    floor: Timestamp,
 }
 
 impl Mqtt {
     /// For one gateway. `call_waits` says whether a call is to be sent: then pauses between connections are short.
+    /// Certificates are judged by the clock while something keeps it right, else by the floor.
     #[must_use]
     pub fn new(
         broker: Broker,
@@ -160,8 +223,9 @@ impl Mqtt {
         will: Will,
         events: mpsc::Sender<UplinkEvent>,
         call_waits: watch::Receiver<bool>,
+        (clock, floor): (Arc<dyn Clock>, Timestamp),
     ) -> Self {
-        Self { broker, place: Place { area, gateway }, will, events, call_waits }
+        Self { broker, place: Place { area, gateway }, will, events, call_waits, clock, floor }
     }
 
     /// Runs until `stop` is cancelled while there is no connection, or until the broker has taken [`Publisher::disconnect`].
@@ -172,8 +236,7 @@ impl Mqtt {
             let begun = Instant::now();
             let (receipted, end) = self.connection(&stop).await;
             let Err(error) = end else { return };
-            if receipted || begun.elapsed() >= GOOD_AFTER {
-                backoff.reset();
+            if backoff.ended(begun.elapsed(), receipted) {
                 told = false;
             }
             if self.events.send(UplinkEvent::Disconnected).await.is_err() || stop.is_cancelled() {
@@ -181,7 +244,7 @@ impl Mqtt {
             }
             if !told {
                 // Once per outage; an offline night is one line.
-                let Broker { host, port } = &self.broker;
+                let Broker { host, port, .. } = &self.broker;
                 tracing::warn!(%host, port, error = &error as &dyn std::error::Error, "no connection to the broker");
                 told = true;
             }
@@ -206,8 +269,12 @@ impl Mqtt {
     }
 
     /// One connection: whether a receipt came over it, and how it ended.
-    async fn connection(&self, stop: &Shutdown) -> (bool, Result<(), ConnectionError>) {
-        let (client, mut eventloop) = AsyncClient::new(self.options(), REQUESTS_MAX);
+    async fn connection(&self, stop: &Shutdown) -> (bool, Result<(), Ended>) {
+        let options = match self.options() {
+            Ok(options) => options,
+            Err(error) => return (false, Err(Ended::Security(error))),
+        };
+        let (client, mut eventloop) = AsyncClient::new(options, REQUESTS_MAX);
         let (sent, mut order) = mpsc::unbounded_channel();
         let mut publisher = Some(Publisher { client, place: self.place.clone(), sent });
         let (mut receipted, mut leaving) = (false, false);
@@ -248,22 +315,16 @@ impl Mqtt {
                 Ok(Event::Outgoing(Outgoing::Disconnect)) => leaving = true,
                 Ok(_) => {}
                 Err(_) if leaving => return (receipted, Ok(())),
-                Err(error) => return (receipted, Err(error)),
+                Err(error) => return (receipted, Err(Ended::Connection(Box::new(error)))),
             }
         }
     }
 
-    fn options(&self) -> MqttOptions {
-        let host = self.broker.host.trim_start_matches('[').trim_end_matches(']');
-        let mut options = MqttOptions::new(self.place.gateway.as_str(), host, self.broker.port);
-        let mut network = NetworkOptions::new();
-        // Without it Nagle's algorithm and delayed acknowledgements hold small messages back for 40 ms.
-        network.set_tcp_nodelay(true);
+    fn options(&self) -> Result<MqttOptions, SecurityError> {
+        let mut options = options(&self.broker, self.place.gateway.as_str(), &self.clock, self.floor)?;
         let will = LastWill::new(self.place.topic(Channel::Status), (self.will)(), QoS::AtLeastOnce, true, None);
-        options.set_network_options(network);
-        options.set_clean_start(true).set_keep_alive(KEEP_ALIVE).set_last_will(will);
-        options.set_max_packet_size(Some(PACKET_MAX));
-        options
+        options.set_last_will(will).set_max_packet_size(Some(PACKET_MAX));
+        Ok(options)
     }
 
     fn read(&self, publish: &Publish) -> Option<UplinkEvent> {

@@ -197,9 +197,13 @@ impl Centre {
     }
 
     pub(crate) fn receipt(&self, came: &Came) {
+        self.receipt_at(came, Timestamp::from_millis(0));
+    }
+
+    /// A receipt of a centre whose clock shows this.
+    pub(crate) fn receipt_at(&self, came: &Came, centre_time: Timestamp) {
         let Labels { epoch, lane, seq, .. } = came.labels;
-        let receipt =
-            Receipt { epoch, lane, next: seq + 1, digest: came.digest, centre_time: Timestamp::from_millis(0) };
+        let receipt = Receipt { epoch, lane, next: seq + 1, digest: came.digest, centre_time };
         self.send(Channel::Receipt, receipt.encode());
     }
 

@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carebed_contract::Shutdown;
+use carebed_contract::clock::Clock;
 use carebed_contract::command::Command;
+use carebed_contract::security::{Credentials, Security};
+use carebed_contract::time::Timestamp;
 use carebed_contract::topic::Topic;
-use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Intake;
 use super::backoff::Backoff;
 use super::outbox::Outbox;
-use crate::message::Message;
+use crate::message::{Message, with_causes};
 
 /// Largest packet taken, in bytes: a pack's limit and its surroundings. The broker is told and keeps larger ones.
 const PACKET_MAX: u32 = 5 << 20;
@@ -46,7 +49,8 @@ pub(super) struct Connection {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) client_id: String,
-    pub(super) login: Option<(String, String)>,
+    pub(super) security: Security,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) filters: Vec<String>,
     pub(super) shutdown: Shutdown,
 }
@@ -83,7 +87,15 @@ impl Connection {
     async fn once(&self, unread: &mpsc::Sender<Unread>, outgoing: Option<&mut Outgoing>) -> Ended {
         let mut options = MqttOptions::new(&self.client_id, &self.host, self.port);
         options.set_clean_start(true).set_keep_alive(KEEP_ALIVE).set_max_packet_size(Some(PACKET_MAX));
-        if let Some((user, password)) = &self.login {
+        // Read for every connection: renewed certificates need no restart.
+        let Credentials { tls, login } = match self.security.load(Arc::clone(&self.clock), Timestamp::RELEASED) {
+            Ok(credentials) => credentials,
+            Err(error) => return Ended::Security(with_causes(&error)),
+        };
+        if let Some(tls) = tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+        }
+        if let Some((user, password)) = login {
             options.set_credentials(user, password);
         }
         let mut network = NetworkOptions::new();
@@ -130,6 +142,8 @@ impl Connection {
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
+    #[error("{0}")]
+    Security(String),
     #[error("{0}")]
     Connection(Box<ConnectionError>),
     #[error("the broker refused a subscription ({0}): check its access rules for this user")]

@@ -81,6 +81,7 @@ fn rooms_come_from_the_inventory() {
         rooms: vec![room("bedroom"), room("hall")],
         beds: vec![InventoryBed { id: carebed_contract::id::BedId::new("b1").unwrap(), room: room("bedroom") }],
         devices: vec![device("mat-1", Some("b1"), None), device("door-1", None, Some("hall")), device("x", None, None)],
+        withheld: Vec::new(),
     };
     let rooms = Rooms::of(&inventory);
     for (id, expected) in [("mat-1", Some("bedroom")), ("door-1", Some("hall")), ("x", None), ("unknown", None)] {

@@ -1,0 +1,267 @@
+//! A link whose devices are polled by Modbus: one task asks by schedule, one question at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carebed_contract::clock::Clock;
+use carebed_device_profiles::modbus::{Reject, Request};
+use carebed_device_profiles::profile::Send;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::address::Address;
+use super::blocks::{self, Block};
+use super::line::LineError;
+use super::modbus_rtu::ModbusRtu;
+use super::modbus_tcp::ModbusTcp;
+use super::rtu::{Ask, Failure};
+use super::schedule::{Schedule, Slot};
+use super::{Endpoint, LinkEvent, Silence, Write};
+use crate::home::Board;
+use crate::stamp::Sample;
+
+/// How often a damaged answer is asked for once more at once.
+const RETRIES: u32 = 1;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    #[error(transparent)]
+    Line(#[from] LineError),
+    #[error("the line does not fall silent")]
+    Busy,
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("the connection broke")]
+    Broken(#[source] tokio_modbus::Error),
+    #[error(transparent)]
+    Rejected(#[from] Reject),
+    #[error(transparent)]
+    Failed(Failure),
+}
+
+impl From<Failure> for NoAnswer {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Rejected(reject) => Self::Rejected(reject),
+            failure => Self::Failed(failure),
+        }
+    }
+}
+
+impl NoAnswer {
+    fn told(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+/// What carries questions and answers.
+enum Wire {
+    Tcp(ModbusTcp),
+    Rtu(Box<ModbusRtu>),
+}
+
+impl Wire {
+    fn new(address: &Address, echo: Option<bool>, start: Instant) -> Option<Self> {
+        match address {
+            Address::ModbusTcp(host) => Some(Self::Tcp(ModbusTcp::new(host.clone()))),
+            Address::Serial { line, .. } | Address::SerialServer { line, .. } => {
+                Some(Self::Rtu(Box::new(ModbusRtu::new(address.clone(), *line, echo, start))))
+            }
+            Address::Http(_) | Address::Broker => None,
+        }
+    }
+
+    async fn ask(&mut self, ask: Ask, wake: Option<&(Vec<u8>, Duration)>) -> Result<Vec<u8>, NoAnswer> {
+        match self {
+            Self::Tcp(tcp) => tcp.ask(ask).await,
+            Self::Rtu(rtu) => rtu.ask(ask, wake).await,
+        }
+    }
+
+    /// Listens while nothing is asked.
+    async fn idle(&mut self) {
+        match self {
+            Self::Tcp(_) => std::future::pending().await,
+            Self::Rtu(rtu) => rtu.idle().await,
+        }
+    }
+
+    fn ready_at(&self, unit: u8, request: Request) -> Duration {
+        match self {
+            Self::Tcp(_) => Duration::ZERO,
+            Self::Rtu(rtu) => rtu.ready_at(unit, request),
+        }
+    }
+
+    fn open_at_once(&mut self) {
+        match self {
+            Self::Tcp(tcp) => tcp.open_at_once(),
+            Self::Rtu(rtu) => rtu.open_at_once(),
+        }
+    }
+}
+
+pub(super) struct Polled {
+    wire: Wire,
+    targets: Vec<Target>,
+    schedule: Schedule,
+    start: Instant,
+    events: mpsc::Sender<LinkEvent>,
+    clock: Arc<dyn Clock>,
+}
+
+struct Target {
+    /// Index in the home file.
+    index: usize,
+    board: Arc<Board>,
+    blocks: Vec<Block>,
+}
+
+impl Target {
+    fn ask(&self, request: Request) -> Ask {
+        Ask { unit: self.board.unit, request, timeout: self.board.profile.link.timeout }
+    }
+}
+
+impl Polled {
+    /// None for an address that carries no Modbus.
+    pub(super) fn new(endpoint: &Endpoint, events: mpsc::Sender<LinkEvent>, clock: Arc<dyn Clock>) -> Option<Self> {
+        let start = Instant::now();
+        let echo = endpoint.boards.iter().find_map(|(_, board)| board.echo);
+        let wire = Wire::new(&endpoint.address, echo, start)?;
+        let mut schedule = Schedule::default();
+        let mut targets = Vec::new();
+        for (index, board) in &endpoint.boards {
+            let blocks = blocks::plan(&board.profile.polls, board.every, true);
+            let device = schedule.add_device(board.profile.link.timeout);
+            schedule.plan(device, blocks.iter().map(|block| block.every), Duration::ZERO);
+            targets.push(Target { index: *index, board: Arc::clone(board), blocks });
+        }
+        Some(Self { wire, targets, schedule, start, events, clock })
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Polls and writes until nobody listens any more.
+    pub(super) async fn run(mut self, mut writes: mpsc::Receiver<Write>) {
+        loop {
+            let next = self.next();
+            let due = next.map_or(Duration::from_secs(u64::from(u32::MAX)), |(_, due)| due);
+            let due = self.start + due;
+            let events = tokio::select! {
+                // A command goes before polls: a lamp is waited for.
+                biased;
+                write = writes.recv() => match write {
+                    Some(write) => self.write(write).await.into_iter().collect(),
+                    None => return,
+                },
+                () = sleep_until(due) => match next {
+                    Some((slot, _)) => self.poll(slot).await,
+                    None => Vec::new(),
+                },
+                () = self.wire.idle() => Vec::new(),
+            };
+            for event in events {
+                // When nobody takes events, polling waits: samples keep the time at which they were taken.
+                if self.events.send(event).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(Slot, Duration)> {
+        let ready = |slot: Slot| {
+            let target = self.targets.get(slot.device);
+            let block = target.and_then(|target| target.blocks.get(slot.block));
+            let ready = target.zip(block).map(|(target, block)| self.wire.ready_at(target.board.unit, block.request()));
+            ready.unwrap_or_default()
+        };
+        self.schedule.next(self.now(), ready)
+    }
+
+    async fn poll(&mut self, slot: Slot) -> Vec<LinkEvent> {
+        let Some(target) = self.targets.get(slot.device) else { return Vec::new() };
+        let Some(block) = target.blocks.get(slot.block).cloned() else { return Vec::new() };
+        let (index, board, ask) = (target.index, Arc::clone(&target.board), target.ask(block.request()));
+        let began = self.now();
+        let mut answer = self.wire.ask(ask, board.profile.link.wake.as_ref()).await;
+        for _ in 0..RETRIES {
+            if matches!(answer, Err(NoAnswer::Failed(Failure::Damaged(_)))) {
+                answer = self.wire.ask(ask, board.profile.link.wake.as_ref()).await;
+            }
+        }
+        let now = self.now();
+        let failed = self.schedule.done(slot, began, now, answer.is_ok(), board.profile.link.gap);
+        if let Err(NoAnswer::Rejected(Reject::Exception(code))) = &answer
+            && block.is_joined()
+        {
+            tracing::info!(device = %board.id, code, "it refuses blocks; asking poll by poll");
+            self.replan(slot.device);
+            return Vec::new();
+        }
+        let sample = Sample::take(&*self.clock);
+        match answer {
+            Ok(data) => {
+                let polls = block.split(&data).into_iter();
+                polls.map(|(poll, data)| LinkEvent::Polled { board: index, poll, sample, result: Ok(data) }).collect()
+            }
+            Err(error) => {
+                let silence = failed.map_or_else(Silence::default, |failed| Silence {
+                    cycles: failed.cycles,
+                    lasted: now.saturating_sub(failed.since),
+                });
+                if silence.cycles <= 1 {
+                    tracing::debug!(device = %board.id, error = error.told(), "poll failed");
+                }
+                let polls = block.polls();
+                polls.map(|poll| LinkEvent::Polled { board: index, poll, sample, result: Err(silence) }).collect()
+            }
+        }
+    }
+
+    fn replan(&mut self, device: usize) {
+        let now = self.now();
+        if let Some(target) = self.targets.get_mut(device) {
+            target.blocks = blocks::plan(&target.board.profile.polls, target.board.every, false);
+            self.schedule.plan(device, target.blocks.iter().map(|block| block.every), now);
+        }
+    }
+
+    async fn write(&mut self, write: Write) -> Option<LinkEvent> {
+        let Write { id, board, output, value } = write;
+        let target = self.targets.iter().find(|target| target.index == board)?;
+        let send = target.board.profile.outputs.get(output).and_then(|output| output.send(value));
+        let result = match send {
+            Some(Send::Modbus(request)) => {
+                let (ask, wake) = (target.ask(*request), target.board.profile.link.wake.clone());
+                // Whoever waits for a lamp does not wait for the pause between two attempts.
+                self.wire.open_at_once();
+                self.wire.ask(ask, wake.as_ref()).await.map(drop).map_err(|error| error.told())
+            }
+            Some(_) => Err("the output is not reached over Modbus".to_owned()),
+            None => Err("the output cannot be set so".to_owned()),
+        };
+        Some(LinkEvent::Written { id, result, sample: Sample::take(&*self.clock) })
+    }
+}
+
+/// Asks a board once for everything its profile polls.
+pub(super) async fn read_once(board: &Board) -> Result<Vec<(usize, Vec<u8>)>, String> {
+    let Some(mut wire) = Wire::new(&board.link, board.echo, Instant::now()) else {
+        return Err(format!("{} is not polled by Modbus", board.link));
+    };
+    let mut answers = Vec::new();
+    for (index, poll) in board.profile.polls.iter().enumerate() {
+        let ask = Ask { unit: board.unit, request: poll.request(), timeout: board.profile.link.timeout };
+        let answer = wire.ask(ask, board.profile.link.wake.as_ref()).await;
+        answers.push((index, answer.map_err(|error| error.told())?));
+    }
+    Ok(answers)
+}

@@ -1,0 +1,170 @@
+//! Links on real ports: pseudo-terminals, TCP, and what breaks on them.
+
+mod bench;
+
+use std::time::Duration;
+
+use bench::{Bench, board_on, climate_on, no_broker, serial};
+use carebed_gateway::link::{LocalBroker, Write};
+use carebed_simulator::bus::line::{PtyLine, TcpLine};
+use carebed_simulator::bus::{Bus, Station};
+use carebed_simulator::fact::Fact;
+use carebed_simulator::radar::BedRadar;
+use carebed_simulator::zigbee::ZigbeeBridge;
+use tokio::time::Instant;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bus_of_several_devices_is_polled_commanded_unplugged_and_plugged_in_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = Bus::new(vec![Station::board(1), Station::climate(2, 21.5, 48.0)], 1);
+    let mut line = PtyLine::plug(&folder.path().join("ttyBUS"), bus).unwrap();
+    let link = serial(line.path());
+    let mut bench = Bench::start(&[board_on(&link, 1), climate_on(&link, 2)].concat(), &no_broker());
+    bench.hears(&["call-1 call_button 0 good", "climate-2 temperature 21.5 good", "climate-2 humidity 48 good"]).await;
+    line.speaker().station(1).unwrap().inputs.insert(0, true);
+    bench.hears(&["call-1 call_button 1 good"]).await;
+    bench.links.write(Write { id: "w1".to_owned(), board: 0, output: 0, value: true }).unwrap();
+    bench.hears(&["w1 Ok(())"]).await;
+    assert_eq!(line.speaker().station(1).unwrap().coils[&0], true);
+
+    line.unplug();
+    bench.hears(&["call-1 call_button - bad:no_answer", "climate-2 temperature - bad:no_answer"]).await;
+    line.speaker().station(1).unwrap().inputs.insert(0, false);
+    line.replug().unwrap();
+    bench.hears(&["call-1 call_button 0 good", "climate-2 temperature 21.5 good"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn manners_of_one_station_change_nothing_of_the_others() {
+    let mut bus = Bus::new(vec![Station::board(1), Station::board(2), Station::board(3), Station::board(4)], 2);
+    bus.echoes = true;
+    bus.station(2).unwrap().manners.silent = true;
+    // Its answers come when others are asked.
+    bus.station(3).unwrap().manners.delay = Duration::from_millis(900);
+    bus.station(4).unwrap().manners.damages = 0.4;
+    for unit in 2..=4 {
+        bus.station(unit).unwrap().inputs.insert(0, true);
+    }
+    let line = TcpLine::start(bus).await.unwrap();
+    let link = format!("serial+tcp://{}", line.address());
+    let devices: String = (1..=4).map(|unit| board_on(&link, unit)).collect();
+    let mut bench = Bench::start(&devices, &no_broker());
+    // The late one was asked and answered, but never in time: it says nothing, and nobody says its words.
+    bench
+        .hears(&[
+            "call-1 call_button 0 good",
+            "call-4 call_button 1 good",
+            "call-2 call_button - bad:no_answer",
+            "call-3 call_button - bad:no_answer",
+        ])
+        .await;
+    line.speaker().station(1).unwrap().inputs.insert(0, true);
+    let pressed = Instant::now();
+    let told = bench.hears(&["call-1 call_button 1 good"]).await;
+    assert!(told - pressed < Duration::from_secs(2), "{:?}", told - pressed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_radar_is_set_up_heard_and_set_up_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut line =
+        PtyLine::plug(&folder.path().join("ttyRADAR"), BedRadar::new(true, Duration::from_millis(100), 3)).unwrap();
+    let device = format!(
+        "[[device]]\nid = \"radar-1\"\nprofile = \"micradar/r60abd1\"\nlink = \"{}\"\n\
+         [device.inputs.bed_occupancy]\nbed = \"b1\"\n[device.inputs.heart_rate]\nbed = \"b1\"\n",
+        serial(line.path())
+    );
+    let mut bench = Bench::start(&device, &no_broker());
+    bench.hears(&["radar-1 bed_occupancy 1 good"]).await;
+    let heart = loop {
+        let rows = bench.next().await;
+        if let Some(row) =
+            rows.into_iter().find(|row| row.text.starts_with("radar-1 heart_rate") && !row.text.contains("bad"))
+        {
+            break row.text;
+        }
+    };
+    assert!(heart.ends_with(" good"), "{heart}");
+    assert!(line.speaker().is_set_up());
+    line.speaker().set_in_bed(false);
+    bench.hears(&["radar-1 bed_occupancy 0 good"]).await;
+    line.unplug();
+    line.speaker().restart();
+    bench.hears(&["radar-1 bed_occupancy - bad:no_answer"]).await;
+    line.replug().unwrap();
+    bench.hears(&["radar-1 bed_occupancy 0 good"]).await;
+    assert!(line.speaker().is_set_up());
+}
+
+/// The gateway's own broker is this crate's program, started when a device needs it, and again after it was killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_speak_to_the_home_s_own_broker_also_after_it_was_killed() {
+    let [v4, v5] = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let broker = LocalBroker::Embedded { program: env!("CARGO_BIN_EXE_carebed-gateway").into(), v4, v5 };
+    let devices = "[[device]]\nid = \"door-1\"\nprofile = \"zigbee2mqtt/aqara-door\"\nlink = \"mqtt\"\naddress = \"front\"\n\
+                   [device.inputs.door_open]\nroom = \"bedroom\"\n\
+                   [[device]]\nid = \"sos-1\"\nprofile = \"zigbee2mqtt/tuya-sos\"\nlink = \"mqtt\"\naddress = \"sos\"\n\
+                   [device.inputs.call]\nbed = \"b1\"\n";
+    let mut bench = Bench::start(devices, &broker);
+    let bridge =
+        ZigbeeBridge::start(v4, vec![("front".to_owned(), Fact::DoorOpen), ("sos".to_owned(), Fact::CallPressed)]);
+    let speaking = async {
+        loop {
+            bridge.show(Fact::DoorOpen, true);
+            bridge.show(Fact::CallPressed, true);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    tokio::select! {
+        () = speaking => {}
+        _ = bench.hears(&["door-1 door_open 1 good", "sos-1 call_event 1 good"]) => {}
+    }
+    // MQTT 5 is served, too.
+    let listens = tokio::net::TcpStream::connect(v5).await;
+    assert!(listens.is_ok(), "{listens:?}");
+
+    let own = std::process::id().to_string();
+    let found =
+        std::process::Command::new("pgrep").args(["-P", &own, "-f", &format!("home-broker --v4 {v4}")]).output();
+    let broker_id = String::from_utf8(found.unwrap().stdout).unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", broker_id.trim()]).status().unwrap().success());
+    let speaking = async {
+        loop {
+            bridge.show(Fact::DoorOpen, false);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    tokio::select! {
+        () = speaking => {}
+        _ = bench.hears(&["door-1 door_open 0 good"]) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_is_asked_for_and_a_device_that_refuses_is_told_as_silent() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (show, page) = tokio::sync::watch::channel("HTTP/1.1 200 OK\r\n\r\nPRES=1<br>\r\nHR=63<br>\r\nRR=---<br>\r\n");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut asked = vec![0; 1_024];
+            let n_bytes = stream.read(&mut asked).await.unwrap_or(0);
+            assert!(asked[..n_bytes].starts_with(b"GET /dvmstatus.htm HTTP/1.1\r\n"), "{asked:?}");
+            let answer = *page.borrow();
+            let _gone = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let device = format!(
+        "[[device]]\nid = \"mat-1\"\nprofile = \"emfit/qs\"\nlink = \"http://{address}\"\nevery = \"200ms\"\n\
+         [device.inputs.bed_occupancy]\nbed = \"b1\"\n[device.inputs.heart_rate]\nbed = \"b1\"\n\
+         [device.inputs.respiratory_rate]\nbed = \"b1\"\n"
+    );
+    let mut bench = Bench::start(&device, &no_broker());
+    let first = ["mat-1 bed_occupancy 1 good", "mat-1 heart_rate 63 good", "mat-1 respiratory_rate - bad:sentinel"];
+    bench.hears(&first).await;
+    show.send_replace("HTTP/1.1 500 Oops\r\n\r\nPRES=0<br>\r\n");
+    bench.hears(&["mat-1 bed_occupancy - bad:no_answer"]).await;
+    show.send_replace("HTTP/1.1 200 OK\r\n\r\nPRES=0<br>\r\n");
+    bench.hears(&["mat-1 bed_occupancy 0 good"]).await;
+}

@@ -1,0 +1,20 @@
+//! No wrong value on a bus that does everything a bus may do. `benchmarks/rtu` runs the same a thousand times as long.
+#![expect(clippy::cast_possible_truncation, reason = "mixing bits drops some")]
+
+mod adversary;
+
+use adversary::Trial;
+
+#[test]
+fn an_adversarial_bus_gives_no_wrong_value() {
+    let mut right = 0;
+    for seed in 0..100 {
+        let mut trial = Trial::new(seed);
+        for _ in 0..200 {
+            trial.step();
+        }
+        assert_eq!(trial.tally.wrong, 0, "seed {seed}: {:?}", trial.tally);
+        right += trial.tally.right;
+    }
+    assert!(right > 5_000, "only {right} answers were taken");
+}
