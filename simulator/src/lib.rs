@@ -13,6 +13,7 @@ pub mod chance;
 pub mod fact;
 pub mod habits;
 pub mod resident;
+pub mod nights;
 
 pub mod board;
 pub mod ledger;
