@@ -1,4 +1,5 @@
 //! A gateway whose clock is wrong, unset, stepped, or right only after the fact.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail where an assumption does")]
 
 mod support;
 
