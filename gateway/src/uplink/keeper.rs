@@ -33,6 +33,7 @@ pub enum KeeperError {
 #[derive(Debug)]
 pub struct Keeper {
     spool: Option<Box<Spool>>,
+    patience: Duration,
     run: u64,
     /// Batches taken by this run, by lane.
     taken: [u64; 2],
@@ -45,7 +46,8 @@ impl Keeper {
     #[must_use]
     pub fn new(spool: Spool) -> Self {
         let spool = Some(Box::new(spool));
-        Self { spool, run: rand::random(), taken: [0; 2], troubles: Vec::new(), epoch_changed: false }
+        let (run, troubles) = (rand::random(), Vec::new());
+        Self { spool, patience: PATIENCE, run, taken: [0; 2], troubles, epoch_changed: false }
     }
 
     /// The spool, for what needs no disk.
@@ -128,7 +130,7 @@ impl Keeper {
             let result = act(&mut spool);
             (spool, result)
         });
-        let why = match tokio::time::timeout(PATIENCE, work).await {
+        let why = match tokio::time::timeout(self.patience, work).await {
             Ok(Ok((spool, Ok(value)))) => {
                 self.spool = Some(spool);
                 return Ok(Some(value));
@@ -138,7 +140,7 @@ impl Keeper {
                 None => error.to_string(),
             },
             Ok(Err(_)) => return Err(KeeperError::CutOff),
-            Err(_) => format!("the spool's disk did not answer within {PATIENCE:?}"),
+            Err(_) => format!("the spool's disk did not answer within {:?}", self.patience),
         };
         self.fall_back(&why, waiting)?;
         Ok(None)
@@ -159,45 +161,51 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::{self, Receiver};
+    use std::sync::{Arc, Mutex};
 
     use carebed_contract::pack::ContentType;
 
     use super::*;
     use crate::spool::{Disk, Memory};
 
-    /// Memory that refuses to sync once it is told to fail.
-    #[derive(Debug, Default)]
+    /// Memory that refuses to sync once it is told to fail, or hangs once until it is let go.
+    #[derive(Debug, Clone, Default)]
     struct Failing {
-        disk: Memory,
+        disk: Arc<Mutex<Memory>>,
         fails: Arc<AtomicBool>,
+        hangs: Arc<Mutex<Option<Receiver<()>>>>,
     }
 
     impl Disk for Failing {
         fn names(&self) -> io::Result<Vec<String>> {
-            self.disk.names()
+            self.disk.lock().unwrap().names()
         }
         fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-            self.disk.read(name)
+            self.disk.lock().unwrap().read(name)
         }
         fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-            self.disk.read_at(name, offset, length)
+            self.disk.lock().unwrap().read_at(name, offset, length)
         }
         fn create(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-            self.disk.create(name, bytes)
+            self.disk.lock().unwrap().create(name, bytes)
         }
         fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-            self.disk.append(name, bytes)
+            self.disk.lock().unwrap().append(name, bytes)
         }
         fn sync(&mut self, _name: &str) -> io::Result<()> {
+            let hangs = self.hangs.lock().unwrap().take();
+            if let Some(hangs) = hangs {
+                let _let_go = hangs.recv();
+            }
             if self.fails.load(Ordering::SeqCst) { Err(io::Error::other("no medium")) } else { Ok(()) }
         }
         fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
-            self.disk.truncate(name, length)
+            self.disk.lock().unwrap().truncate(name, length)
         }
         fn remove(&mut self, name: &str) -> io::Result<()> {
-            self.disk.remove(name)
+            self.disk.lock().unwrap().remove(name)
         }
     }
 
@@ -208,8 +216,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_disk_does_not_silence_a_call() {
-        let fails = Arc::new(AtomicBool::new(false));
-        let disk = Failing { disk: Memory::default(), fails: Arc::clone(&fails) };
+        let disk = Failing::default();
+        let fails = Arc::clone(&disk.fails);
         let mut keeper = Keeper::new(Spool::open(Box::new(disk), Limits::default()).unwrap().spool);
         let (call, span) = call();
         assert_eq!(keeper.append(Lane::Urgent, call.clone(), span).await.unwrap().seq, 0);
@@ -228,5 +236,23 @@ mod tests {
         assert_eq!(kept.origin, Some(Origin { number: 1, ..first }));
         let troubles = keeper.take_troubles();
         assert!(troubles[0].contains("no medium") && troubles[0].contains("kept in memory only"), "{troubles:?}");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_lands_too_late_is_known_again() {
+        let disk = Failing::default();
+        let (let_go, hangs) = mpsc::channel();
+        let mut keeper = Keeper::new(Spool::open(Box::new(disk.clone()), Limits::default()).unwrap().spool);
+        keeper.patience = Duration::from_millis(20);
+        let (call, span) = call();
+        *disk.hangs.lock().unwrap() = Some(hangs);
+        let seq = keeper.append(Lane::Urgent, call, span).await.unwrap().seq;
+        let from_memory = keeper.batch(Lane::Urgent, seq).await.unwrap().unwrap();
+        assert!(keeper.take_troubles()[0].contains("did not answer within 20ms"));
+        drop(let_go);
+
+        let spool = Spool::open(Box::new(disk), Limits::default()).unwrap().spool;
+        let from_disk = spool.batch(Lane::Urgent, 0).unwrap().unwrap();
+        assert_eq!((from_disk.sealed, from_disk.origin), (from_memory.sealed, from_memory.origin));
     }
 }
