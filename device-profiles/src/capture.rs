@@ -180,7 +180,7 @@ impl Player {
         }
         if let Some(published) = sent.and_then(|sent| sent.strip_prefix("PUBLISH ")) {
             self.sends(
-                &|t| matches!(t, Transmission::Publish { topic, payload } if format!("{topic} {payload}") == published),
+                &|t| matches!(t, Transmission::Publish { topic, payload } if format!("{topic} {payload}").trim_end() == published),
             )?;
             return Ok("sent".to_owned());
         }
@@ -192,7 +192,9 @@ impl Player {
             return Ok(self.rtu(request, &came.0));
         }
         let write = match &sent {
-            Some(Hex(sent)) => Some(self.sends(&|t| matches!(t, Transmission::Bytes(bytes) if self.is_sent(bytes, sent)))?),
+            Some(Hex(sent)) => {
+                Some(self.sends(&|t| matches!(t, Transmission::Bytes(bytes) if self.is_sent(bytes, sent)))?)
+            }
             None => None,
         };
         let Some(came) = came else { return Ok("sent".to_owned()) };

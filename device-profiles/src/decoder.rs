@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carebed_contract::quality::Quality;
+use carebed_contract::quantity::{Kind, Quantity};
 use carebed_contract::value::Value;
 
 use crate::documents::Payload;
-use crate::field::{Field, Raw};
+use crate::field::{Field, Raw, Type};
 use crate::framing::{Frame, Scanner, Seen};
 use crate::meaning::judged;
 use crate::presses::Presses;
@@ -241,8 +242,8 @@ impl Said<'_> {
     fn read(&self, field: &Field) -> Vec<(Raw, Duration)> {
         match (self, field) {
             (Self::Bytes(data), field) => field.read(data).unwrap_or_default(),
-            (Self::Document(payload), Field::Path(path)) => {
-                payload.at(path).map(|raw| (raw, Duration::ZERO)).into_iter().collect()
+            (Self::Document(payload), Field::Path { keys, .. }) => {
+                payload.at(keys).map(|raw| (raw, Duration::ZERO)).into_iter().collect()
             }
             (Self::Document(_), _) => Vec::new(),
         }
@@ -253,7 +254,7 @@ fn point(index: usize, input: &Input, raw: &Raw, age: Duration, retained: bool) 
     if retained && input.policy.event {
         return None;
     }
-    let (value, quality) = input.meaning.of(&numeric(raw, input))?;
+    let (value, quality) = input.meaning.of(&typed(raw, input))?;
     let (value, quality) = match &input.quantity {
         Some(quantity) => judged(quantity, value, quality),
         None => (value, quality),
@@ -262,15 +263,27 @@ fn point(index: usize, input: &Input, raw: &Raw, age: Duration, retained: bool) 
     Some(Point { input: index, value, quality, age })
 }
 
-/// A number written as text is a number: plain payloads and `KEY=value` lines know no other way. A word stays one where the
-/// profile asks for text.
-fn numeric(raw: &Raw, input: &Input) -> Raw {
-    match (raw, &input.field) {
-        (Raw::Word(word), Field::Path(_)) if input.meaning.values.is_empty() => match word.parse::<f64>() {
-            Ok(number) if !input.meaning.missing.iter().any(|literal| raw.is(literal)) => Raw::Float(number),
-            _ => raw.clone(),
-        },
+/// The raw value as its quantity needs it, where no table of values says what it means. In documents a number written as
+/// text is a number. A state is on or off, a measure is a number: anything else is not taken for one.
+fn typed(raw: &Raw, input: &Input) -> Raw {
+    let meaning = &input.meaning;
+    if !meaning.values.is_empty() || meaning.missing.iter().chain(&meaning.ignore).any(|literal| raw.is(literal)) {
+        return raw.clone();
+    }
+    let text = matches!(input.field, Field::Path { text: true, .. } | Field::Bytes { kind: Type::Text, .. });
+    let kind = input.quantity.as_ref().and_then(Quantity::definition).map(|definition| definition.kind);
+    let raw = match (raw, &input.field) {
+        (Raw::Word(word), Field::Path { text: false, .. }) => word.parse().map_or_else(|_| raw.clone(), Raw::Float),
         _ => raw.clone(),
+    };
+    match (kind, &raw) {
+        (Some(Kind::Measure | Kind::Counter), Raw::Word(_) | Raw::Flag(_)) if !text => Raw::Unreadable("not_a_number"),
+        (Some(Kind::State | Kind::Event), Raw::Integer(0)) => Raw::Flag(false),
+        (Some(Kind::State | Kind::Event), Raw::Integer(1)) => Raw::Flag(true),
+        (Some(Kind::State | Kind::Event), Raw::Integer(_) | Raw::Float(_) | Raw::Word(_)) if !text => {
+            Raw::Unreadable("unknown_value")
+        }
+        _ => raw,
     }
 }
 

@@ -154,8 +154,13 @@ pub enum Field {
         /// Several values of the type, one after the other, taken evenly over this time until the frame.
         samples: Option<(usize, Duration)>,
     },
-    /// A value in a document: the keys that lead to it.
-    Path(Vec<String>),
+    /// A value in a document.
+    Path {
+        /// The keys that lead to it.
+        keys: Vec<String>,
+        /// Whether it is a word even when it looks like a number.
+        text: bool,
+    },
 }
 
 impl Field {
@@ -165,7 +170,7 @@ impl Field {
         match self {
             Self::Bit(bit) => Some(bit / 8 + 1),
             Self::Bytes { at, size, samples, .. } => Some(at + size.as_ref()? * samples.map_or(1, |(count, _)| count)),
-            Self::Path(_) => None,
+            Self::Path { .. } => None,
         }
     }
 
@@ -186,7 +191,7 @@ impl Field {
                 let ages = (0..count).rev().map(|left| step * u32::try_from(left).unwrap_or(0));
                 Some(bytes.chunks(*size).map(read).zip(ages).collect())
             }
-            Self::Path(_) => None,
+            Self::Path { .. } => None,
         }
     }
 }

@@ -16,3 +16,103 @@ fn bits_become_inputs_and_other_lengths_nothing() {
         assert!(decoded.points.is_empty() && matches!(decoded.rejects[..], [Reject::Length { .. }]), "{wrong:?}");
     }
 }
+
+fn point(profile: &str, message: &str, payload: &str) -> String {
+    let profile = shipped::find(profile).unwrap();
+    let index = profile.messages.iter().position(|m| m.name == message).unwrap();
+    let decoded = Decoder::at(Arc::clone(&profile), Some("a")).payload(index, payload.as_bytes(), false);
+    crate::capture::describe(&profile, &decoded)
+}
+
+#[test]
+fn a_measure_is_a_number_and_a_state_is_on_or_off() {
+    for (profile, message, payload, expected) in [
+        ("esphome/bed-node", "temperature", "21.5", "temperature=21.5"),
+        ("esphome/bed-node", "temperature", "inf", "temperature=?not_a_number"),
+        ("esphome/bed-node", "temperature", "true", "temperature=?not_a_number"),
+        ("zigbee2mqtt/aqara-motion", "state", r#"{"illuminance":true}"#, "illuminance=?not_a_number"),
+        ("zigbee2mqtt/aqara-motion", "state", r#"{"illuminance":"7"}"#, "illuminance=7"),
+        ("zigbee2mqtt/aqara-motion", "state", r#"{"illuminance":[1]}"#, "illuminance=?not_a_value"),
+        ("zigbee2mqtt/aqara-motion", "state", r#"[{"illuminance":1}]"#, "state"),
+    ] {
+        assert_eq!(point(profile, message, payload), expected, "{payload}");
+    }
+    let long = format!("{{\"illuminance\":\"{}\"}}", "9".repeat(70_000));
+    assert_eq!(point("zigbee2mqtt/aqara-motion", "state", &long), "reject payload");
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that are often nearly frames of the profile: pieces of its captures among noise.
+    fn stream(captures: &'static [(&'static str, &'static str)]) -> impl Strategy<Value = Vec<u8>> {
+        let frames: Vec<Vec<u8>> = captures
+            .iter()
+            .flat_map(|(_, text)| text.lines())
+            .filter_map(|line| line.strip_prefix("< "))
+            .filter_map(|line| crate::hex::Hex::parse(line).map(|hex| hex.0))
+            .collect();
+        let piece = prop_oneof![
+            3 => prop::sample::select(frames),
+            1 => prop::collection::vec(any::<u8>(), 0..24),
+        ];
+        prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+    }
+
+    fn framed() -> Vec<&'static shipped::Shipped> {
+        shipped::all().iter().filter(|shipped| !shipped.profile.framings.is_empty()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// For every shipped device that speaks in frames: cut anywhere, the same points come out.
+        #[test]
+        fn cutting_the_stream_changes_no_point(
+            (which, bytes) in (0..framed().len()).prop_flat_map(|which| (Just(which), stream(framed()[which].captures))),
+            cuts in prop::collection::vec(1_usize..30, 0..60),
+        ) {
+            let profile = &framed()[which].profile;
+            let points = |pieces: Vec<&[u8]>| {
+                let mut decoder = Decoder::new(Arc::clone(profile));
+                let mut points = Vec::new();
+                for piece in pieces {
+                    points.extend(decoder.push(piece, Duration::ZERO).points);
+                }
+                points.extend(decoder.push(&[], Duration::from_secs(2)).points);
+                points
+            };
+            let (mut pieces, mut rest) = (Vec::new(), &bytes[..]);
+            for cut in cuts {
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                pieces.push(piece);
+                rest = after;
+            }
+            pieces.push(rest);
+            prop_assert_eq!(points(pieces), points(vec![&bytes]));
+        }
+
+        /// Whatever comes by whatever way: nothing panics, and what is bad is no number.
+        #[test]
+        fn any_bytes_give_points_or_rejects(bytes in prop::collection::vec(any::<u8>(), 0..300), retained in any::<bool>()) {
+            for shipped in shipped::all() {
+                let mut decoder = Decoder::new(Arc::clone(&shipped.profile));
+                let mut decoded = vec![decoder.push(&bytes, Duration::ZERO), decoder.push(&[], Duration::from_secs(9))];
+                for poll in 0..=shipped.profile.polls.len() {
+                    decoded.push(decoder.answer(poll, &bytes));
+                    let length = shipped.profile.polls.get(poll).map_or(0, |p| p.function.answer_length(p.count));
+                    decoded.push(decoder.answer(poll, bytes.get(..length).unwrap_or(&[])));
+                }
+                for message in 0..=shipped.profile.messages.len() {
+                    decoded.push(decoder.payload(message, &bytes, retained));
+                }
+                for point in decoded.iter().flat_map(|decoded| &decoded.points) {
+                    prop_assert!(point.quality.is_usable() || point.value == Value::Missing, "{:?}", point);
+                    prop_assert!(point.value.number().is_none_or(f64::is_finite), "{:?}", point);
+                }
+            }
+        }
+    }
+}

@@ -169,11 +169,7 @@ fn total(framing: &Framing, rest: &[u8]) -> Result<Option<usize>, Reject> {
         Extent::Field { at, width, order, add, empty } => {
             let Some(field) = rest.get(*at..at + width.length()) else { return Ok(None) };
             let value = match width {
-                Width::Hex4 => {
-                    let digits = std::str::from_utf8(field).ok();
-                    let value = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok());
-                    value.ok_or(Reject::Fixed(*at))?
-                }
+                Width::Hex4 => hex_digits(field).ok_or(Reject::Fixed(*at))?,
                 _ => order.sorted(field).iter().fold(0, |value, byte| value << 8 | usize::from(*byte)),
             };
             match empty {
@@ -189,6 +185,16 @@ fn total(framing: &Framing, rest: &[u8]) -> Result<Option<usize>, Reject> {
     } else {
         Ok(Some(total))
     }
+}
+
+/// Upper-case digits only: a flipped bit makes `c` of `C`, and no sum covers the length.
+fn hex_digits(field: &[u8]) -> Option<usize> {
+    let digit = |byte: &u8| match byte {
+        b'0'..=b'9' => Some(usize::from(byte - b'0')),
+        b'A'..=b'F' => Some(usize::from(byte - b'A') + 10),
+        _ => None,
+    };
+    field.iter().try_fold(0, |value, byte| Some(value << 4 | digit(byte)?))
 }
 
 fn least(framing: &Framing) -> usize {

@@ -14,8 +14,9 @@ pub(super) fn read(mut f: Fields<'_>) -> Option<Spanned<Framing>> {
     let fixed = f.tables("fixed").into_iter().filter_map(fixed).collect();
     let checks: Vec<Check> = f.tables("checks").into_iter().filter_map(check).collect();
     let (key, address) = (f.table("key").and_then(place), f.table("address").and_then(place));
-    let data = f.table("data");
+    let data = f.table("data").map(data_of);
     let (plus, order) = (f.take_or("plus", 0_u8), f.take_or("order", Order::Abcd));
+    let length = length.map(extent);
     let ways = usize::from(length.is_some()) + usize::from(fixed_length.is_some()) + usize::from(until.is_some());
     if ways != 1 {
         let message = "[[framing]] must say in exactly one way where a frame ends";
@@ -25,10 +26,10 @@ pub(super) fn read(mut f: Fields<'_>) -> Option<Spanned<Framing>> {
         f.tell(f.span(), "[[framing]] lacks start", "add start = \"…\", the first bytes of every frame");
     }
     let tail = until.as_ref().map_or(0, |until| until.get_ref().0.len());
-    let (data_from, data_after) = data.map_or(Some((start.len(), tail)), data_of)?;
+    let (data_from, data_after) = data.unwrap_or(Some((start.len(), tail)))?;
     let until_span = until.as_ref().map(Spanned::span);
     let extent = match (length, fixed_length, until) {
-        (Some(length), _, _) => extent(length)?,
+        (Some(length), _, _) => length?,
         (_, Some(fixed), _) => Extent::Fixed(fixed.into_inner()),
         (_, _, Some(until)) => Extent::Until(until.into_inner().0),
         (None, None, None) => return None,

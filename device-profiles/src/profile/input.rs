@@ -323,7 +323,8 @@ impl Place {
 
     fn path_of(self) -> Field {
         let path = self.path.map_or_else(String::new, Spanned::into_inner);
-        Field::Path(path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect())
+        let keys = path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
+        Field::Path { keys, text: self.kind == Some(Type::Text) }
     }
 }
 
@@ -339,7 +340,7 @@ fn advance(field: &Field, step: usize) -> Field {
             let at = at + step * size.unwrap_or(0);
             Field::Bytes { at, kind, size, order, bit: None, mask, samples }
         }
-        path @ Field::Path(_) => path,
+        path @ Field::Path { .. } => path,
     }
 }
 
