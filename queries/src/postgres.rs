@@ -5,6 +5,7 @@
 //! and number; what was asked is written to an audit log. Run it on a runtime of its own, so that no query takes ingest's threads.
 
 mod audit;
+mod comments;
 mod guard;
 mod service;
 mod startup;

@@ -8,6 +8,7 @@
 //! A [`Tables`] stays open and sees the newest snapshot in each statement; a [`SqlSession`] is one over one snapshot.
 
 mod answer;
+mod dictionary;
 pub mod facts;
 mod live_table;
 mod snapshot;
@@ -54,6 +55,7 @@ pub use views::{ViewFile, reports, views};
 pub const CATALOG: &str = "carebed";
 const SCHEMA: &str = "public";
 const EPISODES: &str = "episodes";
+const DICTIONARY: &str = "dictionary";
 /// The tables of the lake.
 const LAKE_TABLES: [&str; 3] = ["observations", "gaps", "dead_letters"];
 
@@ -140,6 +142,7 @@ impl Tables {
         let tables = Self { context, seen };
         tables.register(snapshot, scope, limits)?;
         tables.register_views().await?;
+        tables.register_dictionary().await?;
         Ok(tables)
     }
 
@@ -187,6 +190,19 @@ impl Tables {
                 return Err(reason.into());
             }
         }
+        Ok(())
+    }
+
+    /// What every table and column means, as a table.
+    async fn register_dictionary(&self) -> Result<(), SqlError> {
+        let mut tables = vec![(DICTIONARY.to_owned(), dictionary::schema())];
+        let schema = self.context.catalog(CATALOG).and_then(|catalog| catalog.schema(SCHEMA));
+        for name in schema.map(|schema| schema.table_names()).unwrap_or_default() {
+            let columns = Arc::new(self.context.table(name.as_str()).await?.schema().as_arrow().clone());
+            tables.push((name, columns));
+        }
+        tables.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.context.register_batch(DICTIONARY, dictionary::table(&tables))?;
         Ok(())
     }
 

@@ -33,7 +33,7 @@ use tokio::time::{Instant, Sleep};
 use super::guard::{Guard, error};
 use super::startup::Startup;
 use super::users::User;
-use super::{Shared, audit};
+use super::{Shared, audit, comments};
 use crate::sql::{CATALOG, Snapshot, Tables};
 
 /// `query_canceled`, as for a statement timeout
@@ -117,6 +117,7 @@ impl Session {
         let tables = Arc::new(tables.await.map_err(|e| failed(Box::new(e)))?);
         let context = tables.context().clone();
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| failed(e))?;
+        comments::add(&context).await.map_err(|e| failed(Box::new(e)))?;
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
             Arc::new(Guard),
             Arc::new(CursorStatementHook),

@@ -289,5 +289,73 @@ async fn every_view_and_report_runs() {
     }
     let without = session.run("SELECT $bed").await;
     assert!(matches!(without, Err(SqlError::Failed { .. })), "{without:?}");
-    assert_eq!(text(&session, "SELECT home_id, n_minutes FROM nightly_vitals ORDER BY 1, night LIMIT 1").await, "home_id,n_minutes\nh1,10\n");
+    assert_eq!(
+        text(&session, "SELECT home_id, n_minutes FROM nightly_vitals ORDER BY 1, night LIMIT 1").await,
+        "home_id,n_minutes\nh1,10\n"
+    );
+}
+
+#[tokio::test]
+async fn every_table_and_column_is_explained_in_both_languages() {
+    let (_directory, lake, view) = lake(0).await;
+    let session = session(&lake, &view, 10_000).await;
+    let missing = "SELECT table_name, column_name FROM dictionary WHERE zh = '' OR en = '' ORDER BY 1, 2";
+    assert_eq!(text(&session, missing).await, "table_name,column_name\n");
+    let unnamed = "SELECT c.table_name, c.column_name FROM information_schema.columns c
+        LEFT JOIN dictionary d ON d.table_name = c.table_name AND d.column_name = c.column_name
+        WHERE c.table_schema = 'public' AND d.en IS NULL";
+    assert_eq!(text(&session, unnamed).await, "table_name,column_name\n");
+
+    // The page for people is the same.
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/DICTIONARY.md");
+    let rows = session
+        .run("SELECT table_name, column_name, zh, en FROM dictionary ORDER BY table_name, column_name NULLS FIRST")
+        .await
+        .unwrap();
+    let mut written = String::from(
+        "# Data dictionary\n\nWritten by `CAREBED_BLESS=1 cargo test -p carebed-queries dictionary`; a test holds that it is current. 数据字典，由程序生成。\n",
+    );
+    for batch in &rows.batches {
+        let column = |n: usize| batch.column(n).as_any().downcast_ref::<arrow::array::StringArray>().unwrap().clone();
+        let [table, name, zh, en] = [0, 1, 2, 3].map(column);
+        for row in 0..batch.num_rows() {
+            use arrow::array::Array as _;
+            let (zh, en) = (zh.value(row), en.value(row));
+            if name.is_null(row) {
+                written +=
+                    &format!("\n## {}\n\n{zh}\n{en}\n\n| column | 含义 | meaning |\n|---|---|---|\n", table.value(row));
+            } else {
+                written += &format!("| `{}` | {zh} | {en} |\n", name.value(row));
+            }
+        }
+    }
+    if std::env::var_os("CAREBED_BLESS").is_some() {
+        std::fs::write(page, &written).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(page).unwrap_or_default(), written, "bless it: CAREBED_BLESS=1");
+}
+
+#[tokio::test]
+async fn a_button_that_hangs_is_no_new_call_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let button = |time: &str, value| observation("h1", "b1", "button", "call_button", at(time), Some(value), "good");
+    let rows = Rows::from(vec![
+        button("2026-05-01T10:00:00Z", 1.0),
+        button("2026-05-01T10:01:00Z", 0.0),
+        button("2026-05-02T14:00:00Z", 1.0),
+        button("2026-05-02T15:00:00Z", 1.0),
+        button("2026-05-09T14:00:00Z", 1.0),
+        button("2026-05-10T14:00:00Z", 1.0),
+    ]);
+    let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+    let commit = Commit { rows: vec![rows], marks, ..Commit::default() };
+    store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
+    let span = Span { from: at("2026-05-07T00:00:00Z"), to: Timestamp::MAX };
+    let definitions = Arc::new(Definitions::builtin().unwrap());
+    let (lake, view) = (Lake::of(&store), store.view());
+    let mut episodes = history::episodes(&lake, &view, span, &homes(), definitions, Limits::default()).await.unwrap();
+    let calls: Vec<_> = episodes.all().into_iter().filter(|e| &*e.kind == "call").collect();
+    let told: Vec<_> = calls.iter().map(|call| (call.started_at, call.ended_at)).collect();
+    assert_eq!(told, [(at("2026-05-02T14:00:00Z"), None)]);
 }
