@@ -27,7 +27,9 @@ impl ModbusRtu {
     pub(super) fn new(address: Address, settings: Serial, echo: Option<bool>, start: Instant) -> Self {
         let Serial { baud, data_bits, parity, stop_bits } = settings;
         let bits = 1 + u32::from(data_bits) + u32::from(parity != Parity::None) + u32::from(stop_bits);
-        Self { line: Line::new(address), transactions: Transactions::new(Timing::new(baud, bits), echo), start }
+        let timing = Timing::new(baud, bits);
+        let timing = if matches!(address, Address::SerialServer { .. }) { timing.over_network() } else { timing };
+        Self { line: Line::new(address), transactions: Transactions::new(timing, echo), start }
     }
 
     fn now(&self) -> Duration {

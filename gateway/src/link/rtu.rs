@@ -30,6 +30,9 @@ const BROADCAST: u8 = 0;
 /// How long USB adapters keep bytes back: 16 ms by default at FTDI, and as much again for the machine.
 const ADAPTER_LATENCY: Duration = Duration::from_millis(30);
 
+/// How long a network in a home keeps bytes back.
+const NETWORK_LATENCY: Duration = Duration::from_millis(100);
+
 /// The times of a bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -37,7 +40,7 @@ pub struct Timing {
     pub byte: Duration,
     /// Pause before each request (Modbus over Serial Line 2.5.1.1: 3.5 characters, 1.75 ms from 19200 baud on).
     pub pause: Duration,
-    /// After this long without a byte a frame that has begun does not go on.
+    /// After this long without a byte a frame that has begun does not go on: its beginning was noise.
     pub silence: Duration,
     /// For how long after a failed request its answer may still come.
     pub quarantine: Duration,
@@ -58,6 +61,12 @@ impl Timing {
             quarantine: Duration::from_secs(1),
             turnaround: Duration::from_millis(150),
         }
+    }
+
+    /// Of a line behind a network: what is sent in one go may come in several, tens of milliseconds apart.
+    #[must_use]
+    pub fn over_network(self) -> Self {
+        Self { silence: self.pause + NETWORK_LATENCY, ..self }
     }
 
     fn bytes(&self, count: usize) -> Duration {
@@ -167,8 +176,8 @@ enum Stands {
     Exception(u8),
     /// A copy of the request, so many bytes long.
     Copy(usize),
-    /// A whole frame of somebody else.
-    Foreign(usize),
+    /// A whole frame of somebody else, and the unit it asks if it is a request.
+    Foreign(usize, Option<u8>),
     /// A request of another master to the unit that was asked.
     ForeignRequest,
     /// Perhaps a frame: more bytes will tell.
@@ -362,17 +371,17 @@ impl Transactions {
     /// Looks for the answer in what came; `silent`: what has begun does not go on.
     fn look(&mut self, silent: bool) -> Option<Outcome> {
         let current = self.current.as_mut()?;
-        let mut at = 0;
+        let mut overheard = Vec::new();
         let outcome = loop {
-            let rest = current.received.get(at..).unwrap_or_default();
+            let rest = &current.received[..];
             if rest.is_empty() {
                 break None;
             }
-            let (skipped, is_frame) = match current.stands(rest, silent, self.echo) {
+            let skipped = match current.stands(rest, silent, self.echo) {
                 Stands::Answer(data) => break Some(Ok(data)),
                 Stands::Exception(code) => break Some(Err(Failure::Rejected(Reject::Exception(code)))),
                 Stands::ForeignRequest => break Some(Err(Failure::OtherMaster)),
-                Stands::Perhaps if silent => (1, false),
+                Stands::Perhaps if silent => 1,
                 Stands::Perhaps => break None,
                 Stands::Copy(length) => {
                     if current.confirms(self.echo) {
@@ -380,24 +389,25 @@ impl Transactions {
                     }
                     current.echoed = true;
                     current.n_explained += length;
-                    (length, true)
+                    length
                 }
-                Stands::Foreign(length) => {
+                Stands::Foreign(length, asked) => {
                     current.n_explained += length;
-                    (length, true)
+                    overheard.extend(asked);
+                    length
                 }
                 Stands::Noise => {
                     current.is_noisy = true;
-                    (1, false)
+                    1
                 }
             };
-            at += skipped;
-            // A silence may turn out to be none: then what has begun may still become a frame, unless a whole one follows.
-            if !silent || is_frame {
-                current.received.drain(..at.min(current.received.len()));
-                at = 0;
-            }
+            current.received.drain(..skipped.min(current.received.len()));
         };
+        let since = current.last;
+        for unit in overheard {
+            self.owe(Owed { unit, request: None, since, until: since + self.timing.quarantine });
+        }
+        let current = self.current.as_ref()?;
         // While an answer is owed, what came may be that one, before the echo.
         if let Some(Ok(_)) = outcome
             && !self.echo_is_set
@@ -481,13 +491,12 @@ impl Transaction {
         for (length, is_request) in shapes(rest) {
             match length.and_then(|length| rest.get(..length)) {
                 Some(frame) if is_whole(frame) => {
-                    let ours = frame.first() == Some(&unit);
-                    // Whoever asks our unit must be assumed.
-                    let is_request = is_request || may_be_request(frame);
-                    return if is_request && ours && !self.is_write() {
+                    // Whoever asks must be assumed.
+                    let asked = frame.first().filter(|_| is_request || may_be_request(frame)).copied();
+                    return if asked == Some(unit) {
                         Stands::ForeignRequest
                     } else {
-                        Stands::Foreign(frame.len())
+                        Stands::Foreign(frame.len(), asked)
                     };
                 }
                 Some(_) => {}

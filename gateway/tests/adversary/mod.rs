@@ -155,8 +155,7 @@ impl Trial {
             8 => {}
             // Somebody else says something first, perhaps with our answer inside of it.
             9 => {
-                let foreign = if other_unit == unit { unit + 10 } else { other_unit };
-                self.put(at, &answer(foreign, other), false);
+                self.put(at, &answer(other_unit + 10, other), false);
                 self.put(at + Duration::from_millis(8), &right, true);
             }
             10 => {

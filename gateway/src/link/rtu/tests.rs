@@ -64,7 +64,7 @@ fn only_the_exact_answer_is_taken_and_everything_else_is_skipped() {
     let late = "no answer within 200ms";
     let cases: Vec<(&str, Vec<(u64, Vec<u8>)>, &str)> = vec![
         ("plain", vec![(20, good())], data),
-        ("in pieces", vec![(20, good()[..1].to_vec()), (30, good()[1..5].to_vec()), (90, good()[5..].to_vec())], data),
+        ("in pieces", vec![(20, good()[..1].to_vec()), (30, good()[1..5].to_vec()), (60, good()[5..].to_vec())], data),
         ("echoed", vec![(1, all(&[&sent, &good()]))], data),
         ("only echoed", vec![(1, sent.clone())], late),
         ("behind a foreign answer", vec![(20, all(&[&foreign, &good()]))], data),
@@ -72,6 +72,11 @@ fn only_the_exact_answer_is_taken_and_everything_else_is_skipped() {
         ("behind noise that begins like a frame", vec![(20, all(&[&[7, 3, 200], &good()]))], data),
         ("inside a foreign answer", vec![(20, inside)], late),
         ("damaged", vec![(20, damaged)], "9 bytes came that are not the answer"),
+        (
+            "broken by a silence",
+            vec![(20, good()[..5].to_vec()), (90, good()[5..].to_vec())],
+            "9 bytes came that are not the answer",
+        ),
         ("cut off", vec![(20, good()[..8].to_vec())], "8 bytes came that are not the answer"),
         ("an exception", vec![(20, frame(1, &[0x83, 2]))], "the device answered with exception 2"),
         ("too many registers", vec![(20, frame(1, &[3, 6, 1, 2, 3, 4, 5, 6]))], late),

@@ -1,0 +1,102 @@
+//! `cargo bench -p carebed-gateway --bench bus [-- seconds]`: how often healthy devices on one 9600 baud bus are still read while others are dead.
+//!
+//! A simulated bus with the times of a real wire: 9600 baud, ten bits to a byte, devices that answer after 20 ms. Each
+//! device is asked once a second. For every number of dead devices the healthy ones' answers are counted, beside the same
+//! bus with nobody dead. Runs that begin together share the machine, so that ratios compare like with like.
+#![expect(
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a benchmark says what it measured, and fails where an assumption does"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carebed_contract::Shutdown;
+use carebed_contract::clock::{Clock, SystemClock};
+use carebed_gateway::home::HomeFile;
+use carebed_gateway::link::{LinkEvent, Links, LocalBroker};
+use carebed_simulator::bus::line::TcpLine;
+use carebed_simulator::bus::{Bus, Station};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+const DEVICES: u8 = 10;
+/// Devices fail for this long before they are counted: a circuit opens after three seconds.
+const SETTLE: Duration = Duration::from_secs(6);
+
+#[tokio::main]
+async fn main() {
+    let seconds = std::env::args().skip(1).find_map(|n| n.parse().ok()).unwrap_or(60);
+    let runs: Vec<_> = (0..DEVICES).map(|n_dead| tokio::spawn(run(n_dead, Duration::from_secs(seconds)))).collect();
+    println!("{DEVICES} devices on one 9600 baud bus, each asked once a second, for {seconds} s after {SETTLE:?}");
+    println!("dead  healthy answers/s  of the healthy bus  probes of each dead device/min");
+    let mut whole = None;
+    let mut worst: f64 = 1.0;
+    for run in runs {
+        let Run { n_dead, rate, slowest, probes } = run.await.expect("a run ends");
+        let whole = *whole.get_or_insert(slowest);
+        worst = worst.min(slowest / whole);
+        println!("{n_dead:>4}  {rate:>17.3}  {:>17.1} %  {probes:>10.1}", 100.0 * slowest / whole);
+    }
+    println!("worst: {:.1} %", 100.0 * worst);
+    if worst < 0.95 {
+        std::process::exit(1);
+    }
+}
+
+struct Run {
+    n_dead: u8,
+    /// Answers a second of a healthy device: the mean, and of the slowest one.
+    rate: f64,
+    slowest: f64,
+    probes: f64,
+}
+
+async fn run(n_dead: u8, length: Duration) -> Run {
+    let stations = (1..=DEVICES).map(|unit| {
+        let mut station = Station::climate(unit, 21.5, 48.0);
+        station.manners.delay = Duration::from_millis(20);
+        station.manners.silent = unit <= n_dead;
+        station
+    });
+    let line = TcpLine::start(Bus::new(stations.collect(), 1)).await.expect("a free port");
+    let device = |unit| {
+        format!(
+            "[[device]]\nid = \"climate-{unit}\"\nprofile = \"xy/md02\"\nlink = \"serial+tcp://{}\"\nunit = {unit}\nevery = \"1s\"\n\
+             [device.inputs.temperature]\nroom = \"bedroom\"\n",
+            line.address()
+        )
+    };
+    let devices: String = (1..=DEVICES).map(device).collect();
+    let text = format!(
+        "[home]\nid = \"h1\"\narea = \"360702\"\n[gateway]\nid = \"g1\"\n[[room]]\nid = \"bedroom\"\n{devices}"
+    );
+    let home = HomeFile::parse("home.toml", &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let boards: Vec<_> = home.boards.into_iter().map(Arc::new).collect();
+    let (sender, mut events) = mpsc::channel(256);
+    let (clock, stop): (Arc<dyn Clock>, _) = (Arc::new(SystemClock::new()), Shutdown::new());
+    let broker = LocalBroker::At(("127.0.0.1".to_owned(), 1));
+    let _links = Links::start(&boards, &broker, &sender, &clock, &stop);
+    let from = Instant::now() + SETTLE;
+    let (mut answers, mut failures) = (vec![0_u32; usize::from(DEVICES)], 0_u32);
+    while let Ok(Some(event)) = timeout_at(from + length, events.recv()).await {
+        if let LinkEvent::Polled { board, result, .. } = event
+            && Instant::now() > from
+        {
+            match result {
+                Ok(_) => answers[board] += 1,
+                Err(_) => failures += 1,
+            }
+        }
+    }
+    stop.cancel();
+    let healthy = &answers[usize::from(n_dead)..];
+    let seconds = length.as_secs_f64();
+    Run {
+        n_dead,
+        rate: f64::from(healthy.iter().sum::<u32>()) / f64::from(DEVICES - n_dead) / seconds,
+        slowest: f64::from(healthy.iter().copied().min().unwrap_or(0)) / seconds,
+        probes: f64::from(failures) / f64::from(n_dead.max(1)) / seconds * 60.0,
+    }
+}
