@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use carebed_contract::pack::ContentType;
 use proptest::prelude::*;
 
+use super::format::SEGMENT_HEADER;
 use super::*;
 
 /// A disk that outlives the spool on it, and obeys until told otherwise.
