@@ -11,12 +11,12 @@ use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::board::{Board, OUTPUTS};
 use crate::chance::Chance;
-use crate::fact::{Fact, Label, Room};
+use crate::fact::{Change, Fact, Label, Room};
 use crate::habits::Habits;
 use crate::ledger::{Ledger, Shown, Told};
 use crate::resident::{Order, Resident, State};
@@ -25,6 +25,9 @@ use crate::wiring::Wiring;
 
 /// Most clients of one board at a time. One more is accepted and closed at once, as small boards do.
 pub const CONNECTIONS_MAX: usize = 8;
+
+/// Changes that may wait for another device of the home; then the oldest are lost to it.
+const CHANGES_MAX: usize = 256;
 
 /// What a simulated home is made of.
 #[derive(Debug, Clone)]
@@ -124,12 +127,16 @@ struct Inner {
     faults: Faults,
     counts: Counts,
     chance: Chance,
+    /// Tells other devices of the home what changed.
+    changes: broadcast::Sender<Change>,
 }
 
 impl Inner {
     /// Lives on until `now`, and puts what changed on the board's inputs.
     fn live(&mut self, now: Timestamp) {
         for change in self.resident.until(now) {
+            // Nobody listens in a home whose board is all there is.
+            let _unheard = self.changes.send(change);
             for (input, line) in self.wiring.lines().filter(|(_, line)| line.fact == change.fact) {
                 let on = change.on != line.invert;
                 if let Some(level) = self.board.inputs.get_mut(input) {
@@ -263,6 +270,7 @@ impl SimulatedHome {
                 faults: Faults::default(),
                 counts: Counts::default(),
                 chance: Chance::new(config.seed),
+                changes: broadcast::Sender::new(CHANGES_MAX),
             }),
             ordered: Notify::new(),
             coils: watch::Sender::new([false; OUTPUTS]),
@@ -332,6 +340,21 @@ impl SimulatedHome {
         let mut inner = self.shared.lock();
         inner.live(now);
         inner.resident.state()
+    }
+
+    /// Whether something is so now.
+    #[must_use]
+    pub fn is(&self, fact: Fact) -> bool {
+        let now = self.shared.clock.now();
+        let mut inner = self.shared.lock();
+        inner.live(now);
+        inner.resident.is(fact)
+    }
+
+    /// What changes from now on, for devices beside the board.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.shared.lock().changes.subscribe()
     }
 
     /// What happened so far.
