@@ -128,7 +128,7 @@ impl Decoder {
     }
 
     fn frame(&mut self, profile: &Profile, frame: Frame, decoded: &mut Decoded) {
-        if let Some(other) = frame.address.as_deref().filter(|address| !self.is_asked(*address)) {
+        if let Some(other) = frame.address.as_deref().filter(|address| !self.is_asked(address)) {
             decoded.rejects.push(Reject::Address(other.to_owned()));
             return;
         }

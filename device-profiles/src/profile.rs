@@ -221,18 +221,17 @@ fn read(fields: &mut Fields<'_>, name: &str, text: &str) -> Option<Profile> {
     let whole = messages.iter().all(Option::is_some);
     let messages: Vec<Spanned<Message>> = messages.into_iter().flatten().collect();
     let deny: Vec<Deny> = fields.tables("deny").into_iter().filter_map(deny).collect();
-    let steps = fields.tables("startup").into_iter().map(|f| output::step(f, &framings, &deny)).collect();
+    let startup: Option<Vec<Step>> =
+        fields.tables("startup").into_iter().map(|f| output::step(f, &framings, &deny)).collect();
     let context = input::Context { polls: &polls, messages: &messages, framings: &framings, report, whole };
-    let inputs = fields.named_tables("input").into_iter().map(|(name, f)| input::read(&name, f, &context)).collect();
+    let inputs: Option<Vec<Vec<Input>>> =
+        fields.named_tables("input").into_iter().map(|(name, f)| input::read(&name, f, &context)).collect();
     let availability = fields.table("availability").map(|f| input::availability(f, &context));
-    let outputs =
+    let outputs: Option<Vec<Vec<Output>>> =
         fields.named_tables("output").into_iter().map(|(name, f)| output::read(&name, f, &framings, &deny)).collect();
     unique(fields, "poll", &polls, |poll| &poll.name);
     unique(fields, "framing", &framings, |framing| &framing.name);
     unique(fields, "message", &messages, |message| &message.name);
-    let inner = |list: Vec<Spanned<Framing>>| list.into_iter().map(Spanned::into_inner).collect();
-    let (inputs, outputs): (Option<Vec<Vec<Input>>>, Option<Vec<Vec<Output>>>) = (inputs, outputs);
-    let (startup, link): (Option<Vec<Step>>, _) = (steps, link?);
     let mut messages: Vec<Message> = messages.into_iter().map(Spanned::into_inner).collect();
     let inputs: Vec<Input> = inputs?.into_iter().flatten().collect();
     message::bound(&mut messages, &inputs);
@@ -240,9 +239,9 @@ fn read(fields: &mut Fields<'_>, name: &str, text: &str) -> Option<Profile> {
         name: name.to_owned(),
         digest: Digest::of_bytes(text.as_bytes()),
         identification: identification?,
-        link,
+        link: link?,
         polls: polls.into_iter().map(Spanned::into_inner).collect(),
-        framings: inner(framings),
+        framings: framings.into_iter().map(Spanned::into_inner).collect(),
         messages,
         availability: match availability {
             Some(availability) => Some(availability?),
