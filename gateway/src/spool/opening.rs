@@ -18,7 +18,7 @@ impl Spool {
         let failed = |source| SpoolError::Disk { doing: "list the files", source };
         let names: Vec<String> =
             disk.names().map_err(failed)?.into_iter().filter(|name| name != HEAD && name != RESERVE).collect();
-        let mut damage = Vec::new();
+        let (mut damage, mut unread) = (Vec::new(), Vec::new());
         let head = match disk.read(HEAD) {
             Ok(bytes) => Head::decode(&bytes).ok(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -33,7 +33,10 @@ impl Spool {
                 .filter(|header| header.file() == *name)
             {
                 Some(header) => groups.entry(header.epoch.get()).or_default().push(header),
-                None => damage.push(format!("the spool file {name} does not begin as a segment does")),
+                None => {
+                    damage.push(format!("the spool file {name} does not begin as a segment does"));
+                    unread.push(name);
+                }
             }
         }
         if head.is_none() && !names.is_empty() {
@@ -69,7 +72,12 @@ impl Spool {
             }
             Ok::<_, SpoolError>(log)
         };
-        let (urgent, routine) = (load(Lane::Urgent)?, load(Lane::Routine)?);
+        let (mut urgent, mut routine) = (load(Lane::Urgent)?, load(Lane::Routine)?);
+        for log in [&mut urgent, &mut routine] {
+            let lane = format!("-{}-", log.lane);
+            let lost_unread = log.lost == 0 && unread.iter().any(|name| name.contains(&lane));
+            log.lost += u64::from(lost_unread);
+        }
         let floor = head.map_or(Timestamp::MIN, |head| head.floor);
         let head = Head { epoch, boot: head.map_or(0, |head| head.boot) + 1, floor };
         let mut spool =

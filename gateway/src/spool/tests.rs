@@ -581,6 +581,8 @@ proptest! {
             let found = read(&spool, lane);
             let mut rest = all.iter();
             prop_assert!(found.iter().all(|batch| rest.any(|known| known == batch)), "something that was never written");
+            let told = spool.base(lane) > 0;
+            prop_assert!(told || tail_cut || found.len() == all.len(), "{} lost something and its base hides it", lane);
             if name.contains(lane.as_str()) {
                 if tail_cut {
                     prop_assert_eq!(&found[..], &all[..found.len()], "a prefix");
