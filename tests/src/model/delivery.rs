@@ -3,6 +3,8 @@
 mod centre;
 mod few;
 mod gateway;
+mod steps;
+mod world;
 
 use carebed_contract::digest::Digest;
 use carebed_contract::labels::{Epoch, Lane, Origin};
@@ -10,6 +12,8 @@ use carebed_contract::labels::{Epoch, Lane, Origin};
 use self::centre::Centre;
 use self::few::Few;
 use self::gateway::Gateway;
+use self::world::Truth;
+pub use self::world::World;
 use super::explore::Model;
 
 /// An observation, numbered in the order of its event time.
@@ -150,51 +154,6 @@ pub struct Receipt {
 
 /// Where an observation was put: the key of its row.
 type Key = (Obs, Epoch, Lane, u64);
-
-/// What the world knows and nobody in it does.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-struct Truth {
-    /// Every number under which an observation ever stood in a spool.
-    keys: Few<Key>,
-    /// What some disk had for sure: the centre must have it in the end, or say that it has not.
-    taken: Few<Obs>,
-    /// What a box took while its disk had failed.
-    taken_in_memory: Few<Obs>,
-    /// What was on a tail that a disk lost afterwards: no protocol can bring it back.
-    excused: Few<Obs>,
-    /// What was ever committed, also before a restore.
-    committed: Few<Key>,
-    /// A batch was released on a receipt before it was committed.
-    released_early: bool,
-    /// Two lives of one spool wrote: what one of them says to be complete says nothing of the other's.
-    forked: bool,
-    /// Epochs that lived in memory: of one that no centre ever heard of, nobody can say that it is gone.
-    in_memory: Few<Epoch>,
-    /// Epochs that were delivered and closed.
-    closed: Few<Epoch>,
-}
-
-/// The world at one instant.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct World {
-    boxes: Vec<Gateway>,
-    up: Few<Message>,
-    down: Few<Receipt>,
-    centre: Centre,
-    backup: Option<centre::Durable>,
-    old_disk: Option<Gateway>,
-    /// The disk that failed.
-    shelf: Option<Gateway>,
-    /// The ingest shard that was replaced and may not know it yet.
-    replaced: Option<Centre>,
-    to_take: [u8; 2],
-    next_obs: Obs,
-    next_epoch: u64,
-    next_run: u64,
-    faults: Faults,
-    faults_left: u8,
-    truth: Truth,
-}
 
 /// Something that happens.
 #[derive(Debug, Clone, Copy)]
@@ -350,119 +309,6 @@ impl Delivery {
             actions.push(if w.backup.is_none() { Action::Backup } else { Action::Restore });
         }
     }
-
-    fn arrive(&self, w: &mut World, message: &Message) {
-        let answer = w.centre.arrive(message, self);
-        w.say(answer);
-    }
-
-    fn hear(&self, w: &mut World, receipt: &Receipt, at: usize) {
-        let Some(gateway) = w.boxes.get_mut(at) else { return };
-        for (obs, ..) in gateway.hear(receipt, &mut w.next_epoch, &mut w.truth.keys, self) {
-            w.truth.released_early |= !w.was_committed(obs);
-        }
-        w.note_taken();
-    }
-
-    /// The homes go on observing: after this, at least a heartbeat comes.
-    fn goes_on(&self, w: &mut World) {
-        for ((left, used), lane) in w.to_take.iter_mut().zip(self.observations).zip(Lane::ALL) {
-            // A call may not come for months; heartbeats are routine.
-            *left += u8::from(lane == Lane::Routine || used > 0 && !self.quiet_urgent_lane);
-        }
-    }
-}
-
-impl World {
-    fn may(&self, kind: impl Fn(&Faults) -> u8) -> bool {
-        self.faults_left > 0 && kind(&self.faults) > 0
-    }
-
-    fn spend(&mut self, kind: impl Fn(&mut Faults) -> &mut u8) {
-        self.faults_left = self.faults_left.saturating_sub(1);
-        let left = kind(&mut self.faults);
-        *left = left.saturating_sub(1);
-    }
-
-    fn say(&mut self, receipts: impl IntoIterator<Item = Receipt>) {
-        for receipt in receipts {
-            if self.down.len() < ON_THE_WAY_MAX {
-                self.down.insert(receipt);
-            }
-        }
-    }
-
-    /// A commit was made: its rows count, its receipts go, and whoever else has marks has old ones.
-    fn committed(&mut self, receipts: Vec<Receipt>) {
-        let durable = &self.centre.durable;
-        for key in durable.rows.iter().chain(durable.dead_letters.iter()) {
-            self.truth.committed.insert(*key);
-        }
-        self.say(receipts);
-    }
-
-    fn with(&mut self, at: usize, change: impl FnOnce(&mut Gateway)) {
-        if let Some(gateway) = self.boxes.get_mut(at) {
-            change(gateway);
-        }
-        self.note_taken();
-    }
-
-    /// What a disk has for sure is taken, and owed from then on.
-    fn note_taken(&mut self) {
-        let (in_memory, on_disk): (Vec<_>, Vec<_>) = self.boxes.iter().partition(|gateway| gateway.is_in_memory());
-        let on_disk = on_disk.into_iter().chain(&self.shelf);
-        on_disk.flat_map(Gateway::on_disk).for_each(|obs| self.truth.taken.insert(obs));
-        in_memory.into_iter().flat_map(Gateway::on_disk).for_each(|obs| self.truth.taken_in_memory.insert(obs));
-    }
-
-    /// Whether the centre has the observation, or says that it does not.
-    fn is_accounted_for(&self, obs: Obs) -> bool {
-        let durable = &self.centre.durable;
-        let numbers = || self.truth.keys.iter().filter(|(of, ..)| *of == obs);
-        durable.rows.iter().any(|(row, ..)| *row == obs)
-            || durable.dead_letters.iter().any(|(letter, ..)| *letter == obs)
-            || numbers().any(|(_, epoch, lane, seq)| durable.declares(*epoch, *lane, *seq))
-    }
-
-    /// Whether the centre should have an observation or say that it has not, and does neither. Nobody can tell of what was
-    /// in memory only, when no centre had ever heard of that epoch.
-    fn is_lost(&self, obs: Obs) -> bool {
-        let was_on_disk = self.truth.taken.contains(&obs);
-        let heard = |epoch| self.truth.in_memory.contains(epoch) && self.centre.durable.knows(*epoch);
-        let mut numbers = self.truth.keys.iter().filter(|(of, ..)| *of == obs);
-        !self.is_accounted_for(obs) && (was_on_disk || numbers.any(|(_, epoch, ..)| heard(epoch)))
-    }
-
-    /// Whether an observation is on a disk that failed and may come back.
-    fn is_on_a_shelf(&self, obs: Obs) -> bool {
-        self.shelf.iter().any(|disk| disk.on_disk().any(|kept| kept == obs))
-    }
-
-    /// The number of the next run of any box.
-    fn next_run(&mut self) -> u64 {
-        self.next_run += 1;
-        self.next_run - 1
-    }
-
-    /// A box takes an observation.
-    fn take(&mut self, at: usize, lane: Lane) {
-        let obs = self.next_obs;
-        self.next_obs += 1;
-        if let Some(key) = self.boxes.get_mut(at).map(|gateway| gateway.take(lane, obs)) {
-            self.truth.keys.insert(key);
-        }
-    }
-
-    /// Whether the table ever had an observation, under whatever number.
-    fn was_committed(&self, obs: Obs) -> bool {
-        self.truth.committed.iter().any(|(of, ..)| *of == obs)
-    }
-
-    fn owed(&self) -> impl Iterator<Item = Obs> {
-        let Truth { taken, taken_in_memory, .. } = &self.truth;
-        taken.iter().chain(taken_in_memory.iter()).copied().filter(|obs| !self.truth.excused.contains(obs))
-    }
 }
 
 impl Model for Delivery {
@@ -527,171 +373,9 @@ impl Model for Delivery {
 
     fn after(&self, world: &World, action: &Action) -> World {
         let mut next = world.clone();
-        let w = &mut next;
-        match *action {
-            Action::Take(at, lane) => {
-                for (of, left) in Lane::ALL.into_iter().zip(&mut w.to_take) {
-                    *left -= u8::from(of == lane);
-                }
-                w.take(at, lane);
-            }
-            Action::Beat(at) => w.take(at, Lane::Routine),
-            Action::Sync(at) => w.with(at, Gateway::sync),
-            Action::Send(at, lane) => {
-                let sent = w.boxes.get_mut(at).and_then(|gateway| gateway.send(lane, self));
-                if let Some(message) = sent {
-                    w.up.insert(message);
-                }
-                if self.is(Broken::ReleaseOnPuback)
-                    && let Some(gateway) = w.boxes.get_mut(at)
-                {
-                    let released = gateway.release_all_sent(lane);
-                    w.truth.released_early |= released.iter().any(|(obs, ..)| !w.was_committed(*obs));
-                }
-            }
-            Action::GoBack(at, lane) => w.with(at, |gateway| gateway.go_back(lane)),
-            Action::Arrive(message) => {
-                w.up.remove(&message);
-                self.arrive(w, &message);
-            }
-            Action::ArriveAndStay(message) => {
-                w.spend(|f| &mut f.repeat);
-                self.arrive(w, &message);
-            }
-            Action::Lose(message) => {
-                w.spend(|f| &mut f.lose);
-                w.up.remove(&message);
-            }
-            Action::Hear(receipt, at) => {
-                w.down.remove(&receipt);
-                self.hear(w, &receipt, at);
-            }
-            Action::HearAll(receipt) => {
-                w.down.remove(&receipt);
-                for at in 0..w.boxes.len() {
-                    self.hear(w, &receipt, at);
-                }
-            }
-            Action::HearAndStay(receipt, at) => {
-                w.spend(|f| &mut f.repeat);
-                self.hear(w, &receipt, at);
-            }
-            Action::LoseReceipt(receipt) => {
-                w.spend(|f| &mut f.lose);
-                w.down.remove(&receipt);
-            }
-            Action::Commit => {
-                if let Some(old) = &mut w.replaced {
-                    old.stale = true;
-                }
-                let receipts = w.centre.commit(self);
-                w.committed(receipts);
-            }
-            Action::CommitFails => {
-                w.spend(|f| &mut f.commit_fails);
-                w.centre.commit_fails(self);
-            }
-            Action::CentreCrash => {
-                w.spend(|f| &mut f.centre_crash);
-                w.centre.crash();
-            }
-            Action::CentreCrashHalfWay => {
-                w.spend(|f| &mut f.centre_crash);
-                w.centre.crash_half_way(self);
-            }
-            Action::GatewayCrash(at, kept) => {
-                w.spend(|f| &mut f.gateway_crash);
-                let run = w.next_run();
-                let mut keys = Vec::new();
-                let mut next_epoch = w.next_epoch;
-                w.with(at, |gateway| keys = gateway.crash(kept, Some((run, &mut next_epoch))));
-                w.next_epoch = next_epoch;
-                keys.into_iter().for_each(|key| w.truth.keys.insert(key));
-                self.goes_on(w);
-            }
-            Action::Overflow(at, lane) => {
-                w.spend(|f| &mut f.overflow);
-                w.with(at, |gateway| gateway.overflow(lane));
-            }
-            Action::Clone => {
-                w.spend(|f| &mut f.clone);
-                w.truth.forked = true;
-                let mut copy = w.boxes.clone();
-                let run = w.next_run();
-                copy.iter_mut().for_each(|gateway| drop(gateway.crash(0, Some((run, &mut w.next_epoch)))));
-                w.boxes.extend(copy);
-            }
-            Action::Image => w.old_disk = w.boxes.first().cloned(),
-            Action::LoseTail => {
-                w.spend(|f| &mut f.lost_tail);
-                w.truth.forked = true;
-                if let Some(mut old) = w.old_disk.take() {
-                    let run = w.next_run();
-                    old.crash(0, Some((run, &mut w.next_epoch)));
-                    let gone = w.boxes.iter().flat_map(Gateway::on_disk);
-                    let gone: Vec<Obs> = gone.filter(|obs| old.on_disk().all(|kept| kept != *obs)).collect();
-                    gone.into_iter().for_each(|obs| w.truth.excused.insert(obs));
-                    w.boxes = vec![old];
-                }
-                self.goes_on(w);
-            }
-            Action::Backup => w.backup = Some(w.centre.durable.clone()),
-            Action::Restore => {
-                w.spend(|f| &mut f.restore);
-                if let Some(backup) = w.backup.take() {
-                    w.centre = Centre::resume(backup);
-                }
-                self.goes_on(w);
-            }
-            Action::DiskFails(at, kept) => {
-                w.spend(|f| &mut f.disk);
-                let epoch = Epoch::new(w.next_epoch);
-                w.next_epoch += 1;
-                w.truth.in_memory.insert(epoch);
-                let keys = &mut w.truth.keys;
-                w.shelf = w.boxes.get_mut(at).map(|gateway| gateway.disk_fails(kept, epoch, keys));
-                w.note_taken();
-            }
-            Action::DiskIsBack(at) => {
-                let run = w.next_run();
-                if let Some((gateway, mut disk)) = w.boxes.get_mut(at).zip(w.shelf.take()) {
-                    let epoch = gateway.epoch();
-                    if gateway.said_goodbye() && gateway.is_empty() && !w.centre.durable.declares_left(epoch) {
-                        w.truth.closed.insert(epoch);
-                    }
-                    disk.crash(0, Some((run, &mut w.next_epoch)));
-                    *gateway = disk;
-                }
-                w.note_taken();
-            }
-            Action::Close(at) => {
-                w.take(at, Lane::Routine);
-                w.with(at, Gateway::close);
-            }
-            Action::Damage(at, lane, seq) => {
-                w.spend(|f| &mut f.damage);
-                w.with(at, |gateway| gateway.damage(lane, seq));
-                self.goes_on(w);
-            }
-            Action::HandOver => {
-                w.spend(|f| &mut f.handover);
-                let next = Centre::resume(w.centre.durable.clone());
-                let mut old = std::mem::replace(&mut w.centre, next);
-                old.durable = centre::Durable::default();
-                w.replaced = Some(old);
-            }
-            Action::ReplacedCommits => {
-                if let Some(mut old) = w.replaced.take() {
-                    old.durable = std::mem::take(&mut w.centre.durable);
-                    let receipts = if old.has_uncommitted() { old.commit(self) } else { Vec::new() };
-                    w.centre.durable = old.durable;
-                    w.centre.stale = !receipts.is_empty();
-                    w.committed(receipts);
-                }
-            }
-        }
+        self.act(&mut next, action);
         // Which of two cloned boxes is which makes no difference: half the states.
-        w.boxes.sort_unstable();
+        next.boxes.sort_unstable();
         next
     }
 
