@@ -17,7 +17,7 @@ use crate::field::{Field, Raw, Type};
 use crate::framing::{Frame, Scanner, Seen};
 use crate::meaning::judged;
 use crate::presses::Presses;
-use crate::profile::{Input, Profile, Source, Transport};
+use crate::profile::{Input, Message, Profile, Send, Source, Transport};
 use crate::reject::Reject;
 
 /// Reads what one device says. Pure.
@@ -26,6 +26,8 @@ pub struct Decoder {
     profile: Arc<Profile>,
     address: Option<String>,
     scanner: Scanner,
+    /// The frames that ask this device: on a line that echoes they come back, and are no answer.
+    questions: Vec<Vec<u8>>,
     /// Per input, for those that count presses.
     presses: Vec<Presses>,
 }
@@ -54,6 +56,9 @@ pub struct Decoded {
     pub messages: Vec<usize>,
     /// The whole frames of this device, good ones only, also those that no message knows.
     pub frames: Vec<Frame>,
+    /// Whether the device itself was heard just now, even if it had nothing to tell: an answer, a frame, a payload that was
+    /// not retained. That somebody else says it is available does not count.
+    pub alive: bool,
     /// Whether the device says that it is there, or somebody says that it is not.
     pub available: Option<bool>,
     /// Whether the device has started anew and wants its start-up sequence again.
@@ -72,7 +77,14 @@ impl Decoder {
     pub fn at(profile: Arc<Profile>, address: Option<&str>) -> Self {
         let address = address.or(profile.link.address.as_deref()).map(str::to_owned);
         let presses = vec![Presses::default(); profile.inputs.len()];
-        Self { profile, address, scanner: Scanner::default(), presses }
+        let questions = profile.messages.iter().filter_map(|message| match message.query.as_ref()? {
+            Send::Frame { framing, key, data, .. } => {
+                profile.framings.get(*framing)?.build(address.as_deref(), key, data).ok()
+            }
+            _ => None,
+        });
+        let questions = questions.collect();
+        Self { profile, address, scanner: Scanner::default(), questions, presses }
     }
 
     /// Takes the data that answer poll `poll` (an index into [`Profile::polls`]). Data that are not exactly as long as the
@@ -81,6 +93,7 @@ impl Decoder {
         let expected = self.profile.polls.get(poll).map_or(0, |p| p.function.answer_length(p.count));
         let mut decoded = Decoded::default();
         if data.len() == expected && expected > 0 {
+            decoded.alive = true;
             self.points(Source::Poll(poll), Said::Bytes(data), false, &mut decoded);
         } else {
             decoded.rejects.push(Reject::Length { expected, found: data.len() });
@@ -132,6 +145,11 @@ impl Decoder {
             decoded.rejects.push(Reject::Address(other.to_owned()));
             return;
         }
+        if self.questions.contains(&frame.raw) {
+            decoded.rejects.push(Reject::Echo);
+            return;
+        }
+        decoded.alive = true;
         let mut known = None;
         for (index, message) in profile.messages.iter().enumerate() {
             let Transport::Frame(matcher) = &message.transport else { continue };
@@ -173,17 +191,12 @@ impl Decoder {
         })
     }
 
-    fn document(
-        &mut self,
-        index: usize,
-        message: &crate::profile::Message,
-        payload: &[u8],
-        retained: bool,
-        decoded: &mut Decoded,
-    ) {
+    fn document(&mut self, index: usize, message: &Message, payload: &[u8], retained: bool, decoded: &mut Decoded) {
         let Some(document) = message.document else { return };
         match Payload::read(document, payload) {
             Ok(payload) => {
+                let says_available = self.profile.availability.as_ref().is_some_and(|a| a.message == index);
+                decoded.alive |= !retained && !says_available;
                 decoded.messages.push(index);
                 decoded.restarted |= message.restart;
                 self.points(Source::Message(index), Said::Document(&payload), retained, decoded);

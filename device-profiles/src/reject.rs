@@ -22,8 +22,8 @@ pub enum Reject {
         /// How many came.
         found: usize,
     },
-    /// A write was not confirmed as it was asked.
-    #[error("the device confirmed another write than the one asked for")]
+    /// A write was not confirmed as it was asked, or a question came back as it was sent.
+    #[error("the device did not confirm the write as asked, or the line echoes")]
     Echo,
     /// Shorter than any frame, or cut off.
     #[error("{0} bytes are no frame")]

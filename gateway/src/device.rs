@@ -141,10 +141,13 @@ impl Device {
         if decoded.available == Some(false) {
             return if self.health == Health::Silent { Vec::new() } else { self.silent(sample) };
         }
-        if decoded.messages.is_empty() && decoded.points.is_empty() {
-            return Vec::new();
+        if decoded.alive {
+            if self.health != Health::Live {
+                self.turn(Health::Live, sample);
+            }
+            self.last_good = Some(sample.wall);
         }
-        self.answer(&decoded.points, sample)
+        self.tell(&decoded.points, sample)
     }
 
     fn silent(&mut self, sample: Sample) -> Vec<Told> {
@@ -152,11 +155,7 @@ impl Device {
         self.points.iter_mut().map(|point| point.silent(sample)).collect()
     }
 
-    fn answer(&mut self, values: &[decoder::Point], sample: Sample) -> Vec<Told> {
-        if self.health != Health::Live {
-            self.turn(Health::Live, sample);
-        }
-        self.last_good = Some(sample.wall);
+    fn tell(&mut self, values: &[decoder::Point], sample: Sample) -> Vec<Told> {
         let mut told = Vec::new();
         for heard in values {
             for point in self.points.iter_mut().filter(|point| point.wired.input == heard.input) {

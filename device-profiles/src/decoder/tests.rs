@@ -41,6 +41,23 @@ fn a_measure_is_a_number_and_a_state_is_on_or_off() {
     assert_eq!(point("zigbee2mqtt/aqara-motion", "state", &long), "reject payload");
 }
 
+/// What shows that the device itself is there: not what a broker kept, nor what a bridge says of it.
+#[test]
+fn only_the_device_itself_shows_that_it_is_alive() {
+    let mut decoder = Decoder::at(shipped::find("zigbee2mqtt/aqara-door").unwrap(), Some("door"));
+    for (message, payload, retained, alive) in [
+        (0, r#"{"battery":100}"#, false, true),
+        (0, r#"{"contact":true}"#, true, false),
+        (1, r#"{"state":"online"}"#, false, false),
+        (0, "{", false, false),
+    ] {
+        assert_eq!(decoder.payload(message, payload.as_bytes(), retained).alive, alive, "{payload}");
+    }
+    let mut counters = Decoder::new(shipped::find("wirenboard/wb-mcm8").unwrap());
+    let decoded = counters.answer(1, &[0; 16]);
+    assert!(decoded.points.is_empty() && decoded.alive && !counters.answer(1, &[0; 15]).alive);
+}
+
 mod properties {
     use proptest::prelude::*;
 

@@ -73,7 +73,7 @@ actions = ["blink"]
             "7:6 id: id \"gw 1\" must start with a letter or digit and hold only A-Z a-z 0-9 . _ : - | correct the value",
             "11:6 room \"bedroom\" is there twice | give each room its own id",
             "14:8 there is no room \"bedrom\" | did you mean \"bedroom\"?, or add [[room]] with this id",
-            "17:11 there is no profile \"waveshare/modbus-di9\" | did you mean \"waveshare/modbus-di8\"?; see carebed-gateway profiles",
+            "17:11 there is no profile \"waveshare/modbus-di9\" | did you mean \"waveshare/modbus-di8\"?; see carebed-gateway profiles list",
             "20:6 device \"board-1\" is there twice | give each device its own id",
             "23:1 [[device]] knows no \"evry\" | did you mean \"every\"?",
             "26:12 there is no quantity \"call_buton\" | did you mean \"call_button\"?",
