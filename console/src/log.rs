@@ -44,7 +44,7 @@ impl Log {
     }
 
     /// Everything, in order.
-    pub async fn all(&self) -> Result<Vec<Transition>, DatabaseError> {
+    pub(crate) async fn all(&self) -> Result<Vec<Transition>, DatabaseError> {
         self.since(0).await
     }
 
