@@ -155,6 +155,12 @@ impl Ingest {
         self.pending.urgent || self.pending.ahead || self.is_full()
     }
 
+    /// How many rows wait for a commit.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.pending.rows
+    }
+
     /// Whether nothing more should be offered before a commit begins.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -240,7 +246,7 @@ impl Ingest {
             home.area = area.clone();
         }
         let share = message.share.take();
-        let rows = if repeats { Ok(Vec::new()) } else { self.rows(&mut message, &labels, received) };
+        let rows = if repeats { Ok(Vec::new()) } else { self.decoded(&mut message, &labels, received) };
         let rows = match rows {
             Ok(rows) => rows,
             Err(reason) => {
@@ -290,13 +296,13 @@ impl Ingest {
 
     fn early(&self, mut message: Message, labels: &Labels, received: Timestamp) -> Vec<Event> {
         let share = message.share.take();
-        let rows = Rows::new(self.rows(&mut message, labels, received).unwrap_or_default(), share);
+        let rows = Rows::new(self.decoded(&mut message, labels, received).unwrap_or_default(), share);
         let Topic { gateway, area, .. } = message.topic;
         if rows.is_empty() { Vec::new() } else { vec![Event::Early { gateway, area, rows }] }
     }
 
     /// The rows of a batch, or why it has none. Takes its pack.
-    fn rows(&self, message: &mut Message, labels: &Labels, received: Timestamp) -> Result<Vec<Observation>, String> {
+    fn decoded(&self, message: &mut Message, labels: &Labels, received: Timestamp) -> Result<Vec<Observation>, String> {
         let pack = std::mem::replace(&mut message.pack, Err(String::new()))?;
         let Topic { gateway, area, .. } = message.topic.clone();
         let home = self.homes.get(&gateway);
@@ -310,7 +316,10 @@ impl Ingest {
             received,
         };
         let nowhere = Rooms::default();
-        let rows = rows::observations(pack, &origin, home.map_or(&nowhere, |home| &home.rooms));
+        let mut rows = rows::observations(pack, &origin, home.map_or(&nowhere, |home| &home.rooms));
+        // What was still in a spool of somebody who is forgotten is consumed, and told to nobody.
+        let erased = self.store.erasures();
+        rows.retain(|row| !erased.cover(row));
         let days = rows::days(&rows);
         if days > DAYS_MAX {
             Err(format!("its times fall on {days} days, at most {DAYS_MAX} are taken"))

@@ -40,11 +40,6 @@ impl Memory {
         // Never closed.
         Arc::clone(&self.free).acquire_many_owned(units).await.ok().map(Share)
     }
-
-    /// Whether more than half is taken: then what waits for a commit should not wait longer.
-    pub(crate) fn is_short(&self) -> bool {
-        self.free.available_permits() < self.total as usize / 2
-    }
 }
 
 /// The observations of one batch, shared by those who work on them.
@@ -87,7 +82,6 @@ mod tests {
     async fn a_share_comes_back_with_the_last_holder_and_nothing_waits_for_ever() {
         let memory = Memory::new(8 << 10);
         let share = memory.share(5 << 10).await;
-        assert!(memory.is_short());
         let rows = Rows::new(Vec::new(), share);
         let told = rows.clone();
         let mut waiting = Box::pin(memory.share(4 << 10));
@@ -96,7 +90,6 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none(), "somebody still holds the rows");
         drop(told);
         drop(waiting.await);
-        assert!(!memory.is_short());
         assert!(memory.share(1 << 30).now_or_never().is_some(), "a giant waits for ever");
     }
 }

@@ -30,7 +30,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::event::Event;
 use crate::ingest::{Done, Ingest};
-use crate::memory::Memory;
+use crate::memory::{Memory, ROW_BYTES};
 use crate::message::{Message, with_causes};
 use crate::store::{Store, StoreError, TableError};
 
@@ -46,6 +46,12 @@ const DRAIN_MAX: usize = 64;
 pub const MEMORY: usize = 192 << 20;
 /// The part of the memory that only calls may take: one in so many.
 const MEMORY_FOR_CALLS: usize = 8;
+/// A commit begins early when what waits for it fills this part of the memory: then there is room for what comes meanwhile,
+/// and for what is still being told.
+const MEMORY_FOR_A_COMMIT: usize = 4;
+/// Urgent events that wait for detection. Beyond it no more urgent messages are read; statuses, too, are urgent, and a sender
+/// may make up any number of them.
+const CALLS_MAX: usize = 10_000;
 
 /// Which broker, and what to take from it.
 #[derive(Debug, Clone)]
@@ -69,7 +75,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// All areas of a broker without login, a commit every two seconds.
+    /// All areas of a broker on this machine, a commit every two seconds.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self {
@@ -155,7 +161,6 @@ pub async fn run(
     for (number, areas) in config.parts().iter().enumerate() {
         wires.spawn(connection(format!("routine-{number}"), areas, &routine).run(routine_in.clone(), None));
     }
-    let routine_memory = routine_in.memory.clone();
     drop(routine_in);
 
     let ingesting = Loop {
@@ -163,7 +168,7 @@ pub async fn run(
         ingest,
         urgent: urgent_queue,
         routine: routine_queue,
-        memory: routine_memory,
+        rows_early: config.memory / MEMORY_FOR_A_COMMIT / ROW_BYTES,
         calls: Feed::new(events.urgent),
         rest: Feed::new(events.routine),
         clock,
@@ -195,8 +200,8 @@ struct Loop {
     ingest: Ingest,
     urgent: mpsc::Receiver<Message>,
     routine: mpsc::Receiver<Message>,
-    /// Of routine data.
-    memory: Memory,
+    /// So many rows do not wait for the commit's time.
+    rows_early: usize,
     /// Events on their way out.
     calls: Feed,
     rest: Feed,
@@ -212,14 +217,14 @@ impl Loop {
         let mut due = false;
         loop {
             if flight.is_none() && self.ingest.is_pending() {
-                if due || self.ingest.is_pressing() || self.memory.is_short() {
+                if due || self.ingest.is_pressing() || self.ingest.rows() >= self.rows_early {
                     (timer, due) = (None, false);
                     flight = self.ingest.begin().map(|work| tokio::spawn(work.run(self.clock.now())));
                 } else if timer.is_none() {
                     timer = Some(self.clock.sleep(self.commit_every));
                 }
             }
-            let room = !self.ingest.is_full() && self.rest.is_empty();
+            let room = !self.ingest.is_full() && self.rest.len() == 0;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -232,7 +237,7 @@ impl Loop {
                 }
                 sent = self.calls.send() => sent?,
                 // A call is taken however much waits for a slow commit: its memory bounds how many there can be.
-                Some(message) = self.urgent.recv() => self.take(message),
+                Some(message) = self.urgent.recv(), if self.calls.len() < CALLS_MAX => self.take(message),
                 sent = self.rest.send() => sent?,
                 Some(message) = self.routine.recv(), if room => self.take(message),
             }

@@ -23,8 +23,8 @@ impl Feed {
         self.waiting.extend(events);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Sends what can be sent at once, after waiting for room for the first; never ends while nothing waits. May be
@@ -46,7 +46,7 @@ impl Feed {
     }
 
     pub(super) async fn send_all(&mut self) -> Result<(), Error> {
-        while !self.is_empty() {
+        while !self.waiting.is_empty() {
             self.send().await?;
         }
         Ok(())
