@@ -325,3 +325,53 @@ fn a_dead_mat_is_neither_in_bed_nor_an_exit() {
         ],
     );
 }
+
+#[test]
+fn nothing_of_a_power_cut_is_taken_for_silence() {
+    let booted = |time: &str, what: &str, boot| {
+        let (device, quantity, room) = match what {
+            "seen" => ("pir", "motion_event", "living"),
+            _ => ("mat", "bed_occupancy", "bedroom"),
+        };
+        let value = f64::from(u8::from(what != "empty"));
+        let seen = seen(at(time), device, quantity, (device == "mat").then_some("b1"), value);
+        Seen { room: Some(room.parse().unwrap()), boot: Some(boot), ..seen }
+    };
+    let mut episodes = none_yet();
+    for (time, what, boot) in [("08:00:00", "taken", 1), ("08:30:00", "empty", 1), ("08:31:00", "seen", 1), ("09:00:00", "empty", 1)] {
+        episodes.push_seen(&home(), booted(time, what, boot));
+    }
+    episodes.advance(&home(), at("09:00:00"));
+    // The power is away until the evening; a restart of the program alone takes seconds and changes nothing.
+    for (time, what, boot) in [("21:00:00", "empty", 2), ("21:00:30", "empty", 3)] {
+        episodes.push_seen(&home(), booted(time, what, boot));
+    }
+    episodes.advance(&home(), at("21:20:00"));
+    assert_eq!(
+        told(&mut episodes),
+        [
+            "in_bed 08:00:00 08:00:00..08:30:00 08:31:00",
+            "out_of_bed 08:30:00 08:31:00..- - {\"confirmed\":true}",
+            "quiet 08:00:00 08:15:00..08:30:00 08:30:00",
+            "quiet 08:31:00 08:46:00..09:00:00 09:00:00",
+            "quiet 21:00:00 21:15:00..- -",
+            "room_stay 08:00:00 08:00:00..08:31:00 08:31:00",
+            "room_stay 08:31:00 08:31:00..09:00:00 09:00:00",
+            "unobserved 09:00:00 09:00:00..21:00:00 21:00:00",
+        ]
+    );
+}
+
+#[test]
+fn a_button_at_the_door_says_at_once_that_the_home_is_empty_and_the_next_who_stirs_later_ends_it() {
+    let leave = |time: &str| seen(at(time), "leave", "leave_button", None, 1.0);
+    let moved = |time: &str| seen(at(time), "pir", "motion_event", None, 1.0);
+    let mut episodes = none_yet();
+    episodes.set_residents(&home(), 2);
+    for row in [leave("10:00:00"), moved("10:05:00"), moved("15:00:00")] {
+        episodes.push_seen(&home(), row);
+    }
+    episodes.advance(&home(), at("15:01:00"));
+    let away: Vec<_> = told(&mut episodes).into_iter().filter(|row| row.starts_with("away")).collect();
+    assert_eq!(away, ["away 10:00:00 10:00:00..15:00:00 15:00:00 {\"source\":\"button\"}"]);
+}
