@@ -12,9 +12,10 @@ pub struct Command {
     pub id: String,
     /// Which device.
     pub device: DeviceId,
-    /// One of the actions its profile declares, e.g. `set`.
+    /// One of the actions its profile declares, e.g. `set`; or `warn`, which lets an output that can be set blink, so that
+    /// who is there may move or press cancel before an alert is raised.
     pub action: String,
-    /// What to set it to, e.g. `true`.
+    /// What to set it to, e.g. `true`; for `warn` for how many seconds, 1 to 900.
     #[serde(default)]
     pub value: serde_json::Value,
     /// Not to be carried out from this time on: a lamp lit an hour late misleads.

@@ -163,6 +163,7 @@ pub async fn run_with(
         signals: Signals::new(home.shows()),
         counts: Metrics::default(),
         metrics: outside.metrics,
+        metrics_due: start.monotonic,
         config,
         home,
         clock: Arc::clone(&clock),

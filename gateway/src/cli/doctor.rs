@@ -137,7 +137,7 @@ async fn about_broker(config: &Config, clock: &Arc<dyn Clock>) -> Finding {
 /// What to do about a connection that failed; the libraries tell the cause in words only.
 fn next_step(what: &str) -> &'static str {
     let has = |word: &str| what.contains(word);
-    if has("UnknownIssuer") {
+    if has("UnknownIssuer") || has("BadSignature") {
         "the broker's certificate is signed by another authority: take the ca.pem of the centre this gateway belongs to"
     } else if has("NotValidForName") || has("not valid for name") {
         "the broker's certificate names other hosts: write the host as the certificate does, or issue it anew"

@@ -96,7 +96,7 @@ fn what_was_not_agreed_to_is_not_even_decoded() {
     assert!(inventory.devices.iter().all(|device| device.id.as_str() != "mat-1"));
 
     // A table that does not speak of a class withholds it; without the table all was agreed to elsewhere.
-    let (before, _) = GOOD.split_once("[consent]").unwrap();
+    let (before, _) = GOOD.rsplit_once("[consent]").unwrap();
     assert_eq!(HomeFile::parse("home.toml", before).unwrap().boards[0].inputs.len(), 4);
     let some = HomeFile::parse("home.toml", &format!("{before}[consent]\nvitals = true\n")).unwrap();
     assert_eq!(some.consent.withheld().len(), 3);

@@ -32,6 +32,8 @@ use crate::uplink::mqtt::UplinkEvent;
 const GOODBYE_BATCHES_MAX: usize = 64;
 /// How often the clock is looked at though nothing happens: it may become right by itself. Product time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the metrics are brought up to date.
+const METRICS_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Gateway {
@@ -53,6 +55,7 @@ pub(super) struct Gateway {
     pub(super) signals: Signals,
     pub(super) counts: Metrics,
     pub(super) metrics: watch::Sender<Metrics>,
+    pub(super) metrics_due: Duration,
     /// As the status last said.
     pub(super) told_clock: ClockQuality,
 }
@@ -296,9 +299,10 @@ impl Gateway {
     }
 
     fn tell_metrics(&mut self, now: Sample) {
-        if self.metrics.receiver_count() == 0 {
+        if self.metrics.receiver_count() == 0 || now.monotonic < self.metrics_due {
             return;
         }
+        self.metrics_due = now.monotonic + METRICS_EVERY;
         let counts = &mut self.counts;
         counts.spool = self.delivery.depth();
         counts.is_connected = self.delivery.publisher().is_some();

@@ -1,0 +1,253 @@
+//! What a gateway costs in a typical home, and how soon a press is on MQTT:
+//!
+//! ```text
+//! cargo build --release -p carebed-gateway && cargo run --release -p carebed-gateway --example home
+//! ```
+//!
+//! The program under test runs as a process of its own: ten input boards over Modbus TCP, one of them polled every 20 ms
+//! (the call button's), nine every second, as in a home that reports by exception. This program plays the boards and the
+//! centre, which gives a receipt for every batch; mosquitto stands between. A press is timed from the moment at which the
+//! board's input changes until the centre's side has its batch.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement ends where an assumption does")]
+
+use std::future::{Ready, ready};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use carebed_contract::clock::{Clock as _, SystemClock};
+use carebed_contract::digest::Digest;
+use carebed_contract::labels::{Labels, Lane};
+use carebed_contract::receipt::Receipt;
+use carebed_contract::topic::{Channel, Topic};
+use rand::RngExt as _;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_modbus::prelude::{ExceptionCode, Request, Response};
+use tokio_modbus::server::tcp::{Server, accept_tcp_connection};
+
+const BOARDS: usize = 10;
+const PRESSES: usize = 1_000;
+/// How long the quiet home is watched.
+const QUIET: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::main]
+async fn main() {
+    let program = std::env::current_exe().unwrap().parent().unwrap().join("../carebed-gateway");
+    assert!(program.is_file(), "{} is absent: cargo build --release -p carebed-gateway", program.display());
+    let folder = tempfile::tempdir().unwrap();
+    let mut boards = Vec::new();
+    for _ in 0..BOARDS {
+        boards.push(Board::start().await);
+    }
+    let broker = mosquitto(folder.path()).await;
+    let (mut events, address) = (centre(broker.port).await, broker.port);
+    let gateway = gateway(&program, folder.path(), &boards, address);
+    let pid = gateway.0.id();
+    wait(&mut events, |heard| matches!(heard, Heard::Routine)).await;
+    sleep(Duration::from_secs(5)).await;
+
+    let before = cpu(pid);
+    sleep(QUIET).await;
+    let used = cpu(pid) - before;
+    let percent = 100.0 * used / QUIET.as_secs_f64();
+    println!("a quiet home of {BOARDS} boards, one polled every 20 ms, watched for {} s", QUIET.as_secs());
+    println!("  CPU  {percent:.2} % of a core");
+    println!("  RSS  {:.1} MiB", rss(pid));
+
+    let mut took = Vec::new();
+    for _ in 0..PRESSES {
+        let pause = rand::rng().random_range(30..90);
+        sleep(Duration::from_millis(pause)).await;
+        while events.try_recv().is_ok() {}
+        let board = boards.first().unwrap();
+        let pressed = Instant::now();
+        board.pressed.fetch_not(Ordering::SeqCst);
+        wait(&mut events, |heard| matches!(heard, Heard::Urgent)).await;
+        took.push(pressed.elapsed());
+    }
+    took.sort();
+    let at = |share: f64| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "small"
+        )]
+        let index = ((took.len() - 1) as f64 * share) as usize;
+        took.get(index).unwrap().as_secs_f64() * 1e3
+    };
+    println!("{PRESSES} presses and releases, from the input to the centre's side of the broker");
+    println!("  p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, longest {:.1} ms", at(0.5), at(0.9), at(0.99), at(1.0));
+    println!("  RSS  {:.1} MiB", rss(pid));
+}
+
+/// An input board; its first input is the call button.
+#[derive(Clone)]
+struct Board {
+    address: std::net::SocketAddr,
+    pressed: Arc<AtomicBool>,
+}
+
+impl tokio_modbus::server::Service for Board {
+    type Request = Request<'static>;
+    type Response = Response;
+    type Exception = ExceptionCode;
+    type Future = Ready<Result<Response, ExceptionCode>>;
+
+    fn call(&self, request: Self::Request) -> Self::Future {
+        ready(match request {
+            Request::ReadDiscreteInputs(_, count) => {
+                let pressed = self.pressed.load(Ordering::SeqCst);
+                Ok(Response::ReadDiscreteInputs((0..count).map(|input| input == 0 && pressed).collect()))
+            }
+            Request::WriteSingleCoil(coil, value) => Ok(Response::WriteSingleCoil(coil, value)),
+            _ => Err(ExceptionCode::IllegalFunction),
+        })
+    }
+}
+
+impl Board {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let board = Self { address: listener.local_addr().unwrap(), pressed: Arc::default() };
+        let service = board.clone();
+        tokio::spawn(async move {
+            let accept = |stream: tokio::net::TcpStream, address| {
+                let service = service.clone();
+                let _slower_otherwise = stream.set_nodelay(true);
+                async move { accept_tcp_connection(stream, address, move |_| Ok(Some(service.clone()))) }
+            };
+            Server::new(listener).serve(&accept, drop).await
+        });
+        board
+    }
+}
+
+/// A process that ends with this program.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+struct Broker {
+    port: u16,
+    _process: Process,
+}
+
+async fn mosquitto(folder: &Path) -> Broker {
+    let found = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"].map(PathBuf::from).into_iter().find(|p| p.is_file());
+    let program = found.expect("mosquitto is absent; install the Debian package mosquitto");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = folder.join("mosquitto.conf");
+    std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"))
+        .unwrap();
+    let process = Command::new(program).arg("-c").arg(&config).stderr(Stdio::null()).spawn().unwrap();
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    Broker { port, _process: Process(process) }
+}
+
+fn gateway(program: &Path, folder: &Path, boards: &[Board], broker: u16) -> Process {
+    let (config, home) = (folder.join("gateway.toml"), folder.join("home.toml"));
+    let spool = folder.join("spool");
+    std::fs::write(
+        &config,
+        format!(
+            "[broker]\nurl = \"mqtt://127.0.0.1:{broker}\"\n[spool]\ndirectory = {:?}\n",
+            spool.display().to_string()
+        ),
+    )
+    .unwrap();
+    let mut text = "[home]\nid = \"h1\"\narea = \"360702\"\n[gateway]\nid = \"gw-h1\"\n[[room]]\nid = \"bedroom\"\n\
+                    [[bed]]\nid = \"b1\"\nroom = \"bedroom\"\n"
+        .to_owned();
+    for (number, board) in boards.iter().enumerate() {
+        let (every, quantity) = if number == 0 { ("20ms", "call_button") } else { ("1s", "motion") };
+        text += &format!(
+            "[[device]]\nid = \"board-{number}\"\nprofile = \"waveshare/modbus-di8\"\nlink = \"tcp://{}\"\nevery = \"{every}\"\n\
+             [device.inputs.1]\ndevice = \"input-{number}\"\nquantity = \"{quantity}\"\nbed = \"b1\"\n",
+            board.address
+        );
+    }
+    std::fs::write(&home, text).unwrap();
+    let mut command = Command::new(program);
+    command.arg("run").arg("--config").arg(config).arg("--home").arg(home);
+    Process(command.env("CAREBED_LOG", "warn").spawn().unwrap())
+}
+
+enum Heard {
+    Urgent,
+    Routine,
+}
+
+async fn wait(events: &mut mpsc::UnboundedReceiver<Heard>, want: impl Fn(&Heard) -> bool) {
+    let wanted = async {
+        while let Some(heard) = events.recv().await {
+            if want(&heard) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, wanted).await.expect("the gateway says nothing");
+}
+
+/// The centre's side: hears batches and gives receipts.
+async fn centre(port: u16) -> mpsc::UnboundedReceiver<Heard> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let mut options = MqttOptions::new("centre", "127.0.0.1", port);
+    let mut network = rumqttc::NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
+    options.set_max_packet_size(Some(5 << 20));
+    let (client, mut eventloop) = AsyncClient::new(options, 1_000);
+    for lane in Lane::ALL {
+        client.try_subscribe(Topic::filter(None, Channel::Batch(lane)), QoS::AtLeastOnce).unwrap();
+    }
+    tokio::spawn(async move {
+        while let Ok(event) = eventloop.poll().await {
+            let Event::Incoming(Packet::Publish(publish)) = event else { continue };
+            let topic = Topic::parse(std::str::from_utf8(&publish.topic).unwrap()).unwrap();
+            let properties = publish.properties.unwrap();
+            let labels = Labels::decode(&properties.correlation_data.unwrap()).unwrap();
+            let Labels { epoch, lane, seq, prev, .. } = labels;
+            let digest = Digest::of_batch(epoch, lane, seq, prev, &properties.content_type.unwrap(), &publish.payload);
+            let receipt = Receipt { epoch, lane, next: seq + 1, digest, centre_time: SystemClock::new().now() };
+            let answer = Topic { channel: Channel::Receipt, ..topic };
+            client.try_publish(answer.to_string(), QoS::AtLeastOnce, false, receipt.encode()).unwrap();
+            let heard = if lane == Lane::Urgent { Heard::Urgent } else { Heard::Routine };
+            if sender.send(heard).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// CPU seconds of a process so far.
+fn cpu(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks: u32 = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().unwrap()).sum();
+    // USER_HZ is 100 on every Linux of the last decades.
+    f64::from(ticks) / 100.0
+}
+
+fn rss(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}
