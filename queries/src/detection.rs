@@ -50,6 +50,9 @@ pub struct Meaning {
     /// for a while nothing of it may be taken back.
     #[serde(default)]
     pub rests_on_signs: bool,
+    /// Which baselines it compares with.
+    #[serde(default)]
+    pub baselines: Vec<String>,
     /// Evidence that may still change while the finding holds; all other evidence is as it was when it was raised.
     #[serde(default)]
     pub evolving: Vec<String>,
@@ -60,6 +63,17 @@ pub struct Meaning {
     /// What the codes in its evidence are called.
     #[serde(default)]
     pub words: BTreeMap<String, Text>,
+}
+
+/// A query as somebody wrote it.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// What it is called.
+    pub name: String,
+    /// Where it stands, for messages.
+    pub file: String,
+    /// The text.
+    pub sql: String,
 }
 
 /// A detection's two files, read but not yet planned.
@@ -137,6 +151,11 @@ impl Refused {
 }
 
 impl Source {
+    /// Its query.
+    pub(crate) fn written(&self) -> Written {
+        Written { name: self.name.clone(), file: self.sql_file.clone(), sql: self.sql.clone() }
+    }
+
     /// Those that come with the program.
     #[must_use]
     pub fn builtin() -> (Vec<Self>, Vec<Refused>) {
@@ -164,15 +183,21 @@ impl Source {
             }
         }
         folders.sort();
-        Ok(split(folders.iter().map(|folder| {
-            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let content = |file: &str| {
-                let path = folder.join(file);
-                let small = std::fs::metadata(&path).is_ok_and(|meta| meta.len() <= FILE_BYTES_MAX);
-                if small { std::fs::read_to_string(path).ok() } else { None }
-            };
-            Self::from_files(&name, &folder.display().to_string(), content)
-        })))
+        Ok(split(folders.iter().map(|folder| Self::load_one(folder))))
+    }
+
+    /// The one in a folder of that name.
+    ///
+    /// # Errors
+    /// When one of its files is missing or wrong.
+    pub fn load_one(folder: &Path) -> Result<Self, Refused> {
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let content = |file: &str| {
+            let path = folder.join(file);
+            let small = std::fs::metadata(&path).is_ok_and(|meta| meta.len() <= FILE_BYTES_MAX);
+            if small { std::fs::read_to_string(path).ok() } else { None }
+        };
+        Self::from_files(&name, &folder.display().to_string(), content)
     }
 
     fn from_files(name: &str, place: &str, content: impl Fn(&str) -> Option<String>) -> Result<Self, Refused> {
@@ -219,10 +244,14 @@ mod tests {
         let (sources, refused) = Source::builtin();
         assert!(refused.is_empty(), "{refused:?}");
         let names: Vec<_> = sources.iter().map(|s| s.name.as_str()).collect();
-        assert_eq!(names, ["bed_exit_no_return", "call_for_help", "inactivity_cap"]);
+        for name in
+            ["call_for_help", "hazard", "bed_exit_no_return", "suspected_fall", "device_health", "gateway_silent"]
+        {
+            assert!(names.contains(&name), "{name} is missing of {names:?}");
+        }
         for source in sources {
             let meaning = source.meaning;
-            for text in [&meaning.title, &meaning.wording] {
+            for text in [&meaning.title, &meaning.wording].into_iter().chain(meaning.words.values()) {
                 assert!(text.zh.chars().any(|c| c > '\u{2fff}'), "{}: {}", source.name, text.zh);
                 assert!(text.en.is_ascii(), "{}: {}", source.name, text.en);
             }

@@ -6,6 +6,7 @@
 mod finding;
 pub mod functions;
 mod inputs;
+mod learning;
 mod slot;
 
 #[cfg(test)]
@@ -37,10 +38,11 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Sql;
 use tokio::sync::Mutex;
 
-use crate::detection::{Meaning, Refused, Source};
+use crate::detection::{Meaning, Refused, Source, Written};
 use crate::episodes::DefinitionsError;
 
-pub use inputs::Inputs;
+pub use inputs::{Asked, Inputs, baselines_schema};
+pub use learning::Baseline;
 use slot::Slot;
 
 /// What queries may use together.
@@ -118,10 +120,25 @@ pub struct Detection {
     pub name: String,
     /// What it means to people.
     pub meaning: Meaning,
+    query: Query,
+}
+
+/// A planned query and the place from which it reads.
+#[derive(Debug, Clone)]
+struct Query {
+    name: String,
     plan: Arc<dyn ExecutionPlan>,
     slot: Arc<Slot>,
     /// Held while the plan runs: it has one slot.
     running: Arc<Mutex<()>>,
+}
+
+/// What a query must return.
+#[derive(Clone, Copy)]
+struct Returns {
+    check: fn(&arrow::datatypes::Schema) -> Result<(), String>,
+    /// For those who write one.
+    help: &'static str,
 }
 
 /// Plans and runs detections.
@@ -180,21 +197,20 @@ impl Engine {
     /// # Errors
     /// When it does not plan, does more than select, or returns other columns than a detection must.
     pub async fn prepare(&self, source: Source) -> Result<Detection, Refused> {
-        let slot = Arc::new(Slot::default());
-        let plan = self.plan(&source, &slot).await?;
-        let (name, meaning) = (source.name.clone(), source.meaning.clone());
-        let detection = Detection { name, meaning, plan, slot, running: Arc::default() };
+        let query = self.plan(&source.written(), finding::RETURNS).await?;
+        let detection = Detection { name: source.name.clone(), meaning: source.meaning.clone(), query };
         // What only shows when it runs shows here and not in the night.
         match self.evaluate(&detection, &Inputs::empty(), Timestamp::from_millis(0)).await {
             Ok(_) => Ok(detection),
-            Err(EvaluateError::Run { source: error, .. }) => Err(refused(&source, &error)),
+            Err(EvaluateError::Run { source: error, .. }) => Err(refused(&source.written(), &error)),
             Err(other) => Err(Refused::new(&source.name, &source.sql_file, &source.sql, other.to_string())),
         }
     }
 
-    async fn plan(&self, source: &Source, slot: &Arc<Slot>) -> Result<Arc<dyn ExecutionPlan>, Refused> {
-        let refuse = |error: DataFusionError| refused(source, &error);
-        // A catalogue of its own: its tables read from this detection's slot.
+    async fn plan(&self, written: &Written, returns: Returns) -> Result<Query, Refused> {
+        let slot = Arc::new(Slot::default());
+        let refuse = |error: DataFusionError| refused(written, &error);
+        // A catalogue of its own: its tables read from this query's slot.
         let names = &self.state.config_options().catalog;
         let catalog = Arc::new(MemoryCatalogProvider::new());
         catalog.register_schema(&names.default_schema, Arc::new(MemorySchemaProvider::new())).map_err(refuse)?;
@@ -208,18 +224,18 @@ impl Engine {
         }
         let state = context.state();
         let statement =
-            state.sql_to_statement(&source.sql, &state.config_options().sql_parser.dialect).map_err(refuse)?;
+            state.sql_to_statement(&written.sql, &state.config_options().sql_parser.dialect).map_err(refuse)?;
         if !matches!(&statement, Statement::Statement(sql) if matches!(&**sql, Sql::Query(_))) {
-            let refused = Refused::new(&source.name, &source.sql_file, &source.sql, "it is not one SELECT statement");
-            return Err(refused.help("a detection only reads; it returns its findings as rows"));
+            let refused = Refused::new(&written.name, &written.file, &written.sql, "it is not one SELECT statement");
+            return Err(refused.help("it only reads; what it has to say are the rows it returns"));
         }
         let plan = state.statement_to_plan(statement).await.map_err(refuse)?;
-        let plan = with_now(plan, slot).map_err(refuse)?;
+        let plan = with_now(plan, &slot).map_err(refuse)?;
         let plan = state.optimize(&plan).map_err(refuse)?;
-        finding::check_columns(plan.schema().as_arrow()).map_err(|message| {
-            Refused::new(&source.name, &source.sql_file, &source.sql, message).help(finding::COLUMNS)
-        })?;
-        state.query_planner().create_physical_plan(&plan, &state).await.map_err(refuse)
+        (returns.check)(plan.schema().as_arrow())
+            .map_err(|message| Refused::new(&written.name, &written.file, &written.sql, message).help(returns.help))?;
+        let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(refuse)?;
+        Ok(Query { name: written.name.clone(), plan, slot, running: Arc::default() })
     }
 
     /// What a detection finds in `inputs` at `now`, in order of `raised_at` and subject. Whether something holds at `now` is for the
@@ -233,27 +249,24 @@ impl Engine {
         inputs: &Inputs,
         now: Timestamp,
     ) -> Result<Vec<Finding>, EvaluateError> {
-        let run = |source| EvaluateError::Run { detection: detection.name.clone(), source: Box::new(source) };
-        let limit = self.limits.time;
-        let rows = tokio::time::timeout(limit, self.rows(detection, inputs, now));
-        let rows =
-            rows.await.map_err(|_| EvaluateError::Time { detection: detection.name.clone(), limit })?.map_err(run)?;
+        let rows = self.rows(&detection.query, inputs, now).await?;
         finding::read(&detection.name, &rows, inputs)
             .map_err(|reason| EvaluateError::Row { detection: detection.name.clone(), reason })
     }
 
-    async fn rows(
-        &self,
-        detection: &Detection,
-        inputs: &Inputs,
-        now: Timestamp,
-    ) -> Result<Vec<RecordBatch>, DataFusionError> {
-        let _running = detection.running.lock().await;
-        detection.slot.put(inputs.clone(), now);
-        let plan = reset_plan_states(Arc::clone(&detection.plan))?;
-        let rows = collect(plan, self.state.task_ctx()).await;
-        detection.slot.clear();
-        rows
+    async fn rows(&self, query: &Query, inputs: &Inputs, now: Timestamp) -> Result<Vec<RecordBatch>, EvaluateError> {
+        let limit = self.limits.time;
+        let run = async {
+            let _running = query.running.lock().await;
+            query.slot.put(inputs.clone(), now);
+            let plan = reset_plan_states(Arc::clone(&query.plan))?;
+            let rows = collect(plan, self.state.task_ctx()).await;
+            query.slot.clear();
+            rows
+        };
+        let rows = tokio::time::timeout(limit, run).await;
+        let rows = rows.map_err(|_| EvaluateError::Time { detection: query.name.clone(), limit })?;
+        rows.map_err(|error| EvaluateError::Run { detection: query.name.clone(), source: Box::new(error) })
     }
 }
 
@@ -265,6 +278,11 @@ pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState 
     // Strings of our tables are plain Utf8; views would only be converted back.
     config.options_mut().execution.parquet.schema_force_view_types = false;
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    // Files come sorted by bed, quantity and time: windows over beds need not sort again.
+    config.options_mut().optimizer.prefer_existing_sort = true;
+    // Where a filter leaves no row of a page, the other columns of the page are not decoded.
+    config.options_mut().execution.parquet.pushdown_filters = true;
+    config.options_mut().execution.parquet.reorder_filters = true;
     let mut state =
         SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
     for function in functions::all() {
@@ -309,8 +327,8 @@ fn with_now(plan: LogicalPlan, slot: &Arc<Slot>) -> Result<LogicalPlan, DataFusi
 }
 
 /// Points to the place in the SQL that the engine complains about, where it says one.
-fn refused(source: &Source, error: &DataFusionError) -> Refused {
-    let refused = Refused::new(&source.name, &source.sql_file, &source.sql, error.strip_backtrace());
+fn refused(written: &Written, error: &DataFusionError) -> Refused {
+    let refused = Refused::new(&written.name, &written.file, &written.sql, error.strip_backtrace());
     let place = match error.diagnostic().and_then(|d| d.span) {
         Some(span) => Some((span.start.line, span.start.column)),
         None => place_in_text(&error.to_string()),

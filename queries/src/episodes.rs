@@ -78,7 +78,7 @@ pub enum Pushed {
 }
 
 /// The episodes of many homes, kept current while observations arrive.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Episodes {
     definitions: Arc<Definitions>,
     homes: BTreeMap<HomeId, Stream>,

@@ -1,27 +1,34 @@
 //! Episodes and detections over what a view of the lake holds: the same code and the same SQL as live.
 
+mod recording;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Float64Type, TimestampMillisecondType, UInt64Type};
-use carebed_contract::id::HomeId;
+use carebed_contract::id::{DeviceId, HomeId};
 use carebed_contract::quality::Quality;
 use carebed_contract::quantity::Quantity;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::view::View;
+use chrono::{DateTime, NaiveDate, TimeZone, Timelike};
 use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::dataframe::DataFrame;
 use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::logical_expr::{Expr, col, lit};
 use futures::StreamExt;
 
 use crate::coverage::Coverage;
-use crate::engine::{Detection, Engine, EngineError, Inputs, Limits};
-use crate::episodes::{Definitions, Episodes, Seen, time_type};
+use crate::engine::{Asked, Baseline, Detection, Engine, EngineError, EvaluateError, Inputs, Limits, baselines_schema};
+use crate::episodes::{Definitions, Episode, Episodes, Seen, time_type};
 use crate::home::HomeFacts;
 use crate::live::Round;
 use crate::sql::{Lake, context};
+
+pub use recording::{Move, Recording, Silenced};
 
 /// A stretch of event time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +56,12 @@ pub enum HistoryError {
 /// After how many rows of a home its episodes are brought up to date; it keeps memory flat.
 const ROWS_BETWEEN_ADVANCES: usize = 256;
 
+/// How long before a span a button may have been pressed and not let go to be known as pressed at its beginning. One that has hung longer
+/// counts as pressed when the span first hears of it.
+const HELD_MAX: Duration = Duration::from_secs(30 * 86_400);
+
 /// The episodes of `homes` (all of the view when empty) from the observations of `span`. What began before the span is not seen:
-/// give it a lead.
+/// give it a lead. Only a button that hangs is known to hang since it was pressed: after a restart it is no new call.
 ///
 /// # Errors
 /// When the lake cannot be read.
@@ -62,25 +73,21 @@ pub async fn episodes(
     definitions: Arc<Definitions>,
     limits: Limits,
 ) -> Result<Episodes, HistoryError> {
-    let quantities: Vec<Expr> = definitions.quantities().map(|q| lit(q.as_str())).collect();
     let known = Arc::clone(&definitions);
     let mut episodes = Episodes::new(definitions);
     for facts in homes {
         episodes.set_residents(&facts.home, facts.residents);
     }
-    let observations = context(lake, view, limits)?.table("observations").await?;
-    let columns =
-        ["home_id", "bed_id", "device_id", "room", "quantity", "event_time", "value", "quality", "boot"].map(col);
-    let in_span = col("event_time").gt_eq(time(span.from)).and(col("event_time").lt(time(span.to)));
-    let mut wanted = in_span.and(col("quantity").in_list(quantities, false));
-    if !homes.is_empty() {
-        wanted = wanted.and(col("home_id").in_list(homes.iter().map(|f| lit(f.home.as_str())).collect(), false));
-    }
-    let rows = observations
-        .filter(wanted)?
-        .select(columns.to_vec())?
-        .sort(vec![col("home_id").sort(true, true), col("event_time").sort(true, true)])?;
-    let mut reader = Reader { span, view, definitions: known, home: None, last: Timestamp::MIN, since_advance: 0 };
+    let rows = rows(lake, view, span, homes, &known, limits).await?;
+    let mut reader = Reader {
+        span,
+        view,
+        definitions: known,
+        home: None,
+        last: Timestamp::MIN,
+        since_advance: 0,
+        held: BTreeMap::new(),
+    };
     let mut stream = rows.execute_stream().await?;
     while let Some(batch) = stream.next().await {
         reader.take(&batch?, &mut episodes).map_err(HistoryError::Row)?;
@@ -91,6 +98,33 @@ pub async fn episodes(
         reader.complete(&facts.home, Timestamp::MIN, &mut episodes);
     }
     Ok(episodes)
+}
+
+/// What may matter to episodes, in order of home and event time.
+async fn rows(
+    lake: &Lake,
+    view: &Arc<View>,
+    span: Span,
+    homes: &[HomeFacts],
+    definitions: &Definitions,
+    limits: Limits,
+) -> Result<DataFrame, HistoryError> {
+    let quantities: Vec<Expr> = definitions.quantities().map(|q| lit(q.as_str())).collect();
+    let observations = context(lake, view, limits)?.table("observations").await?;
+    let columns =
+        ["home_id", "bed_id", "device_id", "room", "quantity", "event_time", "value", "quality", "boot"].map(col);
+    let in_span = col("event_time").gt_eq(time(span.from)).and(col("event_time").lt(time(span.to)));
+    let mut wanted = in_span.and(col("quantity").in_list(quantities, false));
+    let immediate: Vec<Expr> = definitions.immediate_states().map(|q| lit(q.as_str())).collect();
+    if !immediate.is_empty() {
+        let before = col("event_time").gt_eq(time(span.from - HELD_MAX)).and(col("event_time").lt(time(span.from)));
+        wanted = wanted.or(before.and(col("quantity").in_list(immediate, false)));
+    }
+    if !homes.is_empty() {
+        wanted = wanted.and(col("home_id").in_list(homes.iter().map(|f| lit(f.home.as_str())).collect(), false));
+    }
+    let order = vec![col("home_id").sort(true, true), col("event_time").sort(true, true)];
+    Ok(observations.filter(wanted)?.select(columns.to_vec())?.sort(order)?)
 }
 
 /// What detections would have found within `span`, with their findings as they stood at its end. Observations before it are read
@@ -105,6 +139,7 @@ pub async fn backtest(
     span: Span,
     homes: &[HomeFacts],
     detections: &[Detection],
+    baselines: &[Baseline],
 ) -> Result<Round, HistoryError> {
     let lead = detections.iter().map(|d| d.meaning.window).max().unwrap_or(Duration::ZERO);
     let read = Span { from: span.from - lead, to: span.to };
@@ -114,8 +149,12 @@ pub async fn backtest(
     let complete: Vec<_> = facts().collect();
     let all = episodes.all();
     let coverage = Coverage::new(&all, homes, |home| episodes.sensors(home).to_vec());
-    let inputs = Inputs::new(&all, complete);
-    let mut round = Round::default();
+    let asked = detections.iter().flat_map(|d| &d.meaning.baselines);
+    let asked: BTreeSet<&str> = asked.map(String::as_str).collect();
+    let baselines: Vec<_> = baselines.iter().filter(|b| asked.contains(b.name.as_str())).cloned().collect();
+    let (learnt, failed) = learn(engine, lake, view, read, homes, &baselines, HalfHours::OfLongQuiets).await?;
+    let inputs = Inputs::new(&all, complete).with_baselines(learnt);
+    let mut round = Round { findings: Vec::new(), failed };
     for detection in detections {
         match engine.evaluate(detection, &inputs, span.to).await {
             Ok(mut found) => {
@@ -127,6 +166,98 @@ pub async fn backtest(
         }
     }
     Ok(round)
+}
+
+/// How many homes are learnt of at once: it bounds memory, and nothing else depends on it.
+const HOMES_LEARNT_AT_ONCE: usize = 4;
+
+/// The shortest quiet for which a limit is asked: none is shorter.
+const QUIET_MIN: Duration = Duration::from_secs(120 * 60);
+
+/// For which half hours of the day baselines are learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfHours {
+    /// All: what is to come is not known.
+    All,
+    /// Those in which a long quiet began: over history no other is looked up, and it is a twentieth of the work.
+    OfLongQuiets,
+}
+
+/// What `baselines` say for each local midnight of `span`, its beginning's day included: rows of the table `baselines`. As much history
+/// before the span is read as they look back. A midnight up to which a home's data is not complete yet is left for later.
+///
+/// # Errors
+/// When the lake cannot be read; a baseline that fails is in the second answer, and the others go on.
+pub async fn learn(
+    engine: &Engine,
+    lake: &Lake,
+    view: &Arc<View>,
+    span: Span,
+    homes: &[HomeFacts],
+    baselines: &[Baseline],
+    half_hours: HalfHours,
+) -> Result<(RecordBatch, Vec<EvaluateError>), HistoryError> {
+    let (mut learnt, mut failed) = (Vec::new(), Vec::new());
+    let lead = baselines.iter().map(|b| b.about.looks_back).max().unwrap_or(Duration::ZERO) + DAY;
+    let read = Span { from: span.from - lead, to: span.to };
+    let definitions = Arc::new(Definitions::learning().map_err(EngineError::from)?);
+    let groups = homes.chunks(HOMES_LEARNT_AT_ONCE).filter(|_| !baselines.is_empty());
+    for homes in groups {
+        let mut episodes = episodes(lake, view, read, homes, Arc::clone(&definitions), engine.limits()).await?;
+        let complete: Vec<_> = homes.iter().map(|facts| (facts, episodes.complete_to(&facts.home))).collect();
+        let all = episodes.all();
+        let mut asked = BTreeSet::new();
+        for facts in homes {
+            let known_to = episodes.complete_to(&facts.home).unwrap_or(Timestamp::MIN);
+            let nights: Vec<Timestamp> = midnights(span, facts).filter(|night| *night <= known_to).collect();
+            let of = |known_at: &Timestamp, slot| Asked { home: facts.home.clone(), known_at: *known_at, slot };
+            asked.extend(nights.iter().map(|night| of(night, None)));
+            if half_hours == HalfHours::All {
+                asked.extend(nights.iter().flat_map(|night| (0..48).map(move |slot| of(night, Some(slot)))));
+                continue;
+            }
+            let is_long = |e: &&Episode| {
+                let lasts = |ended_at: Timestamp| ended_at.since(e.started_at) >= QUIET_MIN;
+                e.home == facts.home && &*e.kind == "quiet" && e.ended_at.is_none_or(lasts)
+            };
+            asked.extend(all.iter().filter(is_long).filter_map(|e| half_hour(facts, &nights, e.started_at)));
+        }
+        let asked: Vec<Asked> = asked.into_iter().collect();
+        let inputs = Inputs::new(&all, complete).with_asked(&asked);
+        for baseline in baselines {
+            match engine.learn(baseline, &inputs, span.to).await {
+                Ok(rows) => learnt.push(rows),
+                Err(error) => failed.push(error),
+            }
+        }
+    }
+    let rows = concat_batches(&baselines_schema(), &learnt).map_err(DataFusionError::from)?;
+    Ok((rows, failed))
+}
+
+/// The half hour of the local day in which an instant lies, as known at the last of these midnights before it.
+#[must_use]
+pub fn half_hour(facts: &HomeFacts, nights: &[Timestamp], at: Timestamp) -> Option<Asked> {
+    let known_at = *nights.get(nights.partition_point(|night| *night <= at).checked_sub(1)?)?;
+    let wall = DateTime::from_timestamp_millis(at.millis())?.with_timezone(&facts.time_zone);
+    let slot = i64::from((wall.hour() * 60 + wall.minute()) / 30);
+    Some(Asked { home: facts.home.clone(), known_at, slot: Some(slot) })
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The local midnights of a home from the day in which the span begins; bounded by what a calendar can hold.
+pub fn midnights(span: Span, facts: &HomeFacts) -> impl Iterator<Item = Timestamp> + use<> {
+    let zone = facts.time_zone;
+    let first = DateTime::from_timestamp_millis(span.from.millis()).map(|utc| utc.with_timezone(&zone).date_naive());
+    let days = std::iter::successors(first, |day| day.succ_opt());
+    // Where summer time skips midnight, the first instant after it.
+    let midnight = move |day: NaiveDate| {
+        let hours = (0..3).filter_map(|hour| day.and_hms_opt(hour, 0, 0));
+        let mut instants = hours.filter_map(|wall| zone.from_local_datetime(&wall).earliest());
+        instants.next().map(|t| Timestamp::from_millis(t.timestamp_millis()))
+    };
+    days.map_while(midnight).take_while(move |night| *night < span.to)
 }
 
 /// The event times a view spans; none when it holds no observation.
@@ -156,55 +287,27 @@ struct Reader<'a> {
     home: Option<HomeId>,
     last: Timestamp,
     since_advance: usize,
+    /// What was pressed before the span and not let go.
+    held: BTreeMap<(DeviceId, Quantity), Seen>,
 }
 
 impl Reader<'_> {
     fn take(&mut self, batch: &RecordBatch, episodes: &mut Episodes) -> Result<(), String> {
-        let text = |name: &str| {
-            let column = batch.column_by_name(name).ok_or_else(|| format!("no column {name}"))?;
-            cast(column, &DataType::Utf8).map(|c| c.as_string::<i32>().clone()).map_err(|e| e.to_string())
-        };
-        let [homes, beds, devices, rooms] = ["home_id", "bed_id", "device_id", "room"].map(text);
-        let (homes, beds, devices, rooms) = (homes?, beds?, devices?, rooms?);
-        let (quantities, qualities) = (text("quantity")?, text("quality")?);
-        let times = batch.column_by_name("event_time").ok_or("no column event_time")?;
-        let times = cast(times, &time_type()).map_err(|e| e.to_string())?;
-        let times = times.as_primitive::<TimestampMillisecondType>();
-        let values = batch.column_by_name("value").ok_or("no column value")?.as_primitive::<Float64Type>();
-        let boots = batch.column_by_name("boot").ok_or("no column boot")?;
-        let boots = cast(boots, &DataType::UInt64).map_err(|e| e.to_string())?;
-        let boots = boots.as_primitive::<UInt64Type>();
-        for row in 0..batch.num_rows() {
-            let home = homes.value(row);
+        let definitions = Arc::clone(&self.definitions);
+        each_row(batch, &definitions, |home, time, seen| {
             if self.home.as_ref().is_none_or(|current| current.as_str() != home) {
                 self.finish(episodes);
                 self.home = Some(HomeId::new(home).map_err(|e| e.to_string())?);
                 self.last = Timestamp::MIN;
             }
-            let Some(home) = &self.home else { continue };
-            self.last = Timestamp::from_millis(times.value(row));
-            let Some(quantity) = Quantity::new(quantities.value(row)) else { continue };
-            let number = values.is_valid(row).then(|| values.value(row));
-            if let Some(value) =
-                Seen::value(&quantity, number, &Quality::parse(qualities.value(row)), &self.definitions)
-            {
-                let optional =
-                    |array: &arrow::array::StringArray| array.is_valid(row).then(|| array.value(row).to_owned());
-                let seen = Seen {
-                    time: self.last,
-                    quantity,
-                    device: devices.value(row).parse().map_err(|e: carebed_contract::id::IdError| e.to_string())?,
-                    bed: optional(&beds)
-                        .map(TryInto::try_into)
-                        .transpose()
-                        .map_err(|e: carebed_contract::id::IdError| e.to_string())?,
-                    room: optional(&rooms)
-                        .map(TryInto::try_into)
-                        .transpose()
-                        .map_err(|e: carebed_contract::id::IdError| e.to_string())?,
-                    value,
-                    boot: boots.is_valid(row).then(|| boots.value(row)),
-                };
+            if time < self.span.from {
+                self.hold(seen);
+                return Ok(());
+            }
+            self.release(episodes);
+            let Some(home) = &self.home else { return Ok(()) };
+            self.last = time;
+            if let Some(seen) = seen {
                 episodes.push_seen(home, seen);
             }
             self.since_advance += 1;
@@ -214,11 +317,32 @@ impl Reader<'_> {
                 let known = self.view.complete.get(home).map_or(before, |complete| complete.complete_to.min(before));
                 episodes.seal(home, known);
             }
+            Ok(())
+        })
+    }
+
+    /// The first press since it was let go.
+    fn hold(&mut self, seen: Option<Seen>) {
+        let Some(seen) = seen else { return };
+        let key = (seen.device.clone(), seen.quantity.clone());
+        if seen.value > 0.0 {
+            self.held.entry(key).or_insert(seen);
+        } else {
+            self.held.remove(&key);
         }
-        Ok(())
+    }
+
+    fn release(&mut self, episodes: &mut Episodes) {
+        let mut held: Vec<Seen> = std::mem::take(&mut self.held).into_values().collect();
+        held.sort_by(Seen::order);
+        let Some(home) = &self.home else { return };
+        for seen in held {
+            episodes.push_seen(home, seen);
+        }
     }
 
     fn finish(&mut self, episodes: &mut Episodes) {
+        self.release(episodes);
         if let Some(home) = self.home.take() {
             self.complete(&home, self.last, episodes);
         }
@@ -233,4 +357,52 @@ impl Reader<'_> {
     fn said(&self, home: &HomeId) -> Option<Timestamp> {
         self.view.complete.get(home).map(|complete| complete.complete_to)
     }
+}
+
+/// Goes through the rows of a batch: home, event time, and what the row says to episodes if anything.
+fn each_row(
+    batch: &RecordBatch,
+    definitions: &Definitions,
+    mut each: impl FnMut(&str, Timestamp, Option<Seen>) -> Result<(), String>,
+) -> Result<(), String> {
+    let text = |name: &str| {
+        let column = batch.column_by_name(name).ok_or_else(|| format!("no column {name}"))?;
+        cast(column, &DataType::Utf8).map(|c| c.as_string::<i32>().clone()).map_err(|e| e.to_string())
+    };
+    let [homes, beds, devices, rooms] = ["home_id", "bed_id", "device_id", "room"].map(text);
+    let (homes, beds, devices, rooms) = (homes?, beds?, devices?, rooms?);
+    let (quantities, qualities) = (text("quantity")?, text("quality")?);
+    let times = batch.column_by_name("event_time").ok_or("no column event_time")?;
+    let times = cast(times, &time_type()).map_err(|e| e.to_string())?;
+    let times = times.as_primitive::<TimestampMillisecondType>();
+    let values = batch.column_by_name("value").ok_or("no column value")?.as_primitive::<Float64Type>();
+    let boots = batch.column_by_name("boot").ok_or("no column boot")?;
+    let boots = cast(boots, &DataType::UInt64).map_err(|e| e.to_string())?;
+    let boots = boots.as_primitive::<UInt64Type>();
+    let wrong = |error: carebed_contract::id::IdError| error.to_string();
+    for row in 0..batch.num_rows() {
+        let time = Timestamp::from_millis(times.value(row));
+        let number = values.is_valid(row).then(|| values.value(row));
+        let quality = Quality::parse(qualities.value(row));
+        let said = Quantity::new(quantities.value(row));
+        let said = said.and_then(|q| Seen::value(&q, number, &quality, definitions).map(|value| (q, value)));
+        let seen = match said {
+            Some((quantity, value)) => {
+                let optional =
+                    |array: &arrow::array::StringArray| array.is_valid(row).then(|| array.value(row).to_owned());
+                Some(Seen {
+                    time,
+                    quantity,
+                    device: devices.value(row).parse().map_err(wrong)?,
+                    bed: optional(&beds).map(TryInto::try_into).transpose().map_err(wrong)?,
+                    room: optional(&rooms).map(TryInto::try_into).transpose().map_err(wrong)?,
+                    value,
+                    boot: boots.is_valid(row).then(|| boots.value(row)),
+                })
+            }
+            None => None,
+        };
+        each(homes.value(row), time, seen)?;
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
 use carebed_contract::observation::Observation;
@@ -43,6 +44,8 @@ pub struct Fed {
 pub struct Live {
     engine: Arc<Engine>,
     detections: Vec<Detection>,
+    /// Those for the short way.
+    urgent: Vec<Detection>,
     episodes: Episodes,
     homes: BTreeMap<HomeId, HomeFacts>,
     /// When gateways were heard.
@@ -50,7 +53,9 @@ pub struct Live {
     /// What the last round saw of them.
     silences: Vec<Episode>,
     /// What keeps findings quiet, as the inputs say.
-    coverage: Coverage,
+    coverage: Arc<Coverage>,
+    /// What is usual in the homes, as learnt last.
+    baselines: Option<RecordBatch>,
     /// Made anew only after something was fed.
     inputs: Option<Inputs>,
 }
@@ -59,16 +64,25 @@ impl Live {
     /// Nothing known yet.
     #[must_use]
     pub fn new(engine: Arc<Engine>, detections: Vec<Detection>, definitions: Arc<Definitions>) -> Self {
+        let urgent = detections.iter().filter(|d| d.meaning.urgent).cloned().collect();
         Self {
             engine,
             detections,
+            urgent,
             episodes: Episodes::new(definitions),
             homes: BTreeMap::new(),
             signs: Signs::new(Timestamp::MIN),
             silences: Vec::new(),
-            coverage: Coverage::default(),
+            coverage: Arc::default(),
+            baselines: None,
             inputs: None,
         }
+    }
+
+    /// Compares from now on with what [`crate::history::learn`] has learnt.
+    pub fn set_baselines(&mut self, baselines: RecordBatch) {
+        self.baselines = Some(baselines);
+        self.inputs = None;
     }
 
     /// Goes on from episodes that [`crate::history::episodes`] made of what the lake holds, as after a restart: who was in bed then is still
@@ -90,6 +104,13 @@ impl Live {
     /// The homes that are looked at.
     pub fn homes(&self) -> impl Iterator<Item = &HomeFacts> {
         self.homes.values()
+    }
+
+    /// The urgent detections once more, planned apart: a plan runs once at a time, and a call does not wait for a round.
+    #[must_use]
+    pub fn with_urgent(mut self, urgent: Vec<Detection>) -> Self {
+        self.urgent = urgent;
+        self
     }
 
     /// Gateways are listened to from `now` on: whoever was heard before has the usual time to be heard again.
@@ -154,6 +175,11 @@ impl Live {
 
     /// What all detections find in all homes.
     pub async fn tick(&mut self, now: Timestamp) -> Round {
+        self.look(now).run().await
+    }
+
+    /// A round over all homes as things stand, to be run beside: what comes meanwhile is not in it.
+    pub fn look(&mut self, now: Timestamp) -> Look {
         let silences = self.signs.episodes(now);
         let inputs = match self.inputs.take().filter(|_| silences == self.silences) {
             Some(inputs) => inputs,
@@ -164,33 +190,52 @@ impl Live {
                 let complete: Vec<_> = complete.collect();
                 let mut episodes = self.episodes.all();
                 let sensors = |home: &HomeId| self.episodes.sensors(home).to_vec();
-                self.coverage = Coverage::new(&episodes, self.homes.values(), sensors);
+                self.coverage = Arc::new(Coverage::new(&episodes, self.homes.values(), sensors));
                 episodes.extend(silences.iter().cloned());
                 self.silences = silences;
-                Inputs::new(&episodes, complete)
+                let inputs = Inputs::new(&episodes, complete);
+                match &self.baselines {
+                    Some(baselines) => inputs.with_baselines(baselines.clone()),
+                    None => inputs,
+                }
             }
         };
-        let round = self.round(&inputs, now, |_| true).await;
-        self.inputs = Some(inputs);
-        round
+        self.inputs = Some(inputs.clone());
+        let (engine, coverage) = (Arc::clone(&self.engine), Arc::clone(&self.coverage));
+        Look { engine, detections: self.detections.clone(), inputs, coverage, now }
     }
 
-    /// What the urgent detections find in one home: the short way for a call.
+    /// What the urgent detections find in one home: the short way for a call. It has plans of its own, so that it waits for no round.
     pub async fn tick_home(&mut self, home: &HomeId, now: Timestamp) -> Round {
         let Some(facts) = self.homes.get(home) else { return Round::default() };
         let complete_to = self.episodes.complete_to(home);
         let inputs = Inputs::new(&self.episodes.of(home), [(facts, complete_to)]);
-        self.round(&inputs, now, |detection| detection.meaning.urgent).await
+        // Nothing explains a call away.
+        let (engine, coverage) = (Arc::clone(&self.engine), Arc::default());
+        Look { engine, detections: self.urgent.clone(), inputs, coverage, now }.run().await
     }
+}
 
-    async fn round(&self, inputs: &Inputs, now: Timestamp, wanted: fn(&Detection) -> bool) -> Round {
+/// A round that was prepared and can run beside whatever happens next.
+#[derive(Debug)]
+pub struct Look {
+    engine: Arc<Engine>,
+    detections: Vec<Detection>,
+    inputs: Inputs,
+    coverage: Arc<Coverage>,
+    now: Timestamp,
+}
+
+impl Look {
+    /// What the detections find.
+    pub async fn run(self) -> Round {
         let mut round = Round::default();
-        for detection in self.detections.iter().filter(|d| wanted(d)) {
-            match self.engine.evaluate(detection, inputs, now).await {
+        for detection in &self.detections {
+            match self.engine.evaluate(detection, &self.inputs, self.now).await {
                 Ok(mut findings) => {
-                    self.coverage.mark(&detection.meaning, &mut findings, now);
+                    self.coverage.mark(&detection.meaning, &mut findings, self.now);
                     // What others rest on is forgotten in part: they were told in their time, or were not so.
-                    let (over, known) = (now - detection.meaning.window, now - KEEP_MAX);
+                    let (over, known) = (self.now - detection.meaning.window, self.now - KEEP_MAX);
                     let is_whole =
                         |f: &Finding| f.raised_at >= known && f.cleared_at.is_none_or(|cleared| cleared >= over);
                     round.findings.extend(findings.into_iter().filter(is_whole));

@@ -2,7 +2,8 @@
 //!
 //! A case file makes the tables `homes(home_id, time_zone, residents, complete_to)` and `observations(home_id, bed_id, device_id,
 //! quantity, event_time, value, quality)`, may make `params(home_id, detection, key, value)`, `intervals(home_id, bed_id, kind,
-//! started_at, ended_at, entered_at)` and `heard(home_id, event, at)` (a gateway was `heard` or `lost`), says `SET now = '…'`, and asks the
+//! started_at, ended_at, entered_at)`, `baselines(home_id, key, slot, known_at, value, n_days)` (of the baseline that the detection
+//! names) and `heard(home_id, event, at)` (a gateway was `heard` or `lost`), says `SET now = '…'`, and asks the
 //! tables `findings(subject, raised_at, cleared_at, evidence)` and `episodes`. Observations arrive in the order in which they
 //! were inserted.
 
@@ -11,13 +12,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::util::display::array_value_to_string;
 use carebed_contract::id::HomeId;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use carebed_queries::detection::Source;
-use carebed_queries::engine::{Engine, Limits};
+use carebed_queries::engine::{Engine, Limits, baselines_schema};
 use carebed_queries::episodes::{Definitions, Episodes};
 use carebed_queries::home::{HomeFacts, Interval, IntervalKind, Param};
 use carebed_queries::live::Live;
@@ -46,6 +47,35 @@ impl Case {
             }
         }
         Ok(rows)
+    }
+
+    /// Rows of the table `baselines`.
+    fn baselines(&self, rows: &[Vec<String>]) -> RecordBatch {
+        let name = self
+            .source
+            .meaning
+            .baselines
+            .first()
+            .expect("only detections that compare with a baseline have rows of it");
+        let text = |column: usize| {
+            let cells = rows.iter().map(|row| Some(row[column].as_str()).filter(|cell| *cell != "NULL"));
+            Arc::new(cells.collect::<StringArray>()) as ArrayRef
+        };
+        let numbers = |column: usize| {
+            Arc::new(Int64Array::from_iter(rows.iter().map(|row| row[column].parse::<i64>().ok()))) as ArrayRef
+        };
+        let known = TimestampMillisecondArray::from_iter(rows.iter().map(|row| Some(time(&row[3]).millis())));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec![name.as_str(); rows.len()])),
+            text(0),
+            Arc::new(StringArray::from(vec![None::<&str>; rows.len()])),
+            text(1),
+            numbers(2),
+            Arc::new(known.with_timezone("UTC")),
+            Arc::new(Float64Array::from_iter(rows.iter().map(|row| row[4].parse::<f64>().ok()))),
+            numbers(5),
+        ];
+        RecordBatch::try_new(baselines_schema(), columns).unwrap()
     }
 
     /// Puts everything through the way it goes live, and makes the answers tables.
@@ -77,6 +107,10 @@ impl Case {
                 params: params.iter().filter(|p| p[0] == home[0]).map(param).collect(),
                 intervals: intervals.iter().filter(|i| i[0] == home[0]).map(interval).collect(),
             });
+        }
+        if self.context.table_exist("baselines")? {
+            let sql = "SELECT home_id, key, slot, known_at, value, n_days FROM baselines";
+            live.set_baselines(self.baselines(&self.rows(sql).await?));
         }
         // Rooms and boots are said by those cases that need them.
         let observations = self.context.table("observations").await?;
@@ -194,6 +228,11 @@ fn bed_exit_no_return() {
 #[test]
 fn suspected_fall() {
     check("suspected_fall");
+}
+
+#[test]
+fn inactivity() {
+    check("inactivity");
 }
 
 #[test]

@@ -9,16 +9,18 @@ use carebed_contract::id::{Area, BedId, DeviceId, HomeId};
 use carebed_contract::time::Timestamp;
 use serde_json::{Map, Value};
 
-use super::Inputs;
+use super::{Inputs, Returns};
 use crate::episodes::time_type;
 
 /// What a detection must return, for those who write one.
-pub(super) const COLUMNS: &str = "a detection returns subject_kind ('bed', 'home', 'device' or 'area'), subject_id, home_id, raised_at, cleared_at; every other column is evidence";
+const COLUMNS: &str = "a detection returns subject_kind ('bed', 'home', 'device' or 'area'), subject_id, home_id, raised_at, cleared_at; every other column is evidence";
+
+pub(super) const RETURNS: Returns = Returns { check: check_columns, help: COLUMNS };
 
 const TEXTS: [&str; 3] = ["subject_kind", "subject_id", "home_id"];
 const TIMES: [&str; 2] = ["raised_at", "cleared_at"];
 
-pub(super) fn check_columns(schema: &Schema) -> Result<(), String> {
+fn check_columns(schema: &Schema) -> Result<(), String> {
     let kind = |name: &str| schema.field_with_name(name).ok().map(|field| field.data_type().clone());
     for name in TEXTS {
         match kind(name) {

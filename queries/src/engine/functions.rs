@@ -104,9 +104,8 @@ fn next_at_hour(arrays: &[ArrayRef]) -> Result<ArrayRef> {
             instants.push(None);
             continue;
         };
-        let zone = name
-            .parse::<Tz>()
-            .map_err(|_| DataFusionError::Execution(format!("{name:?} is not an IANA time zone")))?;
+        let zone =
+            name.parse::<Tz>().map_err(|_| DataFusionError::Execution(format!("{name:?} is not an IANA time zone")))?;
         #[expect(clippy::cast_possible_truncation, reason = "an hour of a day in seconds, saturating")]
         let since_midnight = chrono::Duration::seconds((hour.rem_euclid(24.0) * 3_600.0) as i64);
         let next = DateTime::from_timestamp_millis(time).and_then(|utc| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt8Array};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt8Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use carebed_contract::id::{Area, HomeId};
 use carebed_contract::time::Timestamp;
@@ -11,6 +11,17 @@ use carebed_contract::time::Timestamp;
 use super::Table;
 use crate::episodes::{self, Episode, Episodes};
 use crate::home::HomeFacts;
+
+/// For what a baseline is asked: a row of its table `asked`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asked {
+    /// The home.
+    pub home: HomeId,
+    /// As known then: a local midnight.
+    pub known_at: Timestamp,
+    /// For this half hour of the local day, 0 to 47; none asks for the night as a whole.
+    pub slot: Option<i64>,
+}
 
 /// What one evaluation sees. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -20,6 +31,8 @@ pub struct Inputs {
     beds: RecordBatch,
     params: RecordBatch,
     intervals: RecordBatch,
+    baselines: RecordBatch,
+    asked: RecordBatch,
     areas: Arc<BTreeMap<HomeId, Area>>,
 }
 
@@ -62,8 +75,29 @@ impl Inputs {
             beds: batch(beds_schema(), bed_columns),
             params: batch(params_schema(), param_columns),
             intervals: batch(intervals_schema(), interval_columns),
+            baselines: RecordBatch::new_empty(baselines_schema()),
+            asked: RecordBatch::new_empty(asked_schema()),
             areas: Arc::new(facts().map(|f| (f.home.clone(), f.area.clone())).collect()),
         }
+    }
+
+    /// With what [`crate::history::learn`] learnt, of these homes or more.
+    #[must_use]
+    pub fn with_baselines(mut self, baselines: RecordBatch) -> Self {
+        self.baselines = baselines;
+        self
+    }
+
+    /// With what baselines are to be learnt for.
+    #[must_use]
+    pub fn with_asked(mut self, asked: &[Asked]) -> Self {
+        let columns: Vec<ArrayRef> = vec![
+            words(asked.iter().map(|asked| asked.home.as_str())),
+            episodes::times(asked.iter().map(|asked| Some(asked.known_at))),
+            Arc::new(asked.iter().map(|asked| asked.slot).collect::<Int64Array>()),
+        ];
+        self.asked = batch(asked_schema(), columns);
+        self
     }
 
     pub(super) fn empty() -> Self {
@@ -77,6 +111,8 @@ impl Inputs {
             "beds" => Some(&self.beds),
             "params" => Some(&self.params),
             "intervals" => Some(&self.intervals),
+            "baselines" => Some(&self.baselines),
+            "asked" => Some(&self.asked),
             _ => None,
         }
     }
@@ -91,9 +127,11 @@ impl Inputs {
     }
 }
 
-/// The tables and their columns.
-pub(super) fn tables() -> [Table; 5] {
+/// The tables that detections and baselines read, and their columns.
+pub(super) fn tables() -> [Table; 7] {
     [
+        ("baselines", baselines_schema()),
+        ("asked", asked_schema()),
         ("episodes", episodes::schema()),
         ("homes", homes_schema()),
         ("beds", beds_schema()),
@@ -130,6 +168,29 @@ fn homes_schema() -> SchemaRef {
 
 fn beds_schema() -> SchemaRef {
     table(vec![text("bed_id"), text("home_id")])
+}
+
+/// The columns of the table `baselines`: what was learnt of each home, and from when on it was known.
+#[must_use]
+pub fn baselines_schema() -> SchemaRef {
+    table(vec![
+        text("baseline"),
+        text("home_id"),
+        Field::new("bed_id", DataType::Utf8, true),
+        Field::new("key", DataType::Utf8, true),
+        Field::new("slot", DataType::Int64, true),
+        Field::new("known_at", episodes::time_type(), false),
+        Field::new("value", DataType::Float64, false),
+        Field::new("n_days", DataType::Int64, false),
+    ])
+}
+
+fn asked_schema() -> SchemaRef {
+    table(vec![
+        text("home_id"),
+        Field::new("known_at", episodes::time_type(), false),
+        Field::new("slot", DataType::Int64, true),
+    ])
 }
 
 fn intervals_schema() -> SchemaRef {

@@ -150,6 +150,9 @@ pub(super) struct Silence {
     pub(super) kind: Arc<str>,
     #[serde(deserialize_with = "span::deserialize")]
     pub(super) hold: Duration,
+    /// Only for those who learn baselines.
+    #[serde(default)]
+    learning: bool,
 }
 
 /// After an outer door moved and nobody stirred inside.
@@ -218,11 +221,21 @@ struct ActivityFile {
 }
 
 impl Definitions {
-    /// Those compiled in.
+    /// Those compiled in, without what only baselines are learnt from.
     ///
     /// # Errors
     /// When one of the files is wrong; a test holds that none is.
     pub fn builtin() -> Result<Self, DefinitionsError> {
+        let mut definitions = Self::learning()?;
+        definitions.steady.silences.retain(|silence| !silence.learning);
+        Ok(definitions)
+    }
+
+    /// Those compiled in, with what only baselines are learnt from.
+    ///
+    /// # Errors
+    /// When one of the files is wrong; a test holds that none is.
+    pub fn learning() -> Result<Self, DefinitionsError> {
         Self::read(FILES.files().filter_map(|file| Some((file.path().to_str()?, file.contents_utf8()?))))
     }
 
@@ -292,6 +305,11 @@ impl Definitions {
     /// Whether an episode that waits for nothing is made from this quantity.
     pub(crate) fn is_immediate(&self, quantity: &Quantity) -> bool {
         self.immediate.whiles.iter().any(|w| w.states.contains(quantity) || w.events.contains(quantity))
+    }
+
+    /// States from which an episode is made that waits for nothing.
+    pub(crate) fn immediate_states(&self) -> impl Iterator<Item = &Quantity> {
+        self.immediate.whiles.iter().flat_map(|rule| &rule.states)
     }
 
     /// All quantities some episode is made from.

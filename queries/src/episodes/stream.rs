@@ -27,7 +27,7 @@ const SENSORS_MAX: usize = 256;
 /// How many must be ready before the checkpoint moves; it spares a replay for each.
 const FOLD_MIN: usize = 32;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Stream {
     home: HomeId,
     definitions: Arc<Definitions>,
@@ -50,7 +50,7 @@ pub(super) struct Stream {
 type Identity = (Arc<str>, Arc<str>, Timestamp);
 
 /// One machine, at the checkpoint and as far as data goes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Track {
     checkpoint: Machine,
     live: Machine,

@@ -338,7 +338,9 @@ fn nothing_of_a_power_cut_is_taken_for_silence() {
         Seen { room: Some(room.parse().unwrap()), boot: Some(boot), ..seen }
     };
     let mut episodes = none_yet();
-    for (time, what, boot) in [("08:00:00", "taken", 1), ("08:30:00", "empty", 1), ("08:31:00", "seen", 1), ("09:00:00", "empty", 1)] {
+    for (time, what, boot) in
+        [("08:00:00", "taken", 1), ("08:30:00", "empty", 1), ("08:31:00", "seen", 1), ("09:00:00", "empty", 1)]
+    {
         episodes.push_seen(&home(), booted(time, what, boot));
     }
     episodes.advance(&home(), at("09:00:00"));

@@ -70,7 +70,9 @@ const WINDOW: &str = "SELECT bed_id, quantity, event_time, lag(value) OVER (PART
 #[tokio::test]
 async fn windows_over_beds_need_no_sorting_and_answer_the_same_however_rows_lie() {
     let mut expected = None;
-    for (n_commits, merged, n_hot) in [(1, false, 0), (9, false, 0), (9, false, 50), (9, true, 0), (9, true, 120), (1, false, 239)] {
+    for (n_commits, merged, n_hot) in
+        [(1, false, 0), (9, false, 0), (9, false, 50), (9, true, 0), (9, true, 120), (1, false, 239)]
+    {
         let (_directory, lake, view) = lake(n_commits, merged, n_hot).await;
         for partitions in [1, 3] {
             let (plan, rows) = plan_and_rows(&lake, &view, partitions, WINDOW).await;
@@ -96,7 +98,8 @@ async fn what_cannot_hold_a_row_is_not_opened() {
     ] {
         let (plan, _) = plan_and_rows(&lake, &view, 1, &format!("SELECT value FROM observations WHERE {filter}")).await;
         assert_eq!(plan.matches("event_day=").count(), files, "{filter}\n{plan}");
-        let (_, rows) = plan_and_rows(&lake, &view, 1, &format!("SELECT count(*) AS n FROM observations WHERE {filter}")).await;
+        let (_, rows) =
+            plan_and_rows(&lake, &view, 1, &format!("SELECT count(*) AS n FROM observations WHERE {filter}")).await;
         assert!(rows.iter().any(|row| row.contains(&format!("| {n} "))), "{filter}: {rows:?}");
     }
 }

@@ -1,0 +1,210 @@
+//! Observations and nightly vitals for those who keep their own: Parquet, JSON lines, and FHIR R5.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::error::ArrowError;
+use arrow::json::LineDelimitedWriter;
+use carebed_contract::digest::Digest;
+use carebed_contract::quantity::Quantity;
+use carebed_contract::time::Timestamp;
+use carebed_pipeline::view::View;
+use chrono_tz::Tz;
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::functions::expr_fn::starts_with;
+use datafusion::logical_expr::{Expr, col, lit};
+use datafusion::prelude::DataFrame;
+use futures::StreamExt;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use serde_json::{Value, json};
+
+use crate::engine::{EngineError, Limits};
+use crate::history::Span;
+use crate::sql::{Lake, context};
+
+/// What to give away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Areas that begin so: a district's code begins those of its streets and communities. Empty: all.
+    pub area: String,
+    /// The event times.
+    pub span: Span,
+}
+
+/// Why an export failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The query engine could not be set up.
+    #[error("failed to set up the reading of the lake")]
+    Engine(#[from] EngineError),
+    /// The lake could not be read.
+    #[error("failed to read the lake")]
+    Read(#[from] DataFusionError),
+    /// Rows that cannot be written.
+    #[error("failed to write rows")]
+    Rows(#[from] ArrowError),
+    /// Parquet that cannot be written.
+    #[error("failed to write a Parquet file")]
+    Parquet(#[from] ParquetError),
+    /// The disk.
+    #[error("failed to write")]
+    Write(#[from] std::io::Error),
+}
+
+/// Writes the observations of a selection as Parquet and as JSON lines. Returns how many rows each has.
+///
+/// # Errors
+/// When the lake cannot be read, or a file cannot be written; what was written then is no export.
+pub async fn observations(
+    lake: &Lake,
+    view: &Arc<View>,
+    selection: &Selection,
+    limits: Limits,
+    parquet: impl Write + Send,
+    lines: impl Write + Send,
+) -> Result<u64, ExportError> {
+    let frame = selected(lake, view, selection, limits).await?;
+    let mut stream = frame.execute_stream().await?;
+    let level = ZstdLevel::try_new(3)?;
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+    let mut parquet = ArrowWriter::try_new(parquet, stream.schema(), Some(properties))?;
+    let mut lines = LineDelimitedWriter::new(lines);
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        parquet.write(&batch)?;
+        lines.write(&batch)?;
+        rows += batch.num_rows() as u64;
+    }
+    parquet.close()?;
+    lines.finish()?;
+    Ok(rows)
+}
+
+/// The areas that have observations in a selection.
+///
+/// # Errors
+/// When the lake cannot be read.
+pub async fn areas(
+    lake: &Lake,
+    view: &Arc<View>,
+    selection: &Selection,
+    limits: Limits,
+) -> Result<Vec<String>, ExportError> {
+    let frame = selected(lake, view, selection, limits).await?;
+    let found =
+        frame.select(vec![col("area")])?.distinct()?.sort(vec![col("area").sort(true, true)])?.collect().await?;
+    let mut areas = Vec::new();
+    for batch in found {
+        let column = cast(batch.column(0), &DataType::Utf8)?;
+        areas.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
+    }
+    Ok(areas)
+}
+
+async fn selected(
+    lake: &Lake,
+    view: &Arc<View>,
+    selection: &Selection,
+    limits: Limits,
+) -> Result<DataFrame, ExportError> {
+    let mut frame = context(lake, view, limits)?.table("observations").await?.filter(within(selection.span))?;
+    if !selection.area.is_empty() {
+        frame = frame.filter(starts_with(col("area"), lit(selection.area.as_str())))?;
+    }
+    Ok(frame)
+}
+
+fn within(span: Span) -> Expr {
+    let time = |at: Timestamp| lit(ScalarValue::TimestampMillisecond(Some(at.millis()), Some("UTC".into())));
+    col("event_time").gt_eq(time(span.from)).and(col("event_time").lt(time(span.to)))
+}
+
+/// What a night is: from 20:00 to 08:00 of the home's local time, named by the day on which it begins.
+const NIGHTLY: &str = "
+SELECT home_id, bed_id, quantity, CAST(night AS DATE) AS night, CAST(min(event_time) AS BIGINT) AS began,
+       CAST(max(event_time) AS BIGINT) AS ended, avg(value) AS mean, min(value) AS low, max(value) AS high, count(*) AS n
+FROM (SELECT home_id, bed_id, quantity, event_time, value,
+             date_trunc('day', to_local_time(arrow_cast(event_time, '{zone}')) - INTERVAL '8 hours') AS night,
+             date_part('hour', to_local_time(arrow_cast(event_time, '{zone}')) - INTERVAL '8 hours') AS hour
+      FROM selected
+      WHERE quantity IN ('heart_rate', 'respiratory_rate') AND quality = 'good' AND value > 0 AND bed_id IS NOT NULL)
+WHERE hour >= 12
+GROUP BY home_id, bed_id, quantity, night
+ORDER BY home_id, bed_id, night, quantity";
+
+/// Writes one FHIR R5 Observation a bed, night and vital sign, as NDJSON. The subject is the bed: who lay in it, the receiver
+/// must know. Returns how many.
+///
+/// # Errors
+/// When the lake cannot be read or the output not be written.
+pub async fn nightly_vitals(
+    lake: &Lake,
+    view: &Arc<View>,
+    selection: &Selection,
+    zone: Tz,
+    limits: Limits,
+    mut out: impl Write,
+) -> Result<u64, ExportError> {
+    let frame = selected(lake, view, selection, limits).await?;
+    let context = context(lake, view, limits)?;
+    context.register_table("selected", frame.into_view())?;
+    let sql = NIGHTLY.replace("{zone}", &format!("Timestamp(Millisecond, Some(\"{zone}\"))"));
+    let mut n = 0;
+    for batch in context.sql(&sql).await?.collect().await? {
+        for row in 0..batch.num_rows() {
+            if let Some(resource) = resource(&batch, row)? {
+                serde_json::to_writer(&mut out, &resource).map_err(std::io::Error::from)?;
+                out.write_all(b"\n")?;
+                n += 1;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(n)
+}
+
+/// None for a quantity that has no LOINC code.
+fn resource(batch: &RecordBatch, row: usize) -> Result<Option<Value>, ArrowError> {
+    let column = |name: &str, kind: &DataType| cast(batch.column(batch.schema().index_of(name)?), kind);
+    let text = |name: &str| column(name, &DataType::Utf8).map(|c| c.as_string::<i32>().value(row).to_owned());
+    let number = |name: &str| column(name, &DataType::Float64).map(|c| c.as_primitive::<Float64Type>().value(row));
+    let time = |name: &str| {
+        let millis = column(name, &DataType::Int64)?.as_primitive::<Int64Type>().value(row);
+        Ok::<_, ArrowError>(Timestamp::from_millis(millis).to_string())
+    };
+    let (home, bed, night, name) = (text("home_id")?, text("bed_id")?, text("night")?, text("quantity")?);
+    let Some(quantity) = Quantity::new(&name) else { return Ok(None) };
+    let Some((loinc, definition)) = quantity.definition().and_then(|d| Some((d.loinc.as_deref()?, d))) else {
+        return Ok(None);
+    };
+    let value = |value: f64| {
+        json!({"value": (value * 10.0).round() / 10.0, "unit": &*definition.ucum,
+            "system": "http://unitsofmeasure.org", "code": &*definition.ucum})
+    };
+    let extreme = |what: &str, number: f64| json!({"code": {"text": what}, "valueQuantity": value(number)});
+    // Ids of FHIR are at most 64 of A-Z a-z 0-9 - and dots; the same night has the same id each time.
+    let id = Digest::of_bytes(format!("{home}/{bed}/{night}/{name}").as_bytes()).to_string();
+    Ok(Some(json!({
+        "resourceType": "Observation",
+        "id": id,
+        "status": "final",
+        "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category",
+            "code": "vital-signs", "display": "Vital Signs"}]}],
+        "code": {"coding": [{"system": "http://loinc.org", "code": loinc}], "text": definition.title.en},
+        "subject": {"identifier": {"system": "urn:carebed:bed", "value": format!("{home}/{bed}")}},
+        "effectivePeriod": {"start": time("began")?, "end": time("ended")?},
+        "valueQuantity": value(number("mean")?),
+        "method": {"text": format!("mean of {} observations of the night of {night}", number("n")?)},
+        "component": [extreme("minimum", number("low")?), extreme("maximum", number("high")?)],
+    })))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+use std::time::Duration;
+
+use carebed_pipeline::store::{Commit, Config, Store};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::*;
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+use common::observation;
+
+/// Two homes of two areas, one night of May: a heart rate of 60 and 64 by night, 90 by day.
+async fn lake() -> (tempfile::TempDir, Lake, Arc<View>) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let at = |text| Timestamp::parse(text).unwrap();
+    let mut rows = Vec::new();
+    for (home, bed, area) in [("h1", "b1", "360702001"), ("h2", "b2", "360703009")] {
+        for (time, value, quality) in [
+            ("2026-05-01T19:59:59+08:00", 90.0, "good"),
+            ("2026-05-01T20:00:00+08:00", 60.0, "good"),
+            ("2026-05-02T03:00:00+08:00", 300.0, "bad:range"),
+            ("2026-05-02T07:59:59+08:00", 64.0, "good"),
+            ("2026-05-02T08:00:00+08:00", 90.0, "good"),
+        ] {
+            let mut row = observation(home, bed, "mat", "heart_rate", at(time), Some(value), quality);
+            row.area = area.parse().unwrap();
+            rows.push(row);
+        }
+    }
+    let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+    let commit = Commit { rows: vec![rows.into()], marks, ..Commit::default() };
+    store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
+    (directory, Lake::of(&store), store.view())
+}
+
+fn all(area: &str) -> Selection {
+    Selection { area: area.to_owned(), span: Span { from: Timestamp::MIN, to: Timestamp::MAX } }
+}
+
+#[tokio::test]
+async fn each_tier_gets_its_rows_in_both_forms() {
+    let (_directory, lake, view) = lake().await;
+    for (area, expected) in [("", 10), ("3607", 10), ("360702", 5), ("360702001", 5), ("99", 0)] {
+        let (mut parquet, mut lines) = (Vec::new(), Vec::new());
+        let selection = all(area);
+        let rows = observations(&lake, &view, &selection, Limits::default(), &mut parquet, &mut lines).await.unwrap();
+        assert_eq!(rows, expected, "{area}");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(parquet)).unwrap().build().unwrap();
+        assert_eq!(reader.map(|batch| batch.unwrap().num_rows() as u64).sum::<u64>(), expected);
+        let lines = String::from_utf8(lines).unwrap();
+        assert_eq!(lines.lines().count() as u64, expected);
+        assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["area"].is_string()));
+    }
+    assert_eq!(areas(&lake, &view, &all(""), Limits::default()).await.unwrap(), ["360702001", "360703009"]);
+    let span = Span { from: Timestamp::parse("2026-05-02T00:00:00Z").unwrap(), to: Timestamp::MAX };
+    let late = Selection { span, ..all("360702") };
+    let rows = observations(&lake, &view, &late, Limits::default(), Vec::new(), Vec::new()).await.unwrap();
+    assert_eq!(rows, 1);
+}
+
+#[tokio::test]
+async fn a_night_is_one_observation_for_fhir() {
+    let (_directory, lake, view) = lake().await;
+    let limits = Limits { time: Duration::from_secs(30), ..Limits::default() };
+    let mut out = Vec::new();
+    let n = nightly_vitals(&lake, &view, &all("360702"), chrono_tz::Asia::Shanghai, limits, &mut out).await.unwrap();
+    assert_eq!(n, 1);
+    let night: Value = serde_json::from_slice(&out).unwrap();
+    for (pointer, expected) in [
+        ("/resourceType", json!("Observation")),
+        ("/status", json!("final")),
+        ("/category/0/coding/0/code", json!("vital-signs")),
+        ("/code/coding/0/system", json!("http://loinc.org")),
+        ("/code/coding/0/code", json!("8867-4")),
+        ("/subject/identifier/value", json!("h1/b1")),
+        ("/effectivePeriod/start", json!("2026-05-01T12:00:00.000Z")),
+        ("/effectivePeriod/end", json!("2026-05-01T23:59:59.000Z")),
+        ("/valueQuantity/value", json!(62.0)),
+        ("/valueQuantity/code", json!("/min")),
+        ("/component/0/valueQuantity/value", json!(60.0)),
+        ("/component/1/valueQuantity/value", json!(64.0)),
+        ("/method/text", json!("mean of 2 observations of the night of 2026-05-01")),
+    ] {
+        assert_eq!(night.pointer(pointer), Some(&expected), "{pointer}");
+    }
+    assert!(night["id"].as_str().unwrap().len() <= 64);
+}
