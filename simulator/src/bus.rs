@@ -85,6 +85,7 @@ impl Station {
             (0x00, volts),
             (0x06, watts / volts),
             (0x0C, watts),
+            (0x1E, 0.98),
             (0x46, 50.0),
             (0x48, kilowatt_hours),
             (0x0156, kilowatt_hours),

@@ -123,7 +123,7 @@ pub(crate) fn board_on(link: &str, unit: u8) -> String {
 
 pub(crate) fn climate_on(link: &str, unit: u8) -> String {
     format!(
-        "[[device]]\nid = \"climate-{unit}\"\nprofile = \"xy/md02\"\nlink = \"{link}\"\nunit = {unit}\n{}",
+        "[[device]]\nid = \"climate-{unit}\"\nprofile = \"xy/md02\"\nlink = \"{link}\"\nunit = {unit}\nevery = \"200ms\"\n{}",
         climate_inputs()
     )
 }
