@@ -18,7 +18,7 @@ use carebed_contract::clock::Clock;
 use carebed_contract::command::Command;
 use carebed_contract::topic::{Channel, Topic};
 use carebed_pipeline::mqtt::Events;
-use carebed_pipeline::store::{Config as StoreConfig, Store};
+use carebed_pipeline::store::{Store, keep_up};
 use carebed_queries::engine::Detection;
 use tokio::sync::mpsc;
 
@@ -60,7 +60,7 @@ impl Centre {
     pub async fn open(config: &Config, broker: String, clock: Arc<dyn Clock>, speed: u32) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&config.data)
             .with_context(|| format!("failed to make the data folder {}", config.data.display()))?;
-        let store = Store::open(StoreConfig::local(&config.lake())?).await.context("failed to open the lake")?;
+        let store = Store::open(config.storage.store(config)?).await.context("failed to open the lake")?;
         let detections = detections::load().await?;
         let params = Params::load(&config.params())?;
         let database = Database::open(&config.database()).await.context("failed to open the centre's database")?;
@@ -155,8 +155,14 @@ impl Centre {
             stop.cancel();
             ended.context("the console stopped")
         };
+        // Beside ingest, which never waits for it.
+        let upkeep = self.config.storage.upkeep();
+        let lake = (self.store.clone(), Arc::clone(&self.clock), stop.clone());
+        let kept = tokio::spawn(keep_up(lake.0.clone(), upkeep.clone(), Arc::clone(&lake.1), stop.clone()));
+        let asked = tokio::spawn(crate::maintain::listen(self.config.data.clone(), lake.0, upkeep, lake.1, lake.2));
         let actions = pass_on(self.actions, commands_in);
         let (ingest, live, console, ()) = tokio::join!(ingest, live, console, actions);
+        kept.await.and(asked.await).context("the upkeep of the lake broke off")?;
         ingest.and(live).and(console)
     }
 }

@@ -39,6 +39,16 @@ enum Command {
     Sql(SqlArguments),
     /// Brings recordings in.
     Import(ImportArguments),
+    /// Merges small files, deletes observations whose time is over, and files that nobody needs.
+    Maintain(crate::maintain::MaintainArguments),
+    /// Forgets a person: a home or a bed, up to a time; for good, and proved by a scan.
+    Erase(crate::erase::EraseArguments),
+    /// Gives observations away: Parquet and JSON lines with counts and checksums, nightly vitals as FHIR.
+    Export(crate::export::ExportArguments),
+    /// Copies everything the centre keeps to a folder, also while it runs.
+    Backup(crate::backup::BackupArguments),
+    /// Makes a data folder of a backup.
+    Restore(crate::backup::RestoreArguments),
     /// Runs detections over a span of history and counts their alerts per home-day.
     Backtest(BacktestArguments),
     /// Keeps the file of users who may ask over the PostgreSQL wire protocol.
@@ -195,6 +205,11 @@ fn run(command: Command) -> anyhow::Result<Exit> {
             Command::Check { config } => crate::check::run(&config).await,
             Command::Sql(arguments) => crate::sql::run(arguments).await,
             Command::Import(arguments) => crate::import::run(arguments).await,
+            Command::Maintain(arguments) => crate::maintain::run(arguments).await,
+            Command::Erase(arguments) => crate::erase::run(arguments).await,
+            Command::Export(arguments) => crate::export::run(arguments).await,
+            Command::Backup(arguments) => crate::backup::run(arguments).await,
+            Command::Restore(arguments) => crate::backup::restore(arguments).await,
             Command::Backtest(arguments) => crate::backtest::run(arguments).await,
             Command::Users(command) => crate::users::run(command),
             Command::Broker { .. } => unreachable!("served above, before a runtime exists"),

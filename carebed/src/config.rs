@@ -24,6 +24,9 @@ pub struct Config {
     /// When findings are looked for.
     #[serde(default)]
     pub detection: Detection,
+    /// Where the lake is and how long it keeps what.
+    #[serde(default)]
+    pub storage: crate::storage::Storage,
     /// Where the pages are.
     #[serde(default)]
     pub console: Console,
@@ -252,6 +255,7 @@ impl Config {
             broker: Broker::default(),
             ingest: Ingest::default(),
             detection: Detection::default(),
+            storage: crate::storage::Storage::default(),
             console: Console::default(),
             sql: None,
         }
@@ -368,7 +372,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is not a duration; write it as 250ms, 2s, 5m, 12h or 3d"))
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 

@@ -284,7 +284,7 @@ pub async fn import(config: &Config, meaning: &Meaning, files: &[PathBuf]) -> an
     let store = Store::open(StoreConfig::local(&config.lake())?).await.context("failed to open the lake")?;
     let database = Database::open(&config.database()).await.context("failed to open the centre's database")?;
     let registry = Registry::load(&database).await?;
-    let mut ingest = Ingest::new(store).await?;
+    let mut ingest = Ingest::new(store.clone()).await?;
     let clock = SystemClock::new();
     let bar = progress(files.len() as u64);
     let (mut imported, mut pending) = (Imported::default(), 0);
@@ -325,6 +325,8 @@ pub async fn import(config: &Config, meaning: &Meaning, files: &[PathBuf]) -> an
     }
     bar.set_message("committing");
     ingest.commit(clock.now()).await.context("failed to commit")?;
+    bar.set_message("merging");
+    while store.compact(clock.now()).await.context("failed to merge files")?.is_some() {}
     bar.finish_and_clear();
     Ok(imported)
 }

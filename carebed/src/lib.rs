@@ -1,14 +1,16 @@
 //! The service centre's program, as a library so that the whole of it runs inside a test.
 //!
 //! The data's way: [`broker`] (embedded, for loopback) → ingest → [`live`] detection → the desk and its pages, joined in
-//! [`centre`]; [`import`] brings recordings in by the same door; [`sql`] and [`backtest`] look back; [`analysts`] serves SQL to their tools, to whom [`users`] lets in. [`demo`] shows all of
+//! [`centre`]; [`import`] brings recordings in by the same door; [`sql`] and [`backtest`] look back; [`analysts`] serves SQL to their tools, to whom [`users`] lets in. [`maintain`] and [`erase`] change the lake, [`export`] and [`backup`] copy it. [`demo`] shows all of
 //! it with simulated homes.
 //!
 //! The crate joins the others and decides nothing itself.
 
 pub mod cli;
+mod checksum;
 pub mod config;
 mod exit;
+pub mod storage;
 
 pub mod broker;
 pub mod centre;
@@ -16,6 +18,11 @@ pub mod detections;
 pub mod facts;
 pub mod live;
 pub mod serve;
+
+pub mod backup;
+pub mod erase;
+pub mod export;
+pub mod maintain;
 
 pub mod backtest;
 pub mod check;

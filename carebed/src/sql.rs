@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use carebed_console::database::Database;
 use carebed_console::log::Log;
 use carebed_console::registry::Registry;
-use carebed_pipeline::store::{Config as StoreConfig, Store};
+use carebed_pipeline::store::Store;
 use carebed_queries::engine::Limits;
 use carebed_queries::sql::{self, Answer, Lake, Snapshot, SqlSession};
 
@@ -18,7 +18,7 @@ use crate::analysts::tables;
 use crate::cli::{Format, ReportArguments, SqlArguments, complain, say};
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::facts;
+use crate::{facts, storage};
 
 /// Most rows given; more are cut, and that is said.
 const ROWS_MAX: usize = 1_000_000;
@@ -122,11 +122,10 @@ fn give(bytes: &[u8], output: Option<&Path>) -> anyhow::Result<Exit> {
 
 /// Opens a data folder's lake for reading.
 pub async fn open(data: &Path) -> anyhow::Result<Store> {
-    let config = Config::at(data.to_owned());
-    if !config.lake().is_dir() {
+    let Some(config) = storage::of_data(data)? else {
         bail!("{} holds no lake\nhint: name the data folder of a centre, or import a recording first", data.display());
-    }
-    Store::open_read(StoreConfig::local(&config.lake())?).await.context("failed to open the lake for reading")
+    };
+    Store::open_read(config).await.context("failed to open the lake for reading")
 }
 
 /// A session over all that a data folder holds now.

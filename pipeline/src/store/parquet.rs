@@ -37,7 +37,7 @@ pub(crate) enum Density {
 pub(crate) fn properties(schema: &SchemaRef, density: Density) -> WriterProperties {
     let level = match density {
         Density::Passing => 1,
-        Density::Lasting => 6,
+        Density::Lasting => 9,
     };
     let level = ZstdLevel::try_new(level).expect("a level of zstd");
     let sorted: Option<Vec<SortingColumn>> = SORT_ORDER

@@ -121,6 +121,12 @@ pub enum TableError {
         /// Which table.
         table: &'static str,
     },
+    /// Others committed so much that the log no longer tells what this process missed.
+    #[error("the log of table {table} went on without this process: restart carebed; nothing was receipted")]
+    Behind {
+        /// Which table.
+        table: &'static str,
+    },
     /// Another writer committed under our name.
     #[error("another process commits to table {table} as {app_id}: stop one of the two")]
     Overtaken {
@@ -379,6 +385,7 @@ impl Table {
             return Err(TableError::Doubtful { table });
         }
         let entry = self.entry_of(adds, &change, now)?;
+        self.check_not_behind().await?;
         for _ in 0..RACES_MAX {
             if change.replaced().iter().any(|file| !self.files.contains_key(&file.path)) {
                 return Err(TableError::Stale { table });
@@ -530,47 +537,121 @@ impl Table {
     /// slower.
     async fn sum_up(&self) {
         if self.version.is_multiple_of(CHECKPOINT_EVERY)
-            && let Err(error) = self.checkpoint(self.version.saturating_sub(VERSIONS_KEPT)).await
+            && let Err(error) = self.checkpoint().await
         {
             tracing::warn!(table = self.design.name, version = self.version, %error, "failed to sum up the log");
         }
     }
 
-    /// Writes a checkpoint of the current version, and deletes what only versions before `keep` need. Returns how many entries
-    /// and checkpoints went.
-    pub(crate) async fn checkpoint(&self, keep: u64) -> Result<usize, TableError> {
+    /// Writes a checkpoint of the newest version, and deletes what only versions before [`VERSIONS_KEPT`] need. Returns the
+    /// version.
+    pub(crate) async fn checkpoint(&self) -> Result<u64, TableError> {
         let table = self.design.name;
-        let mut snapshot = DeltaTable::new(Arc::clone(&self.log));
+        let mut newest = DeltaTable::new(Arc::clone(&self.log));
         let written = async {
-            snapshot.load_version(self.version).await?;
-            create_checkpoint(&snapshot, None).await
+            newest.load().await?;
+            create_checkpoint(&newest, None).await?;
+            Ok(newest.version().unwrap_or(0))
         };
-        written.await.map_err(|source| TableError::ReadLog { table, source: Box::new(source) })?;
-        drop(snapshot);
-
-        let log = Path::from("_delta_log");
-        let data = |source| TableError::Data { path: format!("{table}/{log}"), source };
-        let listed: Vec<Path> =
-            self.store.list(Some(&log)).map_ok(|meta| meta.location).try_collect().await.map_err(data)?;
-        let numbered: Vec<(u64, &str, &Path)> = listed
-            .iter()
-            .filter_map(|path| {
-                let (version, kind) = path.filename()?.split_once('.')?;
-                Some((version.parse().ok()?, kind, path))
-            })
-            .collect();
-        // The newest checkpoint from which `keep` can be read, once it is durable: all before it can go.
-        let checkpoints = numbered.iter().filter(|(_, kind, _)| kind.starts_with("checkpoint"));
-        let Some(base) = checkpoints.map(|(version, ..)| *version).filter(|version| *version <= keep).max() else {
-            return Ok(0);
-        };
-        let mut gone = 0;
-        for (_, _, path) in numbered.iter().filter(|(version, kind, _)| *version < base && !kind.ends_with("torn")) {
-            self.store.delete(path).await.map_err(data)?;
-            gone += 1;
+        let version = written.await.map_err(|source| TableError::ReadLog { table, source: Box::new(source) })?;
+        drop(newest);
+        let log = self.log_files().await?;
+        // The newest checkpoint from which all kept versions can be read: all before it can go.
+        let kept = version.saturating_sub(VERSIONS_KEPT);
+        let checkpoints = log.iter().filter(|file| file.is_checkpoint && file.version <= kept);
+        let base = checkpoints.map(|file| file.version).max().unwrap_or(0);
+        for file in log.iter().filter(|file| file.version < base) {
+            self.delete_log_file(&file.path).await?;
         }
-        Ok(gone)
+        Ok(version)
     }
+
+    /// Takes what the log says of the rows in files out of every entry, and deletes all checkpoints but a new one. The entries
+    /// stay: whoever still writes an old version must find its place taken. Returns how many files changed or went.
+    pub(crate) async fn forget_statistics(&self) -> Result<usize, TableError> {
+        let version = self.checkpoint().await?;
+        let mut changed = 0;
+        for file in self.log_files().await?.iter().filter(|file| file.version < version) {
+            if file.is_checkpoint {
+                self.delete_log_file(&file.path).await?;
+                changed += 1;
+                continue;
+            }
+            let data = |source| TableError::Data { path: file.path.to_string(), source };
+            let Some(entry) = self.entry(file.version).await? else { continue };
+            if let Some(without) = without_statistics(&entry) {
+                self.store.put(&file.path, without.into()).await.map_err(data)?;
+                changed += 1;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Fails when the log was cleaned beyond what this process knows: the place of its next entry would be free again.
+    async fn check_not_behind(&mut self) -> Result<(), TableError> {
+        let path = Path::from("_delta_log/_last_checkpoint");
+        let read = async { self.store.get(&path).await?.bytes().await };
+        let last = match read.await {
+            Ok(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).ok(),
+            Err(object_store::Error::NotFound { .. }) => None,
+            Err(source) => return Err(TableError::Data { path: path.to_string(), source }),
+        };
+        let last = last.and_then(|hint| hint.get("version")?.as_u64()).unwrap_or(0);
+        if last > self.version {
+            self.refresh().await?;
+        }
+        if last > self.version + VERSIONS_KEPT / 2 {
+            return Err(TableError::Behind { table: self.design.name });
+        }
+        Ok(())
+    }
+
+    async fn log_files(&self) -> Result<Vec<LogFile>, TableError> {
+        let log = Path::from("_delta_log");
+        let data = |source| TableError::Data { path: log.to_string(), source };
+        let listed: Vec<_> = self.store.list(Some(&log)).try_collect().await.map_err(data)?;
+        Ok(listed.into_iter().filter_map(|meta: object_store::ObjectMeta| LogFile::of(meta.location)).collect())
+    }
+
+    async fn delete_log_file(&self, path: &Path) -> Result<(), TableError> {
+        match self.store.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(TableError::Data { path: path.to_string(), source }),
+        }
+    }
+}
+
+/// An entry or a checkpoint.
+struct LogFile {
+    version: u64,
+    is_checkpoint: bool,
+    path: Path,
+}
+
+impl LogFile {
+    /// None for hints and what was set aside.
+    fn of(path: Path) -> Option<Self> {
+        let (version, kind) = path.filename()?.split_once('.')?;
+        let is_checkpoint = kind.starts_with("checkpoint");
+        let version = version.parse().ok()?;
+        (is_checkpoint || kind == "json").then_some(Self { version, is_checkpoint, path })
+    }
+}
+
+/// An entry of the log without its files' statistics; none when it has none.
+fn without_statistics(entry: &Bytes) -> Option<Vec<u8>> {
+    let mut changed = false;
+    let lines = entry.split(|byte| *byte == b'\n').map(|line| {
+        let Ok(mut action) = serde_json::from_slice::<serde_json::Value>(line) else { return line.to_vec() };
+        let add = action.get_mut("add").and_then(serde_json::Value::as_object_mut);
+        if add.and_then(|add| add.remove("stats")).is_none() {
+            return line.to_vec();
+        }
+        changed = true;
+        action.to_string().into_bytes()
+    });
+    let without = lines.collect::<Vec<_>>().join(&b'\n');
+    changed.then_some(without)
 }
 
 /// Where a table's files lie.

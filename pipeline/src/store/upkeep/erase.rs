@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use carebed_contract::id::GatewayId;
 use carebed_contract::time::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{is_stale, revised_name};
 use crate::accept::Marks;
@@ -27,7 +27,7 @@ const ROUNDS_MAX: usize = 64;
 const READERS_EVERY: Duration = Duration::from_millis(50);
 
 /// What an erasure did, and what a scan of everything that is left found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Erased {
     /// The erasure's id.
     pub id: String,
@@ -45,7 +45,7 @@ pub struct Erased {
     pub files_deleted: usize,
     /// Files with such rows that a reader of this process still holds; vacuum deletes them when it is done.
     pub files_held: usize,
-    /// Entries and checkpoints of the log that went, since they named the home.
+    /// Entries of the log that no longer say what was in files, and checkpoints that went.
     pub log_entries: usize,
     /// Files on the storage that were scanned for such rows afterwards, committed or not.
     pub scanned: usize,
@@ -187,7 +187,7 @@ impl Store {
         report.files_deleted += self.vacuum_before(Timestamp::MAX).await?.deleted;
         let writer = self.writer()?.lock().await;
         for table in [&writer.observations, &writer.dead_letters.table] {
-            report.log_entries += table.checkpoint(table.version()).await?;
+            report.log_entries += table.forget_statistics().await?;
         }
         Ok(())
     }

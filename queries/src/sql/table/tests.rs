@@ -91,9 +91,9 @@ async fn what_cannot_hold_a_row_is_not_opened() {
         ("true", 3, 240),
         ("bed_id = 'b2'", 3, 40),
         ("bed_id = 'z'", 0, 0),
-        ("event_day = DATE '2026-05-02'", 1, 123),
+        ("event_day = DATE '2026-05-02'", 1, 124),
         ("event_time < '2026-05-01T23:00:00Z'", 1, 57),
-        ("home_id = 'h1' AND event_time >= '2026-05-03T00:00:00Z'", 1, 10),
+        ("home_id = 'h1' AND event_time >= '2026-05-03T00:00:00Z'", 1, 9),
         ("quantity = 'no_such'", 3, 0),
     ] {
         let (plan, _) = plan_and_rows(&lake, &view, 1, &format!("SELECT value FROM observations WHERE {filter}")).await;

@@ -1,0 +1,295 @@
+//! The lake measured from inside: makes seeded data through the product's own commits and compaction, and times what the
+//! product does with it. `run.py` puts the figures beside those of other programs.
+//!
+//! `lake generate <lake> <homes> <days> <polls-a-batch>` · `lake queries <lake> <queries.json> <repeats>` ·
+//! `lake commits <lake> <n> compact|leave` · `lake erase <lake> <home>`. Each prints one JSON object.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's answer is its output")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carebed_contract::clock::{Clock, SystemClock};
+use carebed_contract::id::HomeId;
+use carebed_contract::labels::{Epoch, Lane};
+use carebed_contract::observation::Observation;
+use carebed_contract::quality::Quality;
+use carebed_contract::quantity::Quantity;
+use carebed_contract::time::{ClockQuality, Timestamp};
+use carebed_contract::value::Value;
+use carebed_pipeline::accept::Marks;
+use carebed_pipeline::store::{Commit, Config, Erasure, Store};
+use carebed_queries::engine::Limits;
+use carebed_queries::sql::{Lake, Snapshot, SqlSession};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// 2026-03-01T00:00:00Z.
+const START: i64 = 1_772_323_200_000;
+const POLL_MS: i64 = 30_000;
+const POLLS_A_DAY: i64 = 2_880;
+const SEED: u64 = 1;
+/// Rows of one commit of the generator, about.
+const COMMIT_ROWS: usize = 300_000;
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let answer = runtime.block_on(async {
+        match arguments[..] {
+            ["generate", lake, homes, days, polls] => {
+                generate(lake.as_ref(), homes.parse()?, days.parse()?, polls.parse()?).await
+            }
+            ["queries", lake, queries, repeats] => queries_of(lake.as_ref(), queries.as_ref(), repeats.parse()?).await,
+            ["commits", lake, n, upkeep] => commits(lake.as_ref(), n.parse()?, upkeep == "compact").await,
+            ["erase", lake, home] => erase(lake.as_ref(), home).await,
+            _ => Err("usage: lake generate|queries|commits|erase …, see the head of lake.rs".into()),
+        }
+    })?;
+    println!("{answer}");
+    Ok(())
+}
+
+/// One bed with one sensor board: presence, heart rate and respiratory rate come with one poll.
+struct Bed {
+    row: Observation,
+    chance: StdRng,
+    heart: f64,
+    breath: f64,
+    present: bool,
+    seq: u64,
+    polls: u32,
+}
+
+impl Bed {
+    fn new(number: usize) -> Outcome<Self> {
+        let mut chance = StdRng::seed_from_u64(SEED ^ (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let row = Observation {
+            area: format!("3607{:02}", number % 40).parse()?,
+            home: format!("home-{number:05}").parse()?,
+            bed: Some(format!("bed-{number:05}").parse()?),
+            device: "mat-1".parse()?,
+            room: Some("bedroom".parse()?),
+            quantity: quantity("heart_rate")?,
+            unit: "/min".into(),
+            event_time: Timestamp::MIN,
+            value: Value::Missing,
+            quality: Quality::Good,
+            clock: ClockQuality::Synchronised,
+            gateway: format!("gw-{number:05}").parse()?,
+            boot: Some(1 + number as u64 % 7),
+            epoch: Epoch::new(chance.random()),
+            lane: Lane::Routine,
+            seq: 0,
+            gateway_time: Timestamp::MIN,
+            received_time: Timestamp::MIN,
+        };
+        let heart = 55.0 + chance.random::<f64>() * 20.0;
+        Ok(Self { row, chance, heart, breath: 15.0, present: true, seq: 0, polls: 0 })
+    }
+
+    /// Rows of the polls of one batch, received a few seconds after the last of them.
+    fn batch(&mut self, polls: std::ops::Range<i64>, names: &[Quantity; 3], rows: &mut Vec<Observation>) {
+        let times: Vec<i64> =
+            polls.map(|poll| START + poll * POLL_MS + self.chance.random_range(-500..=500)).collect();
+        let Some(last) = times.last() else { return };
+        let received = Timestamp::from_millis(last + 2_000 + self.chance.random_range(0..3_000));
+        let seq = self.seq;
+        self.seq += 1;
+        for time in times {
+            self.polls += 1;
+            // Leaves the bed for minutes or hours, about ten times a day.
+            if self.chance.random_bool(if self.present { 1.0 / 250.0 } else { 1.0 / 60.0 }) {
+                self.present = !self.present;
+            }
+            self.heart = (self.heart + self.chance.random_range(-1.2..1.2)).clamp(42.0, 120.0);
+            self.breath = (self.breath + self.chance.random_range(-0.8..0.8)).clamp(9.0, 28.0);
+            let at = Timestamp::from_millis(time);
+            let values = [f64::from(u8::from(self.present)), self.heart.round(), self.breath.round()];
+            for (quantity, value) in names.iter().zip(values) {
+                let unit = if quantity.as_str() == "bed_occupancy" { "1" } else { "/min" };
+                rows.push(Observation {
+                    quantity: quantity.clone(),
+                    unit: unit.into(),
+                    event_time: at,
+                    gateway_time: at,
+                    received_time: received,
+                    value: Value::Number(value),
+                    seq,
+                    ..self.row.clone()
+                });
+            }
+        }
+    }
+}
+
+fn quantity(name: &str) -> Outcome<Quantity> {
+    Quantity::new(name).ok_or_else(|| format!("no quantity {name}").into())
+}
+
+fn marks() -> BTreeMap<carebed_contract::id::GatewayId, Marks> {
+    "gw-00000".parse().map(|gateway| (gateway, Marks::default())).into_iter().collect()
+}
+
+async fn generate(lake: &Path, homes: usize, days: i64, polls_a_batch: i64) -> Outcome<serde_json::Value> {
+    let clock = SystemClock::new();
+    let store = Store::open(Config::local(lake)?).await?;
+    let names = [quantity("bed_occupancy")?, quantity("heart_rate")?, quantity("respiratory_rate")?];
+    let mut beds = (0..homes).map(Bed::new).collect::<Outcome<Vec<_>>>()?;
+    let (mut rows, mut n_rows, mut n_commits) = (Vec::new(), 0, 0);
+    let (mut committing, mut compacting) = (Duration::ZERO, Duration::ZERO);
+    let started = clock.monotonic();
+    let polls = days * POLLS_A_DAY;
+    for from in (0..polls).step_by(usize::try_from(polls_a_batch)?) {
+        for bed in &mut beds {
+            bed.batch(from..polls.min(from + polls_a_batch), &names, &mut rows);
+            if rows.len() >= COMMIT_ROWS {
+                n_rows += rows.len();
+                n_commits += 1;
+                committing += commit(&store, &clock, std::mem::take(&mut rows), from).await?;
+            }
+        }
+        let before = clock.monotonic();
+        while store.compact(Timestamp::from_millis(START + from * POLL_MS)).await?.is_some() {}
+        compacting += clock.monotonic() - before;
+    }
+    n_rows += rows.len();
+    committing += commit(&store, &clock, rows, polls).await?;
+    let before = clock.monotonic();
+    while store.compact(Timestamp::from_millis(START + (polls + 3 * POLLS_A_DAY) * POLL_MS)).await?.is_some() {}
+    compacting += clock.monotonic() - before;
+    store.vacuum(Duration::ZERO, Timestamp::MAX).await?;
+    let view = store.view();
+    let data: u64 = view.observations.files.iter().map(|file| file.size).sum();
+    let all = size(&lake.join("observations"))?;
+    Ok(json!({
+        "rows": n_rows, "commits": n_commits, "files": view.observations.files.len(), "data_bytes": data,
+        "bytes_with_log": all, "bytes_a_value": all as f64 / n_rows as f64,
+        "seconds": (clock.monotonic() - started).as_secs_f64(), "seconds_committing": committing.as_secs_f64(),
+        "seconds_compacting": compacting.as_secs_f64(), "rss_mib": rss_mib(),
+    }))
+}
+
+async fn commit(store: &Store, clock: &SystemClock, rows: Vec<Observation>, poll: i64) -> Outcome<Duration> {
+    let commit = Commit { rows: vec![rows.into()], marks: marks(), ..Commit::default() };
+    let before = clock.monotonic();
+    store.commit(&commit, Timestamp::from_millis(START + poll * POLL_MS)).await?;
+    Ok(clock.monotonic() - before)
+}
+
+fn size(path: &Path) -> Outcome<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        bytes += if path.is_dir() { size(&path)? } else { path.metadata()?.len() };
+    }
+    Ok(bytes)
+}
+
+/// What the system says this process has in memory; 0 where it does not say.
+fn rss_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+async fn session(lake: &Path) -> Outcome<SqlSession> {
+    let store = Store::open_read(Config::local(lake)?).await?;
+    let limits = Limits { memory_bytes: 8 << 30, partitions: 2, time: Duration::from_secs(600) };
+    Ok(SqlSession::open(Snapshot::new(&Lake::of(&store), store.view(), &[]), limits, usize::MAX).await?)
+}
+
+/// Times of each query in milliseconds: planning alone, and all of it. The first run is apart, as the cold one.
+async fn queries_of(lake: &Path, queries: &Path, repeats: usize) -> Outcome<serde_json::Value> {
+    let clock = SystemClock::new();
+    let queries: BTreeMap<String, String> = serde_json::from_slice(&std::fs::read(queries)?)?;
+    let before = clock.monotonic();
+    let session = session(lake).await?;
+    let open = clock.monotonic() - before;
+    let mut answers = serde_json::Map::new();
+    for (name, sql) in queries {
+        let (mut times, mut rows, mut plans) = (Vec::new(), 0, Vec::new());
+        for _ in 0..=repeats {
+            let before = clock.monotonic();
+            session.run(&format!("EXPLAIN {sql}")).await?;
+            plans.push(millis(clock.monotonic() - before));
+            let before = clock.monotonic();
+            let answer = session.run(&sql).await?;
+            times.push(millis(clock.monotonic() - before));
+            rows = answer.batches.iter().map(|batch| batch.num_rows()).sum();
+        }
+        let cold = times.remove(0);
+        let plan_cold = plans.remove(0);
+        answers.insert(
+            name,
+            json!({"ms": median(times), "cold_ms": cold, "plan_ms": median(plans), "plan_cold_ms": plan_cold, "rows": rows}),
+        );
+    }
+    Ok(json!({"open_ms": millis(open), "rss_mib": rss_mib(), "queries": answers}))
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Many small commits: how long each takes, and what memory does meanwhile.
+async fn commits(lake: &Path, n: u32, compact: bool) -> Outcome<serde_json::Value> {
+    let clock = SystemClock::new();
+    let store = Store::open(Config::local(lake)?).await?;
+    let names = [quantity("bed_occupancy")?, quantity("heart_rate")?, quantity("respiratory_rate")?];
+    let mut beds = (0..20).map(Bed::new).collect::<Outcome<Vec<_>>>()?;
+    let (mut times, mut memory, mut files_most) = (Vec::new(), Vec::new(), 0);
+    for number in 0..n {
+        let mut rows = Vec::new();
+        // Ten polls a commit: 600 rows, 28 days in all for 8,000 commits.
+        let from = i64::from(number) * 10;
+        beds.iter_mut().for_each(|bed| bed.batch(from..from + 10, &names, &mut rows));
+        times.push(millis(commit(&store, &clock, rows, from).await?));
+        if compact {
+            while store.compact(Timestamp::from_millis(START + from * POLL_MS)).await?.is_some() {}
+            if number % 100 == 0 {
+                store.vacuum(Duration::from_secs(60), clock.now()).await?;
+            }
+        }
+        files_most = files_most.max(store.view().observations.files.len());
+        if number % (n / 10).max(1) == 0 {
+            memory.push(rss_mib());
+        }
+    }
+    memory.push(rss_mib());
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
+    Ok(json!({
+        "commits": n, "compact": compact, "ms_p50": at(0.5), "ms_p99": at(0.99), "ms_most": at(0.9999),
+        "rss_mib": memory, "files": store.view().observations.files.len(), "files_most": files_most,
+        "log_files": std::fs::read_dir(lake.join("observations/_delta_log"))?.count(),
+    }))
+}
+
+async fn erase(lake: &Path, home: &str) -> Outcome<serde_json::Value> {
+    let clock = SystemClock::new();
+    let store = Store::open(Config::local(lake)?).await?;
+    let home: HomeId = home.parse()?;
+    let now = clock.now();
+    let erasure =
+        Erasure { id: format!("benchmark-{home}"), home, bed: None, from: None, until: Timestamp::MAX, asked_at: now };
+    let view = Arc::clone(&store.view());
+    let (files, rows) = (view.observations.files.len(), view.observations.files.iter().filter_map(|f| f.rows).sum::<u64>());
+    drop(view);
+    let before = clock.monotonic();
+    let report = store.erase(&erasure, Duration::from_secs(5), now).await?;
+    let seconds = (clock.monotonic() - before).as_secs_f64();
+    Ok(json!({"seconds": seconds, "rows_of_lake": rows, "files_of_lake": files, "report": report}))
+}

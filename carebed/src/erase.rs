@@ -1,0 +1,71 @@
+//! `carebed erase`: forgets a person, by the bed or the home and the time, and proves it with a scan.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use carebed_contract::clock::{Clock as _, SystemClock};
+use carebed_contract::id::{BedId, HomeId};
+use carebed_contract::time::Timestamp;
+use carebed_pipeline::store::Erasure;
+
+use crate::cli::{complain, say};
+use crate::exit::Exit;
+use crate::maintain;
+
+/// Whom to forget.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EraseArguments {
+    /// The centre's data folder.
+    #[arg(long, env = "CAREBED_DATA")]
+    pub data: PathBuf,
+    /// The home.
+    #[arg(long)]
+    pub home: HomeId,
+    /// Only this bed of it; without it the whole home, with its doors and rooms.
+    #[arg(long)]
+    pub bed: Option<BedId>,
+    /// Only what was observed from then on, as in 2026-03-01T00:00:00+08:00.
+    #[arg(long, value_parser = time)]
+    pub from: Option<Timestamp>,
+    /// Only what was observed before; now when absent. Later rows of the bed may be somebody else's.
+    #[arg(long, value_parser = time)]
+    pub until: Option<Timestamp>,
+    /// Names the erasure; asking again with the same name goes on with it.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Does it. It cannot be undone.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| format!("{text:?} is not a time; write it as 2026-03-01T00:00:00+08:00"))
+}
+
+/// `carebed erase`. Prints the report as one JSON object.
+pub async fn run(arguments: EraseArguments) -> anyhow::Result<Exit> {
+    let now = SystemClock::new().now();
+    let EraseArguments { data, home, bed, from, until, id, yes } = arguments;
+    let whom = bed.as_ref().map_or_else(|| format!("home {home}"), |bed| format!("bed {bed} of home {home}"));
+    let until = until.unwrap_or(now);
+    if !yes {
+        bail!("this would erase all observations of {whom} before {until}, for good\nhint: repeat it with --yes");
+    }
+    let id = id.unwrap_or_else(|| format!("{:016x}", rand::random::<u64>()));
+    let report = maintain::erase(&data, Erasure { id, home, bed, from, until, asked_at: now }).await;
+    let report = report.with_context(|| format!("failed to erase {whom}; ask again, it goes on where it was"))?;
+    say(&serde_json::to_string_pretty(&report)?);
+    if report.left > 0 {
+        complain(&format!(
+            "warning: {} rows are still in files that a reader holds; they are not shown any more, and are deleted when it \
+             ends\nhint: run carebed erase again with --id {}",
+            report.left, report.id
+        ));
+        return Ok(Exit::Refused);
+    }
+    complain(
+        "the lake holds no such row any more, nor will it take one that is still in a spool; alerts and the registry keep \
+         their own records, and so do backups",
+    );
+    Ok(Exit::Done)
+}

@@ -1,0 +1,168 @@
+//! `carebed export`: what an upper tier, another system or a researcher is given, with counts and checksums.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use carebed_contract::time::Timestamp;
+use carebed_queries::engine::Limits;
+use carebed_queries::export::{self, Selection};
+use carebed_queries::history::Span;
+use carebed_queries::sql::Lake;
+use chrono_tz::Tz;
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::checksum;
+use crate::cli::say;
+use crate::exit::Exit;
+
+/// Nobody's calls wait for an export: it is a process of its own.
+const LIMITS: Limits = Limits { memory_bytes: 2 << 30, partitions: 2, time: std::time::Duration::from_secs(24 * 3600) };
+
+/// Whom an export is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tier {
+    /// One folder with all that is selected.
+    All,
+    /// A folder a district: the first six digits of the areas' codes.
+    District,
+    /// A folder a street or township: the first nine digits.
+    Street,
+    /// A folder an area.
+    Community,
+}
+
+impl Tier {
+    /// How much of an area's code names the tier; none: nothing of it.
+    fn digits(self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::District => 6,
+            Self::Street => 9,
+            Self::Community => usize::MAX,
+        }
+    }
+
+    fn of(self, area: &str) -> &str {
+        area.get(..self.digits().min(area.len())).unwrap_or(area)
+    }
+}
+
+/// What to export.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExportArguments {
+    /// The centre's data folder.
+    #[arg(long, env = "CAREBED_DATA")]
+    pub data: PathBuf,
+    /// A folder that is empty or not there.
+    #[arg(long)]
+    pub to: PathBuf,
+    /// Only areas whose code begins so.
+    #[arg(long, default_value = "")]
+    pub area: String,
+    /// A folder for each of these.
+    #[arg(long, value_enum, default_value_t = Tier::All)]
+    pub tier: Tier,
+    /// First day (UTC), e.g. 2026-03-01; all data when absent.
+    #[arg(long, value_parser = day)]
+    pub from: Option<Timestamp>,
+    /// Day after the last (UTC).
+    #[arg(long, value_parser = day)]
+    pub to_day: Option<Timestamp>,
+    /// Also nightly vitals as FHIR R5 Observations (NDJSON).
+    #[arg(long)]
+    pub fhir: bool,
+    /// Where nights are counted.
+    #[arg(long, default_value = "Asia/Shanghai", value_parser = zone)]
+    pub zone: Tz,
+}
+
+fn day(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(&format!("{text}T00:00:00Z")).ok_or_else(|| format!("{text:?} is not a day; write it as 2026-03-01"))
+}
+
+fn zone(text: &str) -> Result<Tz, String> {
+    text.parse().map_err(|_| format!("{text:?} is no time zone; write it as Asia/Shanghai"))
+}
+
+/// What is in an export.
+#[derive(Debug, Serialize)]
+struct Manifest {
+    format: &'static str,
+    /// Version of the table `observations`.
+    version: u64,
+    area: String,
+    from: Option<String>,
+    to: Option<String>,
+    files: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    path: String,
+    rows: u64,
+    bytes: u64,
+    sha256: String,
+}
+
+/// `carebed export`
+pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
+    let ExportArguments { data, to, area, tier, from, to_day, fhir, zone } = arguments;
+    if to.is_dir() && std::fs::read_dir(&to).is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!("{} is not empty\nhint: name a folder that is not there yet", to.display());
+    }
+    let store = crate::sql::open(&data).await?;
+    let (lake, view) = (Lake::of(&store), store.view());
+    let span = Span { from: from.unwrap_or(Timestamp::MIN), to: to_day.unwrap_or(Timestamp::MAX) };
+    let selection = Selection { area: area.clone(), span };
+    let mut tiers: Vec<String> = match tier {
+        Tier::All => vec![area.clone()],
+        _ => {
+            let areas = export::areas(&lake, &view, &selection, LIMITS).await?;
+            areas.iter().map(|area| tier.of(area).to_owned()).collect()
+        }
+    };
+    tiers.dedup();
+    let mut files = Vec::new();
+    for code in tiers {
+        let selection = Selection { area: code.clone(), span };
+        let folder = if tier == Tier::All { PathBuf::new() } else { PathBuf::from(&code) };
+        std::fs::create_dir_all(to.join(&folder)).with_context(|| format!("failed to make {}", to.display()))?;
+        let (parquet, lines) = (folder.join("observations.parquet"), folder.join("observations.jsonl"));
+        let (mut parquet_out, mut lines_out) = (create(&to.join(&parquet))?, create(&to.join(&lines))?);
+        let rows =
+            export::observations(&lake, &view, &selection, LIMITS, &mut parquet_out, &mut lines_out).await?;
+        for (path, out) in [(parquet, parquet_out), (lines, lines_out)] {
+            files.push(finish(&to, &path, out, rows)?);
+        }
+        if fhir {
+            let path = folder.join("nightly-vitals.ndjson");
+            let mut out = create(&to.join(&path))?;
+            let rows = export::nightly_vitals(&lake, &view, &selection, zone, LIMITS, &mut out).await?;
+            files.push(finish(&to, &path, out, rows)?);
+        }
+    }
+    let rows: u64 = files.iter().filter(|file| file.path.ends_with(".parquet")).map(|file| file.rows).sum();
+    let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
+    let version = view.observations.version;
+    let manifest =
+        Manifest { format: "carebed-export 1", version, area, from: text(from), to: text(to_day), files };
+    std::fs::write(to.join("manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
+    say(&format!("{rows} rows, {} files in {}", manifest.files.len(), to.display()));
+    Ok(Exit::Done)
+}
+
+fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
+    Ok(BufWriter::new(File::create(path).with_context(|| format!("failed to make {}", path.display()))?))
+}
+
+/// Ends a file and says what is in it.
+fn finish(root: &Path, path: &Path, mut out: BufWriter<File>, rows: u64) -> anyhow::Result<Entry> {
+    let full = root.join(path);
+    let written = out.flush().and_then(|()| out.get_ref().sync_all());
+    written.with_context(|| format!("failed to write {}", full.display()))?;
+    let (bytes, sha256) = checksum::of_file(&full).with_context(|| format!("failed to read {}", full.display()))?;
+    Ok(Entry { path: path.display().to_string(), rows, bytes, sha256 })
+}

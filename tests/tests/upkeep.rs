@@ -1,0 +1,132 @@
+//! `carebed maintain`, `erase`, `export`, `backup` and `restore`, as an operator runs them.
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use carebed_contract::observation::Observation;
+use carebed_contract::time::Timestamp;
+use carebed_pipeline::accept::Marks;
+use carebed_pipeline::store::{Commit, Config, Store};
+use serde_json::Value;
+use tokio::process::Command;
+
+const START: &str = "2026-03-01T12:00:00Z";
+
+/// A data folder with two homes, forty small commits.
+async fn data(folder: &Path) {
+    let store = Store::open(Config::local(&folder.join("lake")).unwrap()).await.unwrap();
+    let start = Timestamp::parse(START).unwrap();
+    for n in 0..40_u32 {
+        let home = n % 2;
+        let at = start + Duration::from_secs(60 * u64::from(n));
+        let row = Observation {
+            area: format!("36070200{home}").parse().unwrap(),
+            home: format!("home-{home}").parse().unwrap(),
+            bed: Some(format!("bed-{home}").parse().unwrap()),
+            device: "mat-1".parse().unwrap(),
+            room: None,
+            quantity: carebed_contract::quantity::Quantity::new("heart_rate").unwrap(),
+            unit: "/min".into(),
+            event_time: at,
+            value: carebed_contract::value::Value::Number(f64::from(60 + n)),
+            quality: carebed_contract::quality::Quality::Good,
+            clock: carebed_contract::time::ClockQuality::Synchronised,
+            gateway: "gw-1".parse().unwrap(),
+            boot: None,
+            epoch: carebed_contract::labels::Epoch::new(1),
+            lane: carebed_contract::labels::Lane::Routine,
+            seq: n.into(),
+            gateway_time: at,
+            received_time: at,
+        };
+        let marks = [("gw-1".parse().unwrap(), Marks::default())].into_iter().collect();
+        let commit = Commit { rows: vec![vec![row].into()], marks, ..Commit::default() };
+        store.commit(&commit, at).await.unwrap();
+    }
+}
+
+async fn carebed(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_centre-under-test")).args(arguments).output().await.unwrap()
+}
+
+async fn done(arguments: &[&str]) -> String {
+    let output = carebed(arguments).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+async fn count(data: &str) -> String {
+    let answer = done(&["sql", "--data", data, "--format", "csv", "-c", "SELECT count(*) AS n FROM observations"]).await;
+    answer.lines().nth(1).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_keeps_gives_away_restores_and_forgets() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name).to_string_lossy().into_owned();
+    let (folder, copy, restored, export) = (path("data"), path("copy"), path("restored"), path("export"));
+    data(folder.as_ref()).await;
+
+    let said = done(&["maintain", "--data", &folder]).await;
+    assert!(said.contains("observations has 1 files"), "{said}");
+
+    done(&["export", "--data", &folder, "--to", &export, "--tier", "community", "--fhir"]).await;
+    let manifest: Value = serde_json::from_slice(&std::fs::read(place.path().join("export/manifest.json")).unwrap()).unwrap();
+    let files = manifest["files"].as_array().unwrap();
+    assert_eq!(files.len(), 6, "{manifest}");
+    for file in files {
+        let name = file["path"].as_str().unwrap();
+        let bytes = std::fs::read(place.path().join("export").join(name)).unwrap();
+        assert_eq!(file["bytes"], bytes.len(), "{name}");
+        assert_eq!(file["sha256"], carebed_contract::digest::Digest::of_bytes(&bytes).to_string(), "{name}");
+        let rows = if name.ends_with("ndjson") { 1 } else { 20 };
+        assert_eq!(file["rows"], rows, "{name}");
+        if !name.ends_with(".parquet") {
+            assert_eq!(String::from_utf8(bytes).unwrap().lines().count(), rows, "{name}");
+        }
+    }
+
+    done(&["backup", "--data", &folder, "--to", &copy]).await;
+    done(&["restore", "--from", &copy, "--data", &restored]).await;
+    assert_eq!((count(&folder).await, count(&restored).await), ("40".to_owned(), "40".to_owned()));
+
+    // Without --yes nothing happens; with it the home is gone, and a scan says so.
+    let asked = carebed(&["erase", "--data", &folder, "--home", "home-1"]).await;
+    assert!(!asked.status.success() && String::from_utf8_lossy(&asked.stderr).contains("--yes"));
+    let report: Value = serde_json::from_str(&done(&["erase", "--data", &folder, "--home", "home-1", "--yes"]).await).unwrap();
+    assert_eq!((&report["rows"], &report["left"], &report["files_held"]), (&20.into(), &0.into(), &0.into()), "{report}");
+    assert_eq!((count(&folder).await, count(&restored).await), ("20".to_owned(), "40".to_owned()));
+
+    // A backup with a changed byte is not restored.
+    let victim = walk(&place.path().join("copy/lake/observations")).into_iter().find(|p| p.ends_with(".parquet")).unwrap();
+    let mut bytes = std::fs::read(&victim).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&victim, bytes).unwrap();
+    let refused = carebed(&["restore", "--from", &copy, "--data", &path("again")]).await;
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is damaged"));
+    for (what, arguments) in [
+        ("holds no lake", ["maintain", "--data", &path("nothing")].as_slice()),
+        ("is not empty", &["backup", "--data", &folder, "--to", &copy]),
+        ("is no backup", &["restore", "--from", &folder, "--data", &path("other")]),
+    ] {
+        let output = carebed(arguments).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(what), "{arguments:?}: {said}");
+    }
+}
+
+fn walk(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(walk(&path));
+        } else {
+            files.push(path.to_string_lossy().into_owned());
+        }
+    }
+    files
+}
