@@ -32,14 +32,17 @@ impl Payload {
                 Self::Json(serde_json::from_slice(payload).map_err(|_| Reject::Payload("it is not JSON"))?)
             }
             Document::Text => Self::Text(text()?.trim().to_owned()),
-            Document::Pairs => Self::Pairs(
-                text()?
-                    .split(['\n', '\r'])
-                    .flat_map(|line| line.split("<br>"))
+            Document::Pairs => {
+                let lines = text()?.split(['\n', '\r']).flat_map(|line| line.split("<br>"));
+                let pairs: Vec<(String, String)> = lines
                     .filter_map(|line| line.split_once('='))
                     .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
-                    .collect(),
-            ),
+                    .collect();
+                if pairs.is_empty() {
+                    return Err(Reject::Payload("it holds no line KEY=value"));
+                }
+                Self::Pairs(pairs)
+            }
         })
     }
 

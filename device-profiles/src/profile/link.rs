@@ -25,6 +25,20 @@ pub enum LinkKind {
     Http,
 }
 
+impl LinkKind {
+    /// Its word in profiles.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ModbusTcp => "modbus_tcp",
+            Self::ModbusRtu => "modbus_rtu",
+            Self::Serial => "serial",
+            Self::Mqtt => "mqtt",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// Settings of a serial line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -87,7 +87,7 @@ fn show(profile: &Profile) -> String {
         let _never = writeln!(text, "\n{}\n{}", advice.zh, advice.en);
     }
     let link = &profile.link;
-    let kinds: Vec<String> = link.kinds.iter().map(|kind| format!("{kind:?}")).collect();
+    let kinds: Vec<&str> = link.kinds.iter().map(|kind| kind.word()).collect();
     let serial: Vec<String> = link.serial.iter().map(ToString::to_string).collect();
     let _never = writeln!(text, "\nlink      {}", kinds.join(", "));
     if !serial.is_empty() {
