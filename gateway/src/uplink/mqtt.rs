@@ -37,6 +37,8 @@ const RECONNECT_FOR_A_CALL: Duration = Duration::from_secs(3);
 const PROBE: Duration = Duration::from_secs(5);
 /// Requests the client may hold: two of the largest windows and what goes beside them. One more is not taken; it is tried again later.
 const REQUESTS_MAX: usize = 2_200;
+/// Messages under way to the broker: as many.
+const INFLIGHT_MAX: u16 = 2_200;
 /// Room for topic and properties beside the largest payload.
 const PACKET_MAX: u32 = (5 << 20) - 1;
 const _: () = assert!(BYTES_MAX + (64 << 10) < PACKET_MAX as usize);
@@ -160,6 +162,8 @@ fn options(
     network.set_tcp_nodelay(true);
     options.set_network_options(network);
     options.set_clean_start(true).set_keep_alive(KEEP_ALIVE);
+    // The client keeps a place of 200 bytes for each that may be under way: 13 MiB for its default of 65,535.
+    options.set_outgoing_inflight_upper_limit(INFLIGHT_MAX);
     if let Some(tls) = tls {
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
     }

@@ -26,6 +26,8 @@ use crate::message::{Message, with_causes};
 const PACKET_MAX: u32 = 5 << 20;
 /// Requests between the tasks here and the client.
 const REQUESTS_MAX: usize = 64;
+/// Receipts and commands under way to the broker; beyond it they wait.
+const INFLIGHT_MAX: u16 = 4_096;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Messages of one connection that wait to be decoded: few, since each may be as large as a packet.
@@ -87,6 +89,8 @@ impl Connection {
     async fn once(&self, unread: &mpsc::Sender<Unread>, outgoing: Option<&mut Outgoing>) -> Ended {
         let mut options = MqttOptions::new(&self.client_id, &self.host, self.port);
         options.set_clean_start(true).set_keep_alive(KEEP_ALIVE).set_max_packet_size(Some(PACKET_MAX));
+        // The client keeps a place of 200 bytes for each that may be under way: 13 MiB for its default of 65,535.
+        options.set_outgoing_inflight_upper_limit(INFLIGHT_MAX);
         // Read for every connection: renewed certificates need no restart.
         let Credentials { tls, login } = match self.security.load(Arc::clone(&self.clock), Timestamp::RELEASED) {
             Ok(credentials) => credentials,
