@@ -13,6 +13,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) const OPEN_AFTER: Duration = Duration::from_secs(3);
 /// … and in so many cycles.
 pub(crate) const OPEN_CYCLES: u32 = 2;
+/// How many times longer a device waits that did not answer last time.
+const DOUBT: f64 = 16.0;
 /// Probes that make others wait may take one part in this many of the line's time.
 const PROBE_SHARE: u32 = 32;
 
@@ -35,6 +37,8 @@ struct Course {
     /// What asking in vain costs.
     cost: Duration,
     failed: Option<Failed>,
+    /// Whether it answered when it was asked last.
+    answers: bool,
     /// Not asked before.
     not_before: Duration,
 }
@@ -73,7 +77,7 @@ pub(super) struct Schedule {
 impl Schedule {
     /// One more device; `cost` is what asking it in vain takes.
     pub(super) fn add_device(&mut self, cost: Duration) -> usize {
-        self.courses.push(Course { cost, failed: None, not_before: Duration::ZERO });
+        self.courses.push(Course { cost, failed: None, answers: false, not_before: Duration::ZERO });
         self.courses.len() - 1
     }
 
@@ -92,8 +96,12 @@ impl Schedule {
             Some((*slot, slot.due.max(course.not_before).max(ready(*slot))))
         });
         // Of those that may be asked now, the one that has waited longest for its period, so that a line with too much to
-        // do slows all of them alike; else the one that may be asked first.
-        let waited = |slot: &Slot| now.saturating_sub(slot.asked).as_secs_f64() / slot.every.as_secs_f64().max(1e-3);
+        // do slows all of them alike; else the one that may be asked first. Who did not answer last time counts less: it
+        // may well cost its time-out again.
+        let waited = |slot: &Slot| {
+            let periods = now.saturating_sub(slot.asked).as_secs_f64() / slot.every.as_secs_f64().max(1e-3);
+            if course(slot).is_some_and(|course| course.answers) { periods } else { periods / DOUBT }
+        };
         let well = well.min_by(|(one, one_at), (two, two_at)| match (*one_at <= now, *two_at <= now) {
             (true, true) => waited(two).total_cmp(&waited(one)).then(one.due.cmp(&two.due)),
             _ => one_at.cmp(two_at),
@@ -102,8 +110,11 @@ impl Schedule {
             let failed = course.failed.filter(|failed| failed.is_failing())?;
             let slot = *self.slots.iter().find(|slot| slot.device == device)?;
             let at = course.not_before.max(ready(slot));
-            let is_free = well.is_none_or(|(_, well)| well >= at.max(now) + course.cost);
-            let at = if is_free || !failed.is_open() { at } else { at.max(self.probe_from) };
+            let may_begin = at.max(now);
+            let is_free = well.is_none_or(|(_, well)| well >= may_begin + course.cost);
+            // Until it is known to be dead it only lets go first who is due.
+            let is_short = !failed.is_open() && well.is_some_and(|(_, well)| well > may_begin);
+            let at = if is_free || is_short { at } else { at.max(self.probe_from) };
             Some((slot, at, course.not_before))
         });
         let probe = probes.min_by_key(|(_, at, waits_since)| (*at, *waits_since)).map(|(slot, at, _)| (slot, at));
@@ -124,8 +135,8 @@ impl Schedule {
         gap: Duration,
     ) -> Option<Failed> {
         let course = self.courses.get_mut(asked.device)?;
-        let was_open = course.failed.is_some_and(Failed::is_open);
-        course.not_before = now + gap;
+        let was_failing = course.failed.is_some_and(Failed::is_failing);
+        (course.not_before, course.answers) = (now + gap, answered);
         if answered {
             course.failed = None;
         } else {
@@ -136,7 +147,7 @@ impl Schedule {
                 course.not_before = now + gap.max(asked.every.max(PROBE_EVERY).saturating_sub(now - began));
             }
         }
-        if was_open {
+        if was_failing {
             self.probe_from = now + (now - began) * (PROBE_SHARE - 1);
         }
         let failed = course.failed;
@@ -182,19 +193,19 @@ mod tests {
         assert_eq!(schedule.next(began, |_| Duration::ZERO).unwrap().1, MS(1_040));
     }
 
-    /// Plays ten minutes on a line where an answer takes 30 ms and every dead device its whole timeout of 200 ms. Returns
-    /// how often each device was asked in the last eight minutes.
-    fn play(n_devices: usize, n_dead: usize, every: u64) -> Vec<u64> {
-        let mut schedule = schedule(&vec![(200, &[every][..]); n_devices]);
+    /// Plays on a line where an answer takes 30 ms and every dead device its whole timeout. Returns how often each device
+    /// was asked between two seconds.
+    fn play(n_devices: usize, n_dead: usize, every: u64, timeout: u64, span: std::ops::Range<u64>) -> Vec<u64> {
+        let mut schedule = schedule(&vec![(timeout, &[every][..]); n_devices]);
         let mut asked = vec![0; n_devices];
         let mut now = Duration::ZERO;
-        while now < Duration::from_secs(600) {
+        while now < Duration::from_secs(span.end) {
             let (slot, at) = schedule.next(now, |_| Duration::ZERO).unwrap();
             let began = now.max(at);
             let dead = slot.device < n_dead;
-            now = began + MS(if dead { 200 } else { 30 });
+            now = began + MS(if dead { timeout } else { 30 });
             schedule.done(slot, began, now, !dead, Duration::ZERO);
-            if began > Duration::from_secs(120) {
+            if began >= Duration::from_secs(span.start) {
                 asked[slot.device] += 1;
             }
         }
@@ -204,9 +215,9 @@ mod tests {
     #[test]
     fn the_dead_take_nothing_from_the_living() {
         for (n_devices, every) in [(3, 1_000), (8, 1_000), (20, 1_000), (8, 100), (32, 1_000)] {
-            let whole = play(n_devices, 0, every);
+            let whole = play(n_devices, 0, every, 200, 120..600);
             for n_dead in [1, n_devices / 2, n_devices - 1] {
-                let asked = play(n_devices, n_dead, every);
+                let asked = play(n_devices, n_dead, every, 200, 120..600);
                 for device in n_dead..n_devices {
                     let kept = asked[device] as f64 / whole[device] as f64;
                     assert!(kept > 0.95, "{n_dead} of {n_devices} dead, every {every} ms: {kept}");
@@ -214,6 +225,15 @@ mod tests {
                 // And the dead are not forgotten: each is asked again and again.
                 assert!(asked[..n_dead].iter().all(|n| *n >= 2), "{n_dead} of {n_devices}: {asked:?}");
             }
+        }
+    }
+
+    /// While they are still being found dead, too: also after a start, when nobody has answered yet.
+    #[test]
+    fn finding_out_who_is_dead_costs_the_living_little() {
+        for n_dead in 1..10 {
+            let asked = play(10, n_dead, 1_000, 520, 0..30);
+            assert!(asked[n_dead..].iter().all(|n| *n >= 25), "{n_dead} dead: {asked:?}");
         }
     }
 

@@ -17,28 +17,28 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What became of the transactions of one run.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Answered with the right value.
-    pub right: u64,
+    pub(crate) right: u64,
     /// Answered with a value of something else: must stay 0.
-    pub wrong: u64,
+    pub(crate) wrong: u64,
     /// Nothing came.
-    pub timeouts: u64,
+    pub(crate) timeouts: u64,
     /// Something came that was not the answer.
-    pub damaged: u64,
+    pub(crate) damaged: u64,
     /// Exceptions, other masters, unconfirmed writes.
-    pub refused: u64,
+    pub(crate) refused: u64,
 }
 
 impl Tally {
     /// All transactions.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.right + self.wrong + self.timeouts + self.damaged + self.refused
     }
 }
 
 /// The bus, the master, and bytes that are still on their way.
-pub struct Trial {
+pub(crate) struct Trial {
     chance: StdRng,
     transactions: Transactions,
     timing: Timing,
@@ -50,7 +50,7 @@ pub struct Trial {
     pieces: VecDeque<(Duration, Vec<u8>)>,
     free_at: Duration,
     /// The outcome of the transactions so far.
-    pub tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 fn content(unit: u8, request: Request) -> Vec<u8> {
@@ -76,7 +76,7 @@ fn answer(unit: u8, request: Request) -> Vec<u8> {
 
 impl Trial {
     /// A run that the seed alone decides.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
         let echoes = chance.random_bool(0.3);
         let timing = Timing::new(9_600, 10);
@@ -193,7 +193,7 @@ impl Trial {
     }
 
     /// One transaction; mostly the same again after a failure, as the schedule does, sometimes another.
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         let (unit, request) = self.question();
         self.ask(unit, request);
         while self.chance.random_bool(0.3) {
