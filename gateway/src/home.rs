@@ -319,7 +319,11 @@ fn board(mut f: Fields<'_>, places: &mut Places) -> Option<Board> {
         if found.is_none() {
             let names = shipped::all().iter().map(|shipped| shipped.profile.name.as_str());
             let message = format!("there is no profile {:?}", name.get_ref());
-            f.tell(name.span(), message, format!("{}; see carebed-gateway profiles list", advise(name.get_ref(), names)));
+            f.tell(
+                name.span(),
+                message,
+                format!("{}; see carebed-gateway profiles list", advise(name.get_ref(), names)),
+            );
         }
         found
     });
