@@ -1,14 +1,21 @@
 //! `carebed backtest`: what the detections would have said over a span of history, counted per home-day.
 
-use std::collections::BTreeMap;
+mod drawing;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
+use carebed_queries::engine::{Baseline, Detection};
 use carebed_queries::history::{self, Span};
+use carebed_queries::home::{HomeFacts, TIME_ZONE_DEFAULT};
 use carebed_queries::sql::Lake;
+use chrono::{DateTime, Timelike as _};
+use chrono_tz::Tz;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{BacktestArguments, Format, complain, say};
@@ -16,6 +23,7 @@ use crate::config::Config;
 use crate::detections;
 use crate::exit::Exit;
 use crate::{facts, sql};
+pub use drawing::Night;
 
 /// Alerts of one detection over the span.
 #[derive(Debug, Default, Clone)]
@@ -47,7 +55,21 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
     if span.from >= span.to {
         bail!("the span from {} to {} is empty; the data reaches from {} to {}", span.from, span.to, all.from, all.to);
     }
-    let round = history::backtest(&loaded.engine, &lake, &view, span, &homes, &loaded.list).await?;
+    let find = async |list: &[Detection], baselines: &[Baseline]| {
+        history::backtest(&loaded.engine, &lake, &view, span, &homes, list, baselines).await
+    };
+    let mut round = find(&loaded.list, &loaded.baselines).await?;
+    // What the changed ones find takes the place of what those of the same name find now, and is compared with it.
+    let mut differences = Vec::new();
+    if let Some(folder) = &arguments.with {
+        let (mut changed, baselines) = detections::with(&loaded.engine, Some(folder)).await?;
+        let named = |d: &Detection| arguments.detections.is_empty() || arguments.detections.contains(&d.name);
+        changed.retain(|d| named(d));
+        let then = find(&changed, &baselines).await?;
+        differences = difference(&round.findings, &then.findings);
+        loaded.list = changed;
+        round = then;
+    }
     let home_days = home_days(&arguments, span).await?;
     spinner.finish_and_clear();
     for error in &round.failed {
@@ -55,10 +77,27 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
     }
     let mut findings = round.findings;
     findings.sort_by(|a, b| (a.raised_at, &a.home, &a.detection).cmp(&(b.raised_at, &b.home, &b.detection)));
+    if let Some(night) = &arguments.draw {
+        let (shown, own) = (night.span(&homes)?, homes.iter().filter(|facts| facts.home == night.home));
+        let own: Vec<HomeFacts> = own.cloned().collect();
+        // What began a day before may still last.
+        let read = Span { from: shown.from - Duration::from_secs(86_400), to: shown.to };
+        let definitions = Arc::clone(&loaded.definitions);
+        let mut episodes = history::episodes(&lake, &view, read, &own, definitions, limits).await?;
+        let of_home: Vec<Finding> = findings.iter().filter(|f| f.home == night.home).cloned().collect();
+        std::fs::write(&arguments.svg, drawing::svg(shown, &episodes.all(), &of_home))
+            .with_context(|| format!("failed to write {}", arguments.svg.display()))?;
+        complain(&format!("the night is drawn in {}", arguments.svg.display()));
+    }
     match arguments.format {
         Format::Table => {
             let names: Vec<String> = loaded.list.iter().map(|d| d.name.clone()).collect();
             table(&findings, &names, &home_days, span).iter().for_each(|line| say(line));
+            hours(&findings, &names, &homes).iter().for_each(|line| say(line));
+            if arguments.with.is_some() {
+                say(&format!("\n{} findings differ from those of the version in use", differences.len()));
+            }
+            differences.iter().for_each(|line| say(line));
         }
         Format::Csv => {
             say("detection,subject,home_id,raised_at,cleared_at");
@@ -68,8 +107,47 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
             }
         }
         Format::Json => say(&serde_json::to_string_pretty(&findings)?),
+        Format::Jsonl => {
+            for finding in &findings {
+                say(&serde_json::to_string(finding)?);
+            }
+        }
+        Format::Parquet => bail!("findings are written as a table, csv, json or jsonl"),
     }
     Ok(if round.failed.is_empty() { Exit::Done } else { Exit::Refused })
+}
+
+/// What only the version in use finds (`-`), and what only the changed one does (`+`).
+fn difference(now: &[Finding], then: &[Finding]) -> Vec<String> {
+    let of = |list: &[Finding]| -> BTreeSet<(Timestamp, String, String)> {
+        list.iter().map(|f| (f.raised_at, f.detection.clone(), f.subject.to_string())).collect()
+    };
+    let (now, then) = (of(now), of(then));
+    let line = |sign: char, (at, detection, subject): &(Timestamp, String, String)| {
+        format!("{sign} {at} {detection} {subject}")
+    };
+    let gone = now.difference(&then).map(|f| line('-', f));
+    gone.chain(then.difference(&now).map(|f| line('+', f))).collect()
+}
+
+/// Alerts by the hour of the homes' local day.
+fn hours(findings: &[Finding], names: &[String], homes: &[HomeFacts]) -> Vec<String> {
+    let zones: BTreeMap<&HomeId, Tz> = homes.iter().map(|facts| (&facts.home, facts.time_zone)).collect();
+    let hour = |finding: &Finding| {
+        let zone = zones.get(&finding.home).copied().unwrap_or(TIME_ZONE_DEFAULT);
+        DateTime::from_timestamp_millis(finding.raised_at.millis()).map(|utc| utc.with_timezone(&zone).hour())
+    };
+    let mut lines = vec![String::new(), format!("{:<24}{}", "by local hour", (0..24).map(|h| format!("{h:>5}")).collect::<String>())];
+    for name in names {
+        let mut counts = [0_usize; 24];
+        for hour in findings.iter().filter(|f| f.detection == *name).filter_map(hour) {
+            if let Some(count) = counts.get_mut(hour as usize) {
+                *count += 1;
+            }
+        }
+        lines.push(format!("{name:<24}{}", counts.map(|n| format!("{n:>5}")).concat()));
+    }
+    lines
 }
 
 /// Midnight UTC of a day such as `2026-03-01`.

@@ -184,7 +184,7 @@ async fn pass_on(mut actions: mpsc::Receiver<HomeAction>, commands: mpsc::Sender
 
 /// What alerts need to know of the detections.
 fn policy(detections: &[Detection]) -> Policy {
-    Policy::new(detections.iter().map(|detection| Rule {
+    let rules = detections.iter().map(|detection| Rule {
         detection: detection.name.clone(),
         priority: detection.meaning.priority,
         class: detection.meaning.class,
@@ -193,5 +193,6 @@ fn policy(detections: &[Detection]) -> Policy {
         words: detection.meaning.words.clone(),
         suppressible: detection.meaning.suppressible,
         wait: detection.meaning.wait,
-    }))
+    });
+    Policy::new(rules.chain([detections::off_rule()]))
 }

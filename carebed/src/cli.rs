@@ -35,8 +35,10 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Runs one read-only SQL statement over everything that was recorded.
+    /// Runs read-only SQL over everything that was recorded; a prompt when no statement is given.
     Sql(SqlArguments),
+    /// Prints a report that the programmes ask for; lists them when none is named.
+    Report(ReportArguments),
     /// Brings recordings in.
     Import(ImportArguments),
     /// Merges small files, deletes observations whose time is over, and files that nobody needs.
@@ -51,6 +53,12 @@ enum Command {
     Restore(crate::backup::RestoreArguments),
     /// Runs detections over a span of history and counts their alerts per home-day.
     Backtest(BacktestArguments),
+    /// How soon a detection of silence notices, and how often it is wrong, on recordings: false alerts per home-day beside mean hours.
+    Evaluate(EvaluateArguments),
+    /// Lives simulated nights with chattering mats and counts false alerts, falls and calls found.
+    Nights(NightsArguments),
+    /// Says why an alert is there: its sentence, its numbers, what was done, and the rows it rests on.
+    Explain(ExplainArguments),
     /// Keeps the file of users who may ask over the PostgreSQL wire protocol.
     #[command(subcommand)]
     Users(UsersCommand),
@@ -60,6 +68,16 @@ enum Command {
         /// A loopback address.
         #[arg(long)]
         listen: SocketAddr,
+    },
+    /// The broker of a home's devices, started by the demo's gateways.
+    #[command(hide = true)]
+    HomeBroker {
+        /// Where to listen to MQTT 3.1.1.
+        #[arg(long)]
+        v4: SocketAddr,
+        /// Where to listen to MQTT 5.
+        #[arg(long)]
+        v5: SocketAddr,
     },
 }
 
@@ -122,6 +140,10 @@ pub enum Format {
     Csv,
     /// One JSON array.
     Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// A Parquet file; of one answer.
+    Parquet,
 }
 
 /// A question.
@@ -130,12 +152,37 @@ pub struct SqlArguments {
     /// The centre's data folder.
     #[arg(long, env = "CAREBED_DATA")]
     pub data: PathBuf,
-    /// The statement; SELECT, EXPLAIN, SHOW or DESCRIBE.
+    /// The statement; SELECT, EXPLAIN, SHOW or DESCRIBE. Without it and without a file: a prompt, or what comes on standard input.
     #[arg(short, long)]
-    pub command: String,
+    pub command: Option<String>,
+    /// A file of statements, separated by semicolons.
+    #[arg(short, long, conflicts_with = "command")]
+    pub file: Option<PathBuf>,
     /// How the answer is written.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+    /// Where the answer goes; standard output when absent.
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+}
+
+/// A report.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReportArguments {
+    /// The centre's data folder.
+    #[arg(long, env = "CAREBED_DATA", default_value = ".")]
+    pub data: PathBuf,
+    /// Which; without it they are listed.
+    pub name: Option<String>,
+    /// A parameter's value, e.g. --set from=2026-05-01.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub values: Vec<String>,
+    /// How the answer is written.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Where the answer goes; standard output when absent.
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
 }
 
 /// Recordings to bring in.
@@ -150,6 +197,30 @@ pub struct ImportArguments {
     /// CSV files `ts_utc,sensor_id,kind,value`, gzipped or not; the name up to the first dot is the home's id.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
+}
+
+/// Nights to live.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NightsArguments {
+    /// Nights of each home.
+    #[arg(long, default_value_t = 70)]
+    pub nights: u32,
+    /// Homes with each kind of mat.
+    #[arg(long, default_value_t = 10)]
+    pub homes: u32,
+    /// Seed of the residents' lives.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// An alert to explain.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExplainArguments {
+    /// The alert's id, or as much of its beginning as no other has.
+    pub alert: String,
+    /// The centre's data folder.
+    #[arg(long, env = "CAREBED_DATA")]
+    pub data: PathBuf,
 }
 
 /// A span to look back over.
@@ -167,9 +238,47 @@ pub struct BacktestArguments {
     /// Only these detections; all when absent.
     #[arg(long = "detection")]
     pub detections: Vec<String>,
+    /// A folder of changed detections and baselines, used in place of those of the same name; what they find otherwise is listed.
+    #[arg(long)]
+    pub with: Option<PathBuf>,
+    /// Draws one home's night, from local noon to noon: `h1/2026-03-01`.
+    #[arg(long)]
+    pub draw: Option<crate::backtest::Night>,
+    /// Where that drawing goes.
+    #[arg(long, default_value = "night.svg")]
+    pub svg: PathBuf,
     /// How the answer is written: the table per detection and home, or one row per finding as csv or json.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+}
+
+/// What to evaluate.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EvaluateArguments {
+    /// The centre's data folder.
+    #[arg(long, env = "CAREBED_DATA")]
+    pub data: PathBuf,
+    /// The detection.
+    #[arg(long, default_value = "inactivity")]
+    pub detection: String,
+    /// A folder of changed detections and baselines, used in place of those of the same name.
+    #[arg(long)]
+    pub with: Option<PathBuf>,
+    /// A CSV of spans (start,end) in which the platform was down, left out for every home.
+    #[arg(long)]
+    pub outages: Option<PathBuf>,
+    /// The whole trade-off, and not only where the detection stands.
+    #[arg(long)]
+    pub curve: bool,
+    /// Draws the trade-off.
+    #[arg(long)]
+    pub svg: Option<PathBuf>,
+    /// Whole days below which a home is left out; 28 when absent.
+    #[arg(long)]
+    pub days_min: Option<usize>,
+    /// For the intervals by home.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// Parses the command line, runs the command, prints a failure's whole chain once.
@@ -180,7 +289,7 @@ pub fn main() -> ExitCode {
             "info,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake_core=warn,datafusion=warn,sqlx=warn"
         }
         // rumqttd calls every client that leaves an error; what matters shows in the clients.
-        Command::Broker { .. } => "off",
+        Command::Broker { .. } | Command::HomeBroker { .. } => "off",
         _ => "warn",
     });
     match run(cli.command) {
@@ -197,6 +306,10 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         crate::broker::serve(listen)?;
         return Ok(Exit::Done);
     }
+    if let Command::HomeBroker { v4, v5 } = command {
+        carebed_gateway::link::serve_broker(v4, v5)?;
+        return Ok(Exit::Done);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
@@ -204,6 +317,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
             Command::Serve { config } => crate::serve::run(&config).await,
             Command::Check { config } => crate::check::run(&config).await,
             Command::Sql(arguments) => crate::sql::run(arguments).await,
+            Command::Report(arguments) => crate::sql::report(arguments).await,
             Command::Import(arguments) => crate::import::run(arguments).await,
             Command::Maintain(arguments) => crate::maintain::run(arguments).await,
             Command::Erase(arguments) => crate::erase::run(arguments).await,
@@ -211,8 +325,13 @@ fn run(command: Command) -> anyhow::Result<Exit> {
             Command::Backup(arguments) => crate::backup::run(arguments).await,
             Command::Restore(arguments) => crate::backup::restore(arguments).await,
             Command::Backtest(arguments) => crate::backtest::run(arguments).await,
+            Command::Evaluate(arguments) => crate::evaluate::run(arguments).await,
+            Command::Nights(arguments) => crate::nights::run(arguments).await,
+            Command::Explain(arguments) => crate::explain::run(arguments).await,
             Command::Users(command) => crate::users::run(command),
-            Command::Broker { .. } => unreachable!("served above, before a runtime exists"),
+            Command::Broker { .. } | Command::HomeBroker { .. } => {
+                unreachable!("served above, before a runtime exists")
+            }
         }
     })
 }

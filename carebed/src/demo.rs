@@ -1,8 +1,11 @@
 //! `carebed demo`: the whole system in front of your eyes.
 //!
-//! Simulated residents on real Modbus TCP boards, a real gateway for each, a real broker (a child process) and the whole
-//! centre, all on one fast clock that starts in the evening ([`ScaledClock`]). One resident calls for help, another
-//! leaves the bed at night and does not come back; nothing else about it is arranged.
+//! Simulated residents on real Modbus TCP boards, the first of them also with a bed radar, a serial bus and Zigbee
+//! devices; a real gateway for each, a real broker (a child process) and the whole centre, all on one fast clock that
+//! starts in the evening ([`ScaledClock`]). One resident calls for help, another leaves the bed at night and does not
+//! come back; nothing else about it is arranged.
+
+mod devices;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,6 +28,7 @@ use carebed_simulator::home::{Hold, SimulatedHome, SimulatedHomeConfig};
 use chrono::{Duration as Days, TimeZone as _};
 use tokio::task::JoinSet;
 
+use self::devices::Devices;
 use crate::broker::EmbeddedBroker;
 use crate::centre::Centre;
 use crate::cli::{DemoArguments, complain, say};
@@ -94,10 +98,23 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
         let seed = arguments.seed.wrapping_add(household.number as u64);
         let id = HomeId::new(home_name(household.number))?;
         let home = SimulatedHome::start(SimulatedHomeConfig::new(id, seed, Arc::clone(&clock))).await?;
-        let file = HomeFile::parse("demo", &home_file(household.number, home.addr()))
+        let mut text = home_file(household.number, home.addr());
+        let devices = if household.number == 1 {
+            let devices = Devices::start(data, &home, arguments.speed, seed)?;
+            text.push_str(&devices.home_file(&home_name(household.number)));
+            Some(devices)
+        } else {
+            None
+        };
+        let file = HomeFile::parse("demo", &text)
             .map_err(|mistakes| anyhow::anyhow!("{:?}", miette::Report::new(mistakes)))?;
         let (host, port) = (broker.address().ip().to_string(), broker.address().port());
-        let gateway = GatewayConfig::new(Broker::plain(host, port), data.join(format!("spool-{}", household.number)));
+        let mut gateway =
+            GatewayConfig::new(Broker::plain(host, port), data.join(format!("spool-{}", household.number)));
+        if let Some(devices) = devices {
+            gateway.devices_broker = devices.broker.clone();
+            tokio::spawn(devices.follow(home.changes(), shutdown.clone()));
+        }
         gateways.spawn(carebed_gateway::run(gateway, file, Arc::clone(&clock), shutdown.clone()));
         homes.push(home);
     }

@@ -1,10 +1,37 @@
 //! The detections and episodes that come with the program, planned and ready.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use carebed_queries::engine::{Detection, Engine, Limits};
+use carebed_alerts::rule::Rule;
+use carebed_contract::finding::{Class, Priority};
+use carebed_contract::text::Text;
+use carebed_queries::baselines::Source as BaselineSource;
+use carebed_queries::detection::{Refused, Source};
+use carebed_queries::engine::{Baseline, Detection, Engine, Limits};
 use carebed_queries::episodes::Definitions;
+
+/// The detection under which it is told that another cannot be used.
+pub const OFF: &str = "detection_off";
+
+/// How that is told.
+#[must_use]
+pub fn off_rule() -> Rule {
+    Rule {
+        detection: OFF.to_owned(),
+        priority: Priority::P3,
+        class: Class::Technical,
+        title: Text::new("检测项停用", "A detection is off"),
+        wording: Text::new(
+            "检测项 {part} 已停用，其负责的情况目前无人看护，其余检测照常运行。原因：{why}。请联系运维人员修复。",
+            "Detection {part} is off: what it looks for is not looked for now; the others go on. Why: {why}. Tell the maintainers.",
+        ),
+        words: carebed_alerts::wording::Words::new(),
+        suppressible: false,
+        wait: std::time::Duration::ZERO,
+    }
+}
 
 /// What finds something.
 #[derive(Debug)]
@@ -15,6 +42,12 @@ pub struct Detections {
     pub definitions: Arc<Definitions>,
     /// The detections that can be used.
     pub list: Vec<Detection>,
+    /// The baselines that can be used.
+    pub baselines: Vec<Baseline>,
+    /// The urgent ones once more, planned apart for the short way of a call.
+    pub urgent: Vec<Detection>,
+    /// What could not be used, and where and why.
+    pub off: Vec<(String, String)>,
     /// How many could not; each was told.
     pub n_refused: usize,
 }
@@ -22,7 +55,14 @@ pub struct Detections {
 /// Loads and plans all. One that cannot be used is told and left out; without any there is nothing to run.
 pub async fn load() -> anyhow::Result<Detections> {
     let engine = Engine::new(Limits::default()).context("failed to set up the query engine")?;
-    let (list, refused) = engine.builtin().await;
+    let (list, mut refused) = engine.builtin().await;
+    let (baselines, unlearnt) = engine.baselines().await;
+    refused.extend(unlearnt);
+    let (urgent, _) = {
+        let (mut sources, _) = Source::builtin();
+        sources.retain(|source| source.meaning.urgent);
+        engine.prepare_all(sources, Vec::new()).await
+    };
     for refusal in &refused {
         tracing::error!(place = refusal.place(), "{refusal}");
     }
@@ -30,5 +70,48 @@ pub async fn load() -> anyhow::Result<Detections> {
         bail!("no detection can be used");
     }
     let definitions = Definitions::builtin().context("failed to read the episodes")?;
-    Ok(Detections { engine: Arc::new(engine), definitions: Arc::new(definitions), list, n_refused: refused.len() })
+    let off = refused
+        .iter()
+        .map(|refusal| (refusal.name.clone(), format!("{}: {}", refusal.place(), refusal.message)))
+        .collect();
+    Ok(Detections {
+        engine: Arc::new(engine),
+        definitions: Arc::new(definitions),
+        list,
+        baselines,
+        urgent,
+        off,
+        n_refused: refused.len(),
+    })
+}
+
+/// Those that come with the program, with the ones of a folder (detections and baselines) in place of those of the same name. Unlike
+/// [`load`], one that cannot be used is an error: somebody is trying it out.
+pub async fn with(engine: &Engine, folder: Option<&Path>) -> anyhow::Result<(Vec<Detection>, Vec<Baseline>)> {
+    let (mut list, _) = engine.builtin().await;
+    let (mut baselines, _) = engine.baselines().await;
+    let Some(folder) = folder else { return Ok((list, baselines)) };
+    let entries = std::fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))?;
+    let mut n_read = 0;
+    for entry in entries {
+        let path = entry.with_context(|| format!("failed to list {}", folder.display()))?.path();
+        let told = |refusal: Refused| anyhow::anyhow!("{}: {refusal}", refusal.place());
+        if path.join("baseline.sql").is_file() {
+            let source = BaselineSource::load(&path).map_err(told)?;
+            let baseline = engine.prepare_baseline(source).await.map_err(told)?;
+            baselines.retain(|b| b.name != baseline.name);
+            baselines.push(baseline);
+        } else if path.join("detection.sql").is_file() {
+            let detection = engine.prepare(Source::load_one(&path).map_err(told)?).await.map_err(told)?;
+            list.retain(|d| d.name != detection.name);
+            list.push(detection);
+        } else {
+            continue;
+        }
+        n_read += 1;
+    }
+    if n_read == 0 {
+        bail!("{} holds no folder with detection.sql or baseline.sql", folder.display());
+    }
+    Ok((list, baselines))
 }

@@ -1,7 +1,7 @@
 //! The service centre's program, as a library so that the whole of it runs inside a test.
 //!
 //! The data's way: [`broker`] (embedded, for loopback) → ingest → [`live`] detection → the desk and its pages, joined in
-//! [`centre`]; [`import`] brings recordings in by the same door; [`sql`] and [`backtest`] look back; [`analysts`] serves SQL to their tools, to whom [`users`] lets in. [`maintain`] and [`erase`] change the lake, [`export`] and [`backup`] copy it. [`demo`] shows all of
+//! [`centre`]; [`import`] brings recordings in by the same door; [`sql`] and [`backtest`] look back, [`evaluate`] says how good a detection is; [`analysts`] serves SQL to their tools, to whom [`users`] lets in. [`maintain`] and [`erase`] change the lake, [`export`] and [`backup`] copy it. [`demo`] shows all of
 //! it with simulated homes.
 //!
 //! The crate joins the others and decides nothing itself.
@@ -25,7 +25,10 @@ pub mod export;
 pub mod maintain;
 
 pub mod backtest;
+pub mod explain;
+pub mod nights;
 pub mod check;
+pub mod evaluate;
 pub mod import;
 pub mod sql;
 

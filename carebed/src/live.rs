@@ -1,30 +1,37 @@
 //! Live detection: events from ingest become episodes, episodes findings, findings alerts.
 //!
 //! One task owns the episodes. An urgent observation is looked at before anything else happens; the rounds over all
-//! detections come in between.
+//! detections run beside it, on what was known when they began.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use arrow::array::RecordBatch;
 use carebed_alerts::Evaluated;
 use carebed_console::Console;
-use carebed_console::board::Board;
+use carebed_console::board::{Blind, Board};
 use carebed_console::desk::Desk;
+use carebed_console::intervals::Intervals;
 use carebed_console::registry::{Bed, Home, Registry, RegistryError};
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
-use carebed_contract::id::HomeId;
+use carebed_contract::finding::{Finding, Subject};
+use carebed_contract::id::{Area, HomeId};
+use carebed_contract::interval::Interval;
 use carebed_contract::inventory::Inventory;
 use carebed_contract::labels::Lane;
 use carebed_contract::observation::Observation;
+use carebed_contract::status::GatewayState;
 use carebed_contract::text::Text;
 use carebed_contract::time::Timestamp;
 use carebed_contract::topic::Topic;
 use carebed_pipeline::event::Event;
 use carebed_pipeline::store::Store;
 use carebed_queries::episodes::Episodes;
-use carebed_queries::history::{self, HistoryError, Span};
+use carebed_queries::engine::{Baseline, Engine, EvaluateError};
+use carebed_queries::history::{self, HalfHours, HistoryError, Span};
 use carebed_queries::home::HomeFacts;
 use carebed_queries::live::{Live, Round};
 use carebed_queries::sql::Lake;
@@ -32,8 +39,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::Detection as Settings;
-use crate::detections::Detections;
+use crate::detections::{self, Detections};
 use crate::facts::Params;
+
+/// How often it is seen whether a home's night is over and its baselines can be learnt.
+const LEARN_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Rows of the table `baselines`, and which baselines failed.
+type Learnt = (RecordBatch, Vec<EvaluateError>);
 
 /// The task and what it owns.
 #[derive(Debug)]
@@ -45,8 +58,22 @@ pub struct LiveTask {
     settings: Settings,
     params: Params,
     clock: Arc<dyn Clock>,
+    intervals: Intervals,
+    store: Store,
+    /// What cannot be used: the detection, since when, and where and why.
+    off: BTreeMap<String, (Timestamp, String)>,
+    /// How often each detection failed in a row.
+    failures: BTreeMap<String, u32>,
+    /// The round that runs beside, and how far its homes were complete when it began.
+    looking: Option<(JoinHandle<Round>, BTreeMap<HomeId, Timestamp>)>,
+    /// Homes with urgent observations since that round began: it has not seen those, so it can take nothing of theirs back.
+    urgent_since: BTreeSet<HomeId>,
     /// Findings raised before it may rest on what was not rebuilt.
     since: Timestamp,
+    engine: Arc<Engine>,
+    baselines: Vec<Baseline>,
+    /// What is usual in the homes, on its way from the lake.
+    learning: Option<JoinHandle<Result<Learnt, HistoryError>>>,
     /// The episodes of the last days, on their way from the lake.
     rebuilding: Option<JoinHandle<Result<Episodes, HistoryError>>>,
 }
@@ -88,23 +115,46 @@ impl LiveTask {
         (settings, params): (Settings, Params),
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let Detections { engine, definitions, list, .. } = detections;
-        let mut live = Live::new(Arc::clone(&engine), list, Arc::clone(&definitions));
+        let now = clock.now();
+        let Detections { engine, definitions, list, baselines, urgent, off, .. } = detections;
+        let mut live = Live::new(Arc::clone(&engine), list, Arc::clone(&definitions)).with_urgent(urgent);
+        let intervals = console.intervals();
         for home in registry.homes() {
-            live.set_home(params.facts(&home));
+            live.set_home(facts(&params, &intervals, &home));
         }
+        live.listen_from(now);
+        let off = off.into_iter().map(|(name, why)| (name, (now, why))).collect();
         let from = clock.now() - settings.rebuild;
-        let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| params.facts(home)).collect();
+        let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| facts(&params, &intervals, home)).collect();
         let span = Span { from, to: Timestamp::MAX };
         let (lake, view) = (Lake::of(store), store.view());
         let limits = engine.limits();
-        let rebuilding = tokio::spawn(async move {
-            history::episodes(&lake, &view, span, &facts, definitions, limits).await
-        });
+        let rebuilding =
+            tokio::spawn(async move { history::episodes(&lake, &view, span, &facts, definitions, limits).await });
         let window = live.detections().iter().map(|d| d.meaning.window).max().unwrap_or_default();
         let (desk, board) = (console.desk(), console.board());
         let (registry, since, rebuilding) = (registry.clone(), from + window, Some(rebuilding));
-        Self { live, desk, board, registry, settings, params, clock, since, rebuilding }
+        let store = store.clone();
+        Self {
+            live,
+            desk,
+            board,
+            registry,
+            settings,
+            params,
+            clock,
+            intervals,
+            store,
+            off,
+            failures: BTreeMap::new(),
+            looking: None,
+            urgent_since: BTreeSet::new(),
+            since,
+            engine,
+            baselines,
+            learning: None,
+            rebuilding,
+        }
     }
 
     /// Waits for the rebuilt episodes. Calls ring from what they say themselves, and are taken once more afterwards; routine
@@ -147,8 +197,11 @@ impl LiveTask {
 
     /// Works until told to stop and the last event is taken.
     pub async fn run(mut self, mut heard: Heard, shutdown: Shutdown) -> anyhow::Result<()> {
+        self.hear_gateways();
         self.resume(&mut heard, &shutdown).await?;
+        let mut changes = self.intervals.changes();
         let mut next_round = self.clock.sleep(self.settings.every);
+        let mut next_lesson = self.clock.sleep(Duration::ZERO);
         loop {
             // Not biased: while a backlog drains there is always another event, and rounds must run all the same.
             tokio::select! {
@@ -156,10 +209,20 @@ impl LiveTask {
                     Some(event) => self.take(event).await?,
                     None => return Ok(()),
                 },
-                () = &mut next_round => {
-                    self.round().await?;
+                () = &mut next_round, if self.looking.is_none() => {
+                    self.begin_round();
+                }
+                round = done(&mut self.looking) => {
+                    let (round, homes) = round.context("a round of detections was cut off")?;
+                    self.end_round(round, homes).await?;
                     next_round = self.clock.sleep(self.settings.every);
                 }
+                () = &mut next_lesson, if self.learning.is_none() => self.begin_learning(),
+                learnt = lesson(&mut self.learning) => {
+                    self.end_learning(learnt);
+                    next_lesson = self.clock.sleep(LEARN_EVERY);
+                }
+                Ok(()) = changes.changed() => self.take_intervals(),
                 () = shutdown.cancelled() => {
                     heard.close();
                     while let Some(event) = heard.next().await {
@@ -187,6 +250,9 @@ impl LiveTask {
                 self.look_at_urgent(&rows).await
             }
             Event::Status { status, .. } => {
+                if status.state == GatewayState::Lost {
+                    self.live.signs().lost(&status.home, self.clock.now());
+                }
                 self.board.status(status);
                 Ok(())
             }
@@ -219,6 +285,7 @@ impl LiveTask {
     async fn look_at_urgent(&mut self, rows: &[Observation]) -> anyhow::Result<()> {
         let homes: BTreeSet<&HomeId> = rows.iter().filter(|r| r.lane == Lane::Urgent).map(|r| &r.home).collect();
         for home in homes {
+            self.urgent_since.insert(home.clone());
             let round = self.live.tick_home(home, self.clock.now()).await;
             let homes = BTreeMap::from([(home.clone(), self.complete_to(home))]);
             self.tell(round, |detection| detection.meaning.urgent, homes).await?;
@@ -226,11 +293,123 @@ impl LiveTask {
         Ok(())
     }
 
-    async fn round(&mut self) -> anyhow::Result<()> {
-        let round = self.live.tick(self.clock.now()).await;
+    /// A round runs beside: presses do not wait for it.
+    fn begin_round(&mut self) {
+        self.hear_gateways();
         let homes: Vec<HomeId> = self.live.homes().map(|facts| facts.home.clone()).collect();
         let homes = homes.into_iter().map(|home| (home.clone(), self.complete_to(&home))).collect();
+        let look = self.live.look(self.clock.now());
+        self.urgent_since.clear();
+        self.looking = Some((tokio::spawn(look.run()), homes));
+    }
+
+    async fn end_round(&mut self, round: Round, mut homes: BTreeMap<HomeId, Timestamp>) -> anyhow::Result<()> {
+        homes.retain(|home, _| !self.urgent_since.contains(home));
+        self.note_failures(&round);
+        self.show_blind();
         self.tell(round, |_| true, homes).await
+    }
+
+    /// What is usual in the homes, as known at their last two midnights: the one before is for what began before the last.
+    fn begin_learning(&mut self) {
+        let now = self.clock.now();
+        let span = Span { from: now - Duration::from_secs(86_400), to: now };
+        let homes: Vec<HomeFacts> = self.live.homes().cloned().collect();
+        let (lake, view) = (Lake::of(&self.store), self.store.view());
+        let (engine, baselines) = (Arc::clone(&self.engine), self.baselines.clone());
+        self.learning = Some(tokio::spawn(async move {
+            history::learn(&engine, &lake, &view, span, &homes, &baselines, HalfHours::All).await
+        }));
+    }
+
+    /// What cannot be learnt leaves what was learnt before.
+    fn end_learning(&mut self, learnt: anyhow::Result<Result<Learnt, HistoryError>>) {
+        match learnt {
+            Ok(Ok((rows, failed))) => {
+                for error in failed {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a baseline was not learnt");
+                }
+                self.live.set_baselines(rows);
+            }
+            Ok(Err(error)) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "failed to read history for the baselines");
+            }
+            Err(error) => tracing::error!("learning the baselines was cut off: {error:#}"),
+        }
+    }
+
+    /// When gateways were last heard, as the lake keeps it: so a silence has the same beginning after a restart.
+    fn hear_gateways(&mut self) {
+        for (home, complete) in self.store.view().complete.iter() {
+            self.live.signs().heard(home, complete.received);
+        }
+    }
+
+    /// A detection that fails again and again is switched off, told as a technical alert, and the others go on. Those for calls stay:
+    /// one that works at the next press is worth every error.
+    fn note_failures(&mut self, round: &Round) {
+        let failed: BTreeMap<String, String> =
+            round.failed.iter().map(|error| (error.detection().to_owned(), error.to_string())).collect();
+        self.failures.retain(|name, _| failed.contains_key(name));
+        for (name, why) in failed {
+            let times = self.failures.entry(name.clone()).or_default();
+            *times += 1;
+            if *times < FAILURES_MAX || self.off.contains_key(&name) {
+                continue;
+            }
+            let is_urgent = self.live.detections().iter().any(|d| d.name == name && d.meaning.urgent);
+            if !is_urgent {
+                self.live.switch_off(&name);
+            }
+            tracing::error!(detection = name, why, "a detection is switched off");
+            self.off.insert(name, (self.clock.now(), why));
+        }
+    }
+
+    /// Shows where nothing can be judged.
+    fn show_blind(&self) {
+        let (now, coverage) = (self.clock.now(), self.live.coverage());
+        let detections = || self.live.detections().iter().map(|d| (d.name.as_str(), &d.meaning));
+        let title =
+            |name: &str| self.live.detections().iter().find(|d| d.name == name).map(|d| d.meaning.title.clone());
+        let blind = coverage.homes().filter_map(|home| {
+            let gaps = coverage.gaps(home, detections(), now).into_iter();
+            let blind: Vec<_> = gaps
+                .filter_map(|gap| {
+                    Some(Blind { title: title(&gap.detection)?, detection: gap.detection, since: gap.since })
+                })
+                .collect();
+            (!blind.is_empty()).then(|| (home.clone(), blind))
+        });
+        self.board.set_blind(blind.collect());
+    }
+
+    /// Somebody entered an absence or a visit, or ended one.
+    fn take_intervals(&mut self) {
+        let known: Vec<HomeFacts> = self.live.homes().cloned().collect();
+        for facts in known {
+            let intervals = intervals_of(&self.intervals, &facts.home);
+            if intervals != facts.intervals {
+                self.live.set_home(HomeFacts { intervals, ..facts });
+            }
+        }
+    }
+
+    /// What cannot be used, as findings about the centre itself.
+    fn findings_of_centre(&self) -> Vec<Finding> {
+        let found = self.off.iter().filter_map(|(name, (since, why))| {
+            let evidence = serde_json::json!({ "part": name, "why": why });
+            Some(Finding {
+                detection: detections::OFF.to_owned(),
+                subject: Subject::Centre(name.clone()),
+                home: HomeId::new(CENTRE).ok()?,
+                area: Area::new(CENTRE).ok()?,
+                raised_at: *since,
+                cleared_at: None,
+                evidence: evidence.as_object()?.clone(),
+            })
+        });
+        found.collect()
     }
 
     async fn tell(
@@ -239,12 +418,24 @@ impl LiveTask {
         asked: impl Fn(&carebed_queries::engine::Detection) -> bool,
         homes: BTreeMap<HomeId, Timestamp>,
     ) -> anyhow::Result<()> {
-        let Round { findings, failed } = round;
+        let Round { mut findings, failed } = round;
         let mut detections: BTreeSet<String> =
             self.live.detections().iter().filter(|d| asked(d)).map(|d| d.name.clone()).collect();
         for error in &failed {
             tracing::error!(%error, "a detection gave no answer");
             detections.remove(error.detection());
+        }
+        let mut homes = homes;
+        // Gateways are given their time to be heard again before anybody is told that one is back or was never silent.
+        if !self.live.signs().are_settled(self.clock.now()) {
+            let rests =
+                |name: &String| self.live.detections().iter().any(|d| d.name == *name && d.meaning.rests_on_signs);
+            detections.retain(|name| !rests(name));
+        }
+        if homes.len() > 1 || detections.len() > 1 {
+            findings.extend(self.findings_of_centre());
+            detections.insert(detections::OFF.to_owned());
+            homes.extend(HomeId::new(CENTRE).ok().map(|home| (home, Timestamp::MIN)));
         }
         self.desk
             .findings(findings, Evaluated { detections, homes, since: self.since })
@@ -278,12 +469,47 @@ impl LiveTask {
         if known.as_deref() == Some(&home) {
             return;
         }
-        self.live.set_home(self.params.facts(&home));
+        self.live.set_home(facts(&self.params, &self.intervals, &home));
         if let Err(error) = put(&self.registry, home).await {
             tracing::error!(%error, gateway = %topic.gateway, "the home file's home was not registered");
         }
     }
 }
+
+/// What detections may know of a home, what people said about it included.
+fn facts(params: &Params, intervals: &Intervals, home: &Home) -> HomeFacts {
+    HomeFacts { intervals: intervals_of(intervals, &home.id), ..params.facts(home) }
+}
+
+fn intervals_of(intervals: &Intervals, home: &HomeId) -> Vec<Interval> {
+    intervals.of(home).into_iter().map(|entry| entry.interval).collect()
+}
+
+/// The end of the round that runs beside; never, when none does.
+async fn done(
+    looking: &mut Option<(JoinHandle<Round>, BTreeMap<HomeId, Timestamp>)>,
+) -> Result<(Round, BTreeMap<HomeId, Timestamp>), tokio::task::JoinError> {
+    let Some((round, _)) = looking else { return std::future::pending().await };
+    let round = round.await;
+    let homes = looking.take().map(|(_, homes)| homes).unwrap_or_default();
+    Ok((round?, homes))
+}
+
+/// What was learnt, when it has been; never while nothing is learnt.
+async fn lesson(
+    learning: &mut Option<JoinHandle<Result<Learnt, HistoryError>>>,
+) -> anyhow::Result<Result<Learnt, HistoryError>> {
+    let Some(running) = learning else { return std::future::pending().await };
+    let learnt = running.await;
+    *learning = None;
+    Ok(learnt?)
+}
+
+/// The home and area of what is about the centre itself.
+const CENTRE: &str = "centre";
+
+/// How often in a row a detection may fail before it is switched off.
+const FAILURES_MAX: u32 = 3;
 
 /// Registers a home, and its area when that is new: an area without a name is called by its code.
 pub(crate) async fn put(registry: &Registry, home: Home) -> Result<(), RegistryError> {

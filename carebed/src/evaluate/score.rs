@@ -1,0 +1,88 @@
+//! What a detector did, home by home, and what that says about homes at large.
+
+#![expect(clippy::cast_precision_loss, reason = "counts of minutes, days and alerts are far below 2^52")]
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::references::percentile;
+
+/// What a detector did in one home.
+#[derive(Debug, Clone, Default)]
+pub struct Home {
+    /// Alerts on unmodified days.
+    pub n_false: usize,
+    /// Days that count.
+    pub days: f64,
+    /// Minutes until each silence was found; none when it was not within 24 h.
+    pub delays: Vec<Option<f64>>,
+    /// Silences whose last event was at a door, which look like leaving.
+    pub n_door_last: usize,
+    /// How many of those were found within 24 h; none when it was not tried.
+    pub n_door_last_found: Option<usize>,
+}
+
+/// All homes together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Score {
+    /// False alerts per home-day, and its 95 % interval over homes.
+    pub false_per_day: f64,
+    /// Lower and upper end.
+    pub interval: (f64, f64),
+    /// The worst home's.
+    pub worst: f64,
+    /// Mean hours until a silence is found.
+    pub mean: f64,
+    /// The 95th percentile of the hours.
+    pub p95: f64,
+    /// Share found within 24 h.
+    pub found: f64,
+}
+
+/// How often homes are drawn for the interval.
+const DRAWS: usize = 2_000;
+
+impl Score {
+    /// Of these homes; `seed` makes the interval repeatable.
+    #[must_use]
+    pub fn of(homes: &[Home], seed: u64) -> Self {
+        let rate = |homes: &mut dyn Iterator<Item = &Home>| {
+            let (n, days) = homes.fold((0, 0.0), |(n, days), home| (n + home.n_false, days + home.days));
+            n as f64 / f64::max(days, 1.0)
+        };
+        let mut random = StdRng::seed_from_u64(seed);
+        let draws = (0..DRAWS).map(|_| {
+            let mut drawn = (0..homes.len()).filter_map(|_| homes.get(random.random_range(0..homes.len())));
+            rate(&mut drawn)
+        });
+        let draws: Vec<f64> = draws.collect();
+        let delays: Vec<f64> = homes.iter().flat_map(|home| &home.delays).flatten().copied().collect();
+        let cases = homes.iter().map(|home| home.delays.len()).sum::<usize>().max(1);
+        let worst = homes.iter().map(|home| rate(&mut std::iter::once(home))).fold(0.0, f64::max);
+        Self {
+            false_per_day: rate(&mut homes.iter()),
+            interval: (percentile(draws.clone(), 2.5), percentile(draws, 97.5)),
+            worst,
+            mean: delays.iter().sum::<f64>() / delays.len().max(1) as f64 / 60.0,
+            p95: percentile(delays.clone(), 95.0) / 60.0,
+            found: delays.len() as f64 / cases as f64,
+        }
+    }
+
+    /// One line of the table.
+    #[must_use]
+    pub fn line(&self, name: &str) -> String {
+        let (low, high) = self.interval;
+        format!(
+            "{name:<26}{:>8.4} [{low:.3}, {high:.3}]{:>8.2}{:>9.2}{:>8.1}{:>9.2}",
+            self.false_per_day,
+            self.worst,
+            self.mean,
+            self.p95,
+            100.0 * self.found
+        )
+    }
+}
+
+/// The head of the table.
+pub const HEAD: &str = "                          false/day [95 % by home]   worst  mean h   P95 h  found %";
