@@ -16,6 +16,7 @@ exits AS (
   SELECT e.home_id, e.bed_id, e.device_id AS mat, attribute(e.attributes, 'confirmed') = 'true' AS confirmed,
     e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to,
     l.quiet_minutes, l.bathroom_minutes,
+    next_at_hour(e.started_at, l.time_zone, 6.0) AS morning,
     date_part('hour', local_time(e.started_at, l.time_zone)) AS local_hour
   FROM episodes e
   JOIN limits l ON l.home_id = e.home_id
@@ -34,6 +35,8 @@ falls AS (
     AND q.started_at >= plus_minutes(x.left_at, -1.0)
     -- A mat that dropped out moved nobody: something else must have been the last that moved, or have moved around the exit.
     AND (x.confirmed OR q.device_id IS DISTINCT FROM x.mat)
+    -- By six people are up for the day, and after three hours out of bed as well: who sits and reads then moves as little.
+    AND q.started_at <= plus_minutes(x.left_at, 180.0) AND q.started_at < x.morning
   WHERE x.local_hour >= 22 OR x.local_hour < 6
 )
 SELECT CASE WHEN f.bed_id IS NULL THEN 'home' ELSE 'bed' END AS subject_kind,
