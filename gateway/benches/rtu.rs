@@ -3,7 +3,13 @@
 //! First as many adversarial transactions as asked for (ten million by default): late answers within the quarantine,
 //! echoes, frames of other units and masters, our own answers inside other units' data, damaged, cut and split answers,
 //! noise. Then noise alone, in the shape of the answer, against the checksum's bound of one in 65,536.
-#![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a benchmark says what it measured")]
+#![expect(
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "a benchmark says what it measured, and fails where an assumption does"
+)]
 
 #[path = "../tests/adversary/mod.rs"]
 mod adversary;

@@ -205,8 +205,7 @@ impl Point {
             Why::Start if value == Value::Flag(true) => self.wired.lane,
             Why::Start | Why::Heartbeat => Lane::Routine,
         };
-        let sample =
-            Sample { monotonic: sample.monotonic.saturating_sub(heard.age), wall: sample.wall - heard.age, ..sample };
+        let sample = Sample { monotonic: sample.monotonic.saturating_sub(heard.age), wall: sample.wall - heard.age };
         Some(Told { lane, observed: Observed { series: self.series.clone(), value, quality, sample } })
     }
 

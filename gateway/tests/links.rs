@@ -1,4 +1,5 @@
 //! Links on real ports: pseudo-terminals, TCP, and what breaks on them.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail where an assumption does")]
 
 mod bench;
 
@@ -25,7 +26,7 @@ async fn a_bus_of_several_devices_is_polled_commanded_unplugged_and_plugged_in_a
     bench.hears(&["call-1 call_button 1 good"]).await;
     bench.links.write(Write { id: "w1".to_owned(), board: 0, output: 0, value: true }).unwrap();
     bench.hears(&["w1 Ok(())"]).await;
-    assert_eq!(line.speaker().station(1).unwrap().coils[&0], true);
+    assert!(line.speaker().station(1).unwrap().coils[&0]);
 
     line.unplug();
     bench.hears(&["call-1 call_button - bad:no_answer", "climate-2 temperature - bad:no_answer"]).await;

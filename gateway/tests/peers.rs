@@ -1,5 +1,5 @@
 //! Programs that are not ours at the other end: servers by pymodbus and libmodbus, and mbpoll as a client of the simulator.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail where an assumption does")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail where an assumption does")]
 
 mod bench;
 #[path = "../../tests/src/real.rs"]

@@ -1,5 +1,6 @@
 //! No wrong value on a bus that does everything a bus may do. `benchmarks/rtu` runs the same a thousand times as long.
 #![expect(clippy::cast_possible_truncation, reason = "mixing bits drops some")]
+#![expect(clippy::indexing_slicing, reason = "helpers of tests fail where an assumption does")]
 
 mod adversary;
 
