@@ -43,6 +43,13 @@ crossings AS (
   FROM exits
   WHERE local_hour >= 22 OR local_hour < 6
 ),
+-- Who gets up after four and moves about has begun the day: that is only told when nothing moves at the limit.
+still AS (
+  SELECT DISTINCT c.home_id, c.left_at
+  FROM crossings c
+  JOIN episodes q ON q.kind = 'quiet' AND q.home_id = c.home_id
+    AND q.start_known_at <= c.raised_at AND (q.end_known_at IS NULL OR q.end_known_at > c.raised_at)
+),
 away AS (
   SELECT home_id, start_known_at, end_known_at FROM episodes WHERE kind = 'away'
 ),
@@ -62,8 +69,10 @@ SELECT
   c.left_at, c.confirmed, c.minutes
 FROM crossings c
 LEFT JOIN overs o
-  ON o.home_id = c.home_id AND o.left_at = c.left_at AND o.bed_id IS NOT DISTINCT FROM c.bed_id
+  ON o.home_id = c.home_id AND o.left_at = c.left_at AND (o.bed_id IS NOT DISTINCT FROM c.bed_id)
+LEFT JOIN still s ON s.home_id = c.home_id AND s.left_at = c.left_at
 WHERE c.raised_at <= c.known_to
+  AND (NOT c.confirmed OR c.local_hour < 4 OR c.local_hour >= 22 OR s.home_id IS NOT NULL)
   AND (c.end_known_at IS NULL OR c.end_known_at > c.raised_at)
   -- Not while the home is known to be empty.
   AND NOT EXISTS (
