@@ -129,7 +129,9 @@ impl Lives {
     }
 
     fn change(&self, home: usize, change: impl FnOnce(&mut Life)) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(home).map(change);
+        if let Some(life) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(home) {
+            change(life);
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Whole-system scenarios, the fault proxy, and the workspace's own rules. Nothing imports this crate.
 
 pub mod faults;
+pub mod lake;
 pub mod layers;
+pub mod load;
 pub mod model;
 pub mod process;
 pub mod proxy;

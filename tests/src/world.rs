@@ -78,6 +78,15 @@ impl Broker {
         }
     }
 
+    /// What it has said; the embedded one says nothing.
+    #[must_use]
+    pub fn said(&self) -> String {
+        match self {
+            Self::Embedded(_) => String::new(),
+            Self::Mosquitto { program, .. } => program.said(),
+        }
+    }
+
     /// Kills it; it forgets everything.
     pub async fn kill(&mut self) {
         match self {
@@ -98,6 +107,24 @@ impl Broker {
                 answered.await.map(drop).context("mosquitto does not answer")
             }
         }
+    }
+}
+
+/// How a world's centre is set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long routine rows wait for their commit.
+    pub commit_every: &'static str,
+    /// Memory of ingest, in MiB.
+    pub memory_mib: usize,
+    /// Whether the centre reaches the broker through [`World::centre_network`].
+    pub proxied: bool,
+}
+
+impl Default for Settings {
+    /// Quick commits, the usual memory, a network that can misbehave.
+    fn default() -> Self {
+        Self { commit_every: "200ms", memory_mib: 192, proxied: true }
     }
 }
 
@@ -143,18 +170,29 @@ pub struct World {
 impl World {
     /// Starts everything and waits until every home's devices are known at the centre.
     pub async fn start(programs: &Programs, kind: BrokerKind, n_homes: usize) -> anyhow::Result<Self> {
+        Self::start_with(programs, kind, n_homes, &Settings::default()).await
+    }
+
+    /// As [`World::start`], with settings of its own.
+    pub async fn start_with(
+        programs: &Programs,
+        kind: BrokerKind,
+        n_homes: usize,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let broker = Broker::start(kind, programs, folder.path()).await?;
         let home_network = Proxy::start(broker.address()).await?;
         let centre_network = Proxy::start(broker.address()).await?;
         let console = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let config = folder.path().join("centre.toml");
+        let Settings { commit_every, memory_mib, proxied } = settings;
         std::fs::write(
             &config,
             format!(
-                "data = {:?}\n[broker]\naddress = \"{}\"\n[ingest]\ncommit_every = \"200ms\"\n[detection]\nevery = \"2s\"\n[console]\nlisten = \"{console}\"\n",
+                "data = {:?}\n[broker]\naddress = \"{}\"\n[ingest]\ncommit_every = \"{commit_every}\"\nmemory_mib = {memory_mib}\n[detection]\nevery = \"2s\"\n[console]\nlisten = \"{console}\"\n",
                 folder.path().join("data"),
-                centre_network.address(),
+                if *proxied { centre_network.address() } else { broker.address() },
             ),
         )?;
         let mut centre = Program::new(

@@ -1,54 +1,113 @@
-//! `carebed-tests faults --n 1000 --seed 1 --broker mosquitto`: random faults against real programs, with a ledger.
+//! Long runs against real programs, each with a ledger: it exits with 1 when anything is lost, doubled or too late.
+//!
+//! `faults`: random faults. `drain`: three days of a home at once. `herd`: a thousand homes return at once. `flood`: ten times
+//! what the centre commits.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use carebed_tests::faults::{Plan, run};
 use carebed_tests::world::{BrokerKind, Programs};
+use carebed_tests::{faults, load};
+
+const USAGE: &str = "usage: carebed-tests COMMAND [--broker embedded|mosquitto] [--FLAG N]...
+  faults  [--n 30] [--seed 1] [--homes 2]
+  drain   [--within 300]
+  herd    [--homes 1000] [--within 600] [--memory 192]
+  flood   [--homes 50] [--within 120] [--memory 192]
+(seconds and MiB)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let Some(plan) = plan(&arguments) else {
-        tell("usage: carebed-tests faults [--n N] [--seed S] [--homes H] [--broker embedded|mosquitto]");
-        return ExitCode::from(2);
-    };
-    match go(&plan) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
+    match Arguments::read(&arguments).map(go) {
+        Some(Ok(true)) => ExitCode::SUCCESS,
+        Some(Ok(false)) => ExitCode::FAILURE,
+        Some(Err(error)) => {
             tell(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
-    }
-}
-
-fn plan(arguments: &[String]) -> Option<Plan> {
-    let (command, mut rest) = arguments.split_first()?;
-    let mut plan = Plan { seed: 1, n: 30, homes: 2, broker: BrokerKind::Embedded };
-    while let [flag, value, tail @ ..] = rest {
-        match flag.as_str() {
-            "--n" => plan.n = value.parse().ok()?,
-            "--seed" => plan.seed = value.parse().ok()?,
-            "--homes" => plan.homes = value.parse().ok().filter(|n| *n > 0)?,
-            "--broker" if value == "embedded" => plan.broker = BrokerKind::Embedded,
-            "--broker" if value == "mosquitto" => plan.broker = BrokerKind::Mosquitto,
-            _ => return None,
+        None => {
+            tell(USAGE);
+            ExitCode::from(2)
         }
-        rest = tail;
     }
-    (command == "faults" && rest.is_empty()).then_some(plan)
 }
 
-fn go(plan: &Plan) -> anyhow::Result<bool> {
+/// A command and its numbers.
+struct Arguments {
+    command: String,
+    broker: BrokerKind,
+    numbers: BTreeMap<String, u64>,
+}
+
+impl Arguments {
+    fn read(arguments: &[String]) -> Option<Self> {
+        let (command, mut rest) = arguments.split_first()?;
+        let known: &[&str] = match command.as_str() {
+            "faults" => &["n", "seed", "homes"],
+            "drain" => &["within"],
+            "herd" | "flood" => &["homes", "within", "memory"],
+            _ => return None,
+        };
+        let (mut broker, mut numbers) = (BrokerKind::Embedded, BTreeMap::new());
+        while let [flag, value, tail @ ..] = rest {
+            let flag = flag.strip_prefix("--")?;
+            match (flag, value.as_str()) {
+                ("broker", "embedded") => broker = BrokerKind::Embedded,
+                ("broker", "mosquitto") => broker = BrokerKind::Mosquitto,
+                _ if known.contains(&flag) => drop(numbers.insert(flag.to_owned(), value.parse().ok()?)),
+                _ => return None,
+            }
+            rest = tail;
+        }
+        rest.is_empty().then(|| Self { command: command.clone(), broker, numbers })
+    }
+
+    fn number(&self, flag: &str, default: u64) -> u64 {
+        self.numbers.get(flag).copied().unwrap_or(default)
+    }
+
+    fn count(&self, flag: &str, default: u64) -> anyhow::Result<usize> {
+        Ok(usize::try_from(self.number(flag, default))?.max(1))
+    }
+}
+
+fn go(arguments: Arguments) -> anyhow::Result<bool> {
     // The programs under test are built beside this one.
     let here = std::env::current_exe()?;
     let programs = Programs {
         centre: here.with_file_name("centre-under-test"),
         gateway: here.with_file_name("gateway-under-test"),
     };
+    let broker = arguments.broker;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(run(&programs, plan))?;
-    say(&format!("{plan:?}\n{outcome}"));
-    Ok(outcome.is_good())
+    if arguments.command == "faults" {
+        let (n, homes) = (arguments.count("n", 30)?, arguments.count("homes", 2)?);
+        let plan = faults::Plan { seed: arguments.number("seed", 1), n, homes, broker };
+        let outcome = runtime.block_on(faults::run(&programs, &plan))?;
+        say(&format!("{plan:?}\n{outcome}"));
+        return Ok(outcome.is_good());
+    }
+    let (homes, within) = match arguments.command.as_str() {
+        "drain" => (1, 300),
+        "herd" => (1_000, 600),
+        _ => (50, 120),
+    };
+    let plan = load::Plan {
+        broker,
+        homes: arguments.count("homes", homes)?,
+        within: Duration::from_secs(arguments.number("within", within)),
+        memory_mib: arguments.count("memory", 192)?,
+    };
+    let shown = runtime.block_on(async {
+        match arguments.command.as_str() {
+            "drain" => load::drain(&programs, &plan).await,
+            "herd" => load::herd(&programs, &plan).await,
+            _ => load::flood(&programs, &plan, say).await,
+        }
+    })?;
+    say(&format!("{} {plan:?}\n{}", arguments.command, shown.text));
+    Ok(shown.is_good)
 }
 
 #[expect(clippy::print_stdout, reason = "the result is this program's data")]
