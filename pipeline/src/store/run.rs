@@ -15,8 +15,9 @@ pub struct Part {
     pub run: Arc<str>,
     /// Which file of it; all rows of a lower one come first.
     pub number: u32,
-    /// How often the file was written again without the rows that were erased.
-    pub revision: u32,
+    /// 0 as it was first written; then of each writing without rows that were erased another number by chance. Two that write
+    /// the same file again at the same time must not take the same name: the one that comes second deletes its own.
+    pub revision: u64,
 }
 
 impl Part {
@@ -32,7 +33,7 @@ impl Part {
 
     /// What takes this file's place.
     pub(crate) fn revised(&self) -> Self {
-        Self { revision: self.revision + 1, ..self.clone() }
+        Self { revision: rand::random(), ..self.clone() }
     }
 
     pub(crate) fn file_name(&self) -> String {
