@@ -53,7 +53,7 @@ impl Night {
 
 /// The drawing.
 #[must_use]
-pub fn svg(span: Span, episodes: &[Episode], findings: &[Finding]) -> String {
+pub(super) fn svg(span: Span, episodes: &[Episode], findings: &[Finding]) -> String {
     let hours = span.to.since(span.from).as_secs_f64() / 3_600.0;
     let x = |at: Timestamp| LEFT + (at.since(span.from).as_secs_f64() / 3_600.0 / hours).min(1.0) * WIDTH;
     let lane = |e: &Episode| match &e.room {

@@ -10,7 +10,7 @@ const MARGIN: f64 = 60.0;
 
 /// An SVG of a curve and of single points beside it.
 #[must_use]
-pub fn svg(curve: &[(String, Score)], points: &[(String, Score)]) -> String {
+pub(super) fn svg(curve: &[(String, Score)], points: &[(String, Score)]) -> String {
     let x = |rate: f64| MARGIN + (rate.clamp(0.001, 1.0).log10() + 3.0) / 3.0 * (WIDTH - 2.0 * MARGIN);
     let y = |hours: f64| HEIGHT - MARGIN - hours.clamp(0.0, 12.0) / 12.0 * (HEIGHT - 2.0 * MARGIN);
     let mut out = format!(

@@ -12,42 +12,42 @@ use carebed_contract::time::Timestamp;
 use carebed_queries::history::Move;
 
 /// Days at the beginning of a recording in which nothing is counted.
-pub const WARM_UP_DAYS: usize = 14;
+pub(super) const WARM_UP_DAYS: usize = 14;
 /// How long a silence is watched, in minutes.
-pub const WATCHED: usize = 1_440;
+pub(super) const WATCHED: usize = 1_440;
 /// Minutes in a day.
 const DAY: usize = 1_440;
 const MINUTE_MS: i64 = 60_000;
 
 /// One home's recording, minute by minute of its whole days.
 #[derive(Debug)]
-pub struct Grid {
+pub(super) struct Grid {
     /// The minute (since 1970, by the home's clock at the beginning) of the first midnight.
     first: i64,
     offset_ms: i64,
     /// Of each minute: that of the last event, of the last one inside and at a door.
-    pub last: Vec<i64>,
+    pub(super) last: Vec<i64>,
     inside: Vec<i64>,
     door: Vec<i64>,
     /// Whether the person is taken to be away.
-    pub away: Vec<bool>,
+    pub(super) away: Vec<bool>,
     /// Whether nothing may be counted.
-    pub bad: Vec<bool>,
+    pub(super) bad: Vec<bool>,
 }
 
 /// Silences to try.
 #[derive(Debug, Default)]
-pub struct Moments {
+pub(super) struct Moments {
     /// Minutes of the grid at which the person is at home.
-    pub at_home: Vec<usize>,
+    pub(super) at_home: Vec<usize>,
     /// Those whose last event is at a door.
-    pub door_last: Vec<usize>,
+    pub(super) door_last: Vec<usize>,
 }
 
 impl Grid {
     /// None when the recording is too thin: under a thousand minutes with events, or no whole day.
     #[must_use]
-    pub fn new(moves: &[Move], outages: &[(Timestamp, Timestamp)], offset_ms: i64) -> Option<Self> {
+    pub(super) fn new(moves: &[Move], outages: &[(Timestamp, Timestamp)], offset_ms: i64) -> Option<Self> {
         let minute = |at: Timestamp| (at.millis() + offset_ms).div_euclid(MINUTE_MS);
         let of = |place: Activity| {
             let mut minutes: Vec<i64> = moves.iter().filter(|m| m.place == place).map(|m| minute(m.at)).collect();
@@ -94,52 +94,52 @@ impl Grid {
 
     /// Whole days.
     #[must_use]
-    pub fn n_days(&self) -> usize {
+    pub(super) fn n_days(&self) -> usize {
         self.last.len() / DAY
     }
 
     /// The instant of a minute of the grid: its end, so that what happened in it has happened.
     #[must_use]
-    pub fn instant(&self, minute: usize) -> Timestamp {
+    pub(super) fn instant(&self, minute: usize) -> Timestamp {
         let minute = self.first.saturating_add_unsigned(minute as u64);
         Timestamp::from_millis((minute + 1) * MINUTE_MS - 1 - self.offset_ms)
     }
 
     /// The minute of an instant, when it lies in the counted days.
     #[must_use]
-    pub fn minute(&self, at: Timestamp) -> Option<usize> {
+    pub(super) fn minute(&self, at: Timestamp) -> Option<usize> {
         let minute = (at.millis() + self.offset_ms).div_euclid(MINUTE_MS) - self.first;
         usize::try_from(minute).ok().filter(|m| *m < self.last.len())
     }
 
     /// The weekday of the first day, Monday 0.
     #[must_use]
-    pub fn first_weekday(&self) -> usize {
+    pub(super) fn first_weekday(&self) -> usize {
         usize::try_from((self.first.div_euclid(DAY as i64) + 3).rem_euclid(7)).unwrap_or(0)
     }
 
     /// How long it has been quiet at a minute.
     #[must_use]
-    pub fn elapsed(&self, minute: usize) -> i64 {
+    pub(super) fn elapsed(&self, minute: usize) -> i64 {
         self.last.get(minute).map_or(0, |last| self.first.saturating_add_unsigned(minute as u64) - last)
     }
 
     /// Whether an alert at this minute counts.
     #[must_use]
-    pub fn counts(&self, minute: usize) -> bool {
+    pub(super) fn counts(&self, minute: usize) -> bool {
         minute >= WARM_UP_DAYS * DAY && self.bad.get(minute).is_some_and(|bad| !bad)
     }
 
     /// Days that count.
     #[must_use]
-    pub fn days(&self) -> f64 {
+    pub(super) fn days(&self) -> f64 {
         let minutes = (0..self.last.len()).filter(|minute| self.counts(*minute)).count();
         minutes as f64 / DAY as f64
     }
 
     /// Full hours at which silences are tried.
     #[must_use]
-    pub fn moments(&self) -> Moments {
+    pub(super) fn moments(&self) -> Moments {
         let mut moments = Moments::default();
         let hours = (WARM_UP_DAYS * DAY..self.last.len().saturating_sub(WATCHED + 60)).step_by(60);
         for minute in hours.filter(|minute| self.counts(*minute)) {

@@ -15,7 +15,7 @@ const CAP: f64 = 720.0;
 
 /// A detector from the literature.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Reference {
+pub(super) enum Reference {
     /// So many hours, always.
     Fixed(f64),
     /// Cuddihy et al. 2007.
@@ -26,12 +26,12 @@ pub enum Reference {
 
 impl Reference {
     /// Those shown.
-    pub const ALL: [Self; 5] =
+    pub(super) const ALL: [Self; 5] =
         [Self::Fixed(12.0), Self::Fixed(8.0), Self::Fixed(4.0), Self::Cuddihy, Self::WilhelmWahl];
 
     /// What it is called.
     #[must_use]
-    pub fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         match self {
             Self::Fixed(hours) => format!("fixed {hours} h"),
             Self::Cuddihy => "Cuddihy 2007".to_owned(),
@@ -41,7 +41,7 @@ impl Reference {
 
     /// What it does in one home.
     #[must_use]
-    pub fn score(self, grid: &Grid) -> Home {
+    pub(super) fn score(self, grid: &Grid) -> Home {
         let limits = self.limits(grid);
         let limit = |minute: usize| limits.get(minute / 1_440 * SLOTS + minute % 1_440 / 30).copied().unwrap_or(CAP);
         let over = |minute: usize, elapsed: i64| elapsed as f64 > limit(minute);
@@ -69,7 +69,8 @@ impl Reference {
         let n_days = grid.n_days();
         let mut limits = vec![CAP; n_days * SLOTS];
         let quiet = |minute: usize| {
-            let masked = grid.bad.get(minute).copied().unwrap_or(true) || grid.away.get(minute).copied().unwrap_or(true);
+            let masked =
+                grid.bad.get(minute).copied().unwrap_or(true) || grid.away.get(minute).copied().unwrap_or(true);
             (!masked).then(|| grid.elapsed(minute) as f64)
         };
         let mut set = |day: usize, slot: usize, minutes: f64| {
@@ -90,7 +91,8 @@ impl Reference {
                         .collect();
                     for slot in 0..SLOTS {
                         let near = |by: usize| m.get((slot + SLOTS + by - 2) % SLOTS).copied().unwrap_or(CAP);
-                        let weighted: f64 = (0..5).zip([1.0, 2.0, 3.0, 2.0, 1.0]).map(|(by, w)| w * 0.4 * near(by)).sum();
+                        let weighted: f64 =
+                            (0..5).zip([1.0, 2.0, 3.0, 2.0, 1.0]).map(|(by, w)| w * 0.4 * near(by)).sum();
                         let highest = (0..5).map(near).fold(0.0, f64::max);
                         set(day, slot, highest + 0.3 * near(2) + weighted / 9.0);
                     }
@@ -127,7 +129,7 @@ impl Reference {
 }
 
 /// With linear interpolation between the two nearest; 0 of nothing.
-pub fn percentile(mut values: Vec<f64>, percent: f64) -> f64 {
+pub(super) fn percentile(mut values: Vec<f64>, percent: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let place = percent / 100.0 * values.len().saturating_sub(1) as f64;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place within the values")]

@@ -9,34 +9,34 @@ use super::references::percentile;
 
 /// What a detector did in one home.
 #[derive(Debug, Clone, Default)]
-pub struct Home {
+pub(super) struct Home {
     /// Alerts on unmodified days.
-    pub n_false: usize,
+    pub(super) n_false: usize,
     /// Days that count.
-    pub days: f64,
+    pub(super) days: f64,
     /// Minutes until each silence was found; none when it was not within 24 h.
-    pub delays: Vec<Option<f64>>,
+    pub(super) delays: Vec<Option<f64>>,
     /// Silences whose last event was at a door, which look like leaving.
-    pub n_door_last: usize,
+    pub(super) n_door_last: usize,
     /// How many of those were found within 24 h; none when it was not tried.
-    pub n_door_last_found: Option<usize>,
+    pub(super) n_door_last_found: Option<usize>,
 }
 
 /// All homes together.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Score {
+pub(super) struct Score {
     /// False alerts per home-day, and its 95 % interval over homes.
-    pub false_per_day: f64,
+    pub(super) false_per_day: f64,
     /// Lower and upper end.
-    pub interval: (f64, f64),
+    pub(super) interval: (f64, f64),
     /// The worst home's.
-    pub worst: f64,
+    pub(super) worst: f64,
     /// Mean hours until a silence is found.
-    pub mean: f64,
+    pub(super) mean: f64,
     /// The 95th percentile of the hours.
-    pub p95: f64,
+    pub(super) p95: f64,
     /// Share found within 24 h.
-    pub found: f64,
+    pub(super) found: f64,
 }
 
 /// How often homes are drawn for the interval.
@@ -45,7 +45,7 @@ const DRAWS: usize = 2_000;
 impl Score {
     /// Of these homes; `seed` makes the interval repeatable.
     #[must_use]
-    pub fn of(homes: &[Home], seed: u64) -> Self {
+    pub(super) fn of(homes: &[Home], seed: u64) -> Self {
         let rate = |homes: &mut dyn Iterator<Item = &Home>| {
             let (n, days) = homes.fold((0, 0.0), |(n, days), home| (n + home.n_false, days + home.days));
             n as f64 / f64::max(days, 1.0)
@@ -71,7 +71,7 @@ impl Score {
 
     /// One line of the table.
     #[must_use]
-    pub fn line(&self, name: &str) -> String {
+    pub(super) fn line(&self, name: &str) -> String {
         let (low, high) = self.interval;
         format!(
             "{name:<26}{:>8.4} [{low:.3}, {high:.3}]{:>8.2}{:>9.2}{:>8.1}{:>9.2}",
@@ -85,4 +85,4 @@ impl Score {
 }
 
 /// The head of the table.
-pub const HEAD: &str = "                          false/day [95 % by home]   worst  mean h   P95 h  found %";
+pub(super) const HEAD: &str = "                          false/day [95 % by home]   worst  mean h   P95 h  found %";
