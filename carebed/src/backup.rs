@@ -86,7 +86,8 @@ pub async fn restore(arguments: RestoreArguments) -> anyhow::Result<Exit> {
     let RestoreArguments { from, data } = arguments;
     let place = from.join(MANIFEST);
     let text = std::fs::read(&place).with_context(|| format!("{} is no backup", from.display()))?;
-    let manifest: Manifest = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", place.display()))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).with_context(|| format!("{} is damaged", place.display()))?;
     ensure!(manifest.format == FORMAT, "{} is of another format ({})", place.display(), manifest.format);
     empty(&data)?;
     for entry in &manifest.files {
@@ -118,7 +119,9 @@ async fn copy(data: &Path, to: &Path) -> anyhow::Result<Manifest> {
     for part in ["watermarks", "erasures"] {
         below(&lake.join(part), &mut files)?;
     }
-    for (table, part) in [("observations", &view.observations), ("gaps", &view.gaps), ("dead_letters", &view.dead_letters)] {
+    for (table, part) in
+        [("observations", &view.observations), ("gaps", &view.gaps), ("dead_letters", &view.dead_letters)]
+    {
         let mut log = Vec::new();
         below(&lake.join(table).join("_delta_log"), &mut log)?;
         files.extend(log.into_iter().filter(|path| is_up_to(path, part.version)));

@@ -80,7 +80,8 @@ pub struct ExportArguments {
 }
 
 fn day(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(&format!("{text}T00:00:00Z")).ok_or_else(|| format!("{text:?} is not a day; write it as 2026-03-01"))
+    Timestamp::parse(&format!("{text}T00:00:00Z"))
+        .ok_or_else(|| format!("{text:?} is not a day; write it as 2026-03-01"))
 }
 
 fn zone(text: &str) -> Result<Tz, String> {
@@ -132,8 +133,7 @@ pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
         std::fs::create_dir_all(to.join(&folder)).with_context(|| format!("failed to make {}", to.display()))?;
         let (parquet, lines) = (folder.join("observations.parquet"), folder.join("observations.jsonl"));
         let (mut parquet_out, mut lines_out) = (create(&to.join(&parquet))?, create(&to.join(&lines))?);
-        let rows =
-            export::observations(&lake, &view, &selection, LIMITS, &mut parquet_out, &mut lines_out).await?;
+        let rows = export::observations(&lake, &view, &selection, LIMITS, &mut parquet_out, &mut lines_out).await?;
         for (path, out) in [(parquet, parquet_out), (lines, lines_out)] {
             files.push(finish(&to, &path, out, rows)?);
         }
@@ -147,8 +147,7 @@ pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
     let rows: u64 = files.iter().filter(|file| file.path.ends_with(".parquet")).map(|file| file.rows).sum();
     let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
     let version = view.observations.version;
-    let manifest =
-        Manifest { format: "carebed-export 1", version, area, from: text(from), to: text(to_day), files };
+    let manifest = Manifest { format: "carebed-export 1", version, area, from: text(from), to: text(to_day), files };
     std::fs::write(to.join("manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
     say(&format!("{rows} rows, {} files in {}", manifest.files.len(), to.display()));
     Ok(Exit::Done)

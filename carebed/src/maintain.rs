@@ -73,7 +73,12 @@ fn socket(data: &Path) -> PathBuf {
 }
 
 /// Does a task with a lake that is open for writing.
-async fn perform(store: &Store, upkeep: &UpkeepConfig, task: Task, now: Timestamp) -> Result<serde_json::Value, StoreError> {
+async fn perform(
+    store: &Store,
+    upkeep: &UpkeepConfig,
+    task: Task,
+    now: Timestamp,
+) -> Result<serde_json::Value, StoreError> {
     let done = match task {
         Task::Maintain => {
             let mut done = Maintained::default();

@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told() {
-        let storage = Storage { url: Some("s3://bucket".into()), ..keep(&[("heart_rat", "90d"), ("vitals", "2 weeks")]) };
+        let storage =
+            Storage { url: Some("s3://bucket".into()), ..keep(&[("heart_rat", "90d"), ("vitals", "2 weeks")]) };
         let told = storage.mistakes().join("\n");
         for part in ["storage.url", "heart_rat is no quantity", "storage.keep.vitals"] {
             assert!(told.contains(part), "{part} is not told: {told}");
