@@ -42,12 +42,15 @@ struct Tally {
 
 /// `carebed nights`
 pub async fn run(arguments: NightsArguments) -> anyhow::Result<Exit> {
-    let engine = Engine::new(Limits { partitions: 1, ..Limits::default() }).context("failed to set up the query engine")?;
+    let engine =
+        Engine::new(Limits { partitions: 1, ..Limits::default() }).context("failed to set up the query engine")?;
     let (list, _) = engine.builtin().await;
     let wanted = ["bed_exit_no_return", "suspected_fall", "call_for_help"];
     let list: Vec<_> = list.into_iter().filter(|d| wanted.contains(&d.name.as_str())).collect();
     let definitions = Arc::new(Definitions::builtin().context("failed to read the episodes")?);
-    say("mat    nights  edges/night  falls  in time  wait p50 min  wait max min  calls  found  false/night  bed exit  fall");
+    say(
+        "mat    nights  edges/night  falls  in time  wait p50 min  wait max min  calls  found  false/night  bed exit  fall",
+    );
     let mut good = true;
     for (name, mat) in [("good", Mat::Good), ("B", Mat::B), ("C", Mat::C)] {
         let mut tally = Tally::default();
@@ -155,7 +158,8 @@ impl Tally {
     }
 
     fn per_night(&self, detection: Option<&str>) -> f64 {
-        let wrong: usize = self.wrong.iter().filter(|(d, _)| detection.is_none_or(|only| only == *d)).map(|(_, n)| n).sum();
+        let wrong: usize =
+            self.wrong.iter().filter(|(d, _)| detection.is_none_or(|only| only == *d)).map(|(_, n)| n).sum();
         f64::from(u32::try_from(wrong).unwrap_or(u32::MAX)) / f64::from(self.nights.max(1))
     }
 

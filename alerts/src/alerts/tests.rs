@@ -104,6 +104,58 @@ impl Line {
     }
 }
 
+fn pressing(detection: &str, raised: i64, priority: &str) -> Finding {
+    let evidence = json!({"n": 1, "priority": priority});
+    Finding { evidence: evidence.as_object().unwrap().clone(), ..finding(detection, "b1", raised, None) }
+}
+
+#[test]
+fn a_detection_says_how_pressing_its_finding_is_and_a_worse_one_raises_the_alert() {
+    let mut line = Line::new();
+    assert_eq!(line.apply(0, &[pressing("exit", 0, "P3")]), ["raised"]);
+    assert_eq!(line.only().priority, Priority::P3);
+    // P3 waits in its list; what has grown worse since does not.
+    assert_eq!(line.due(20 * MINUTE), [""; 0]);
+    assert_eq!(line.apply(20 * MINUTE, &[pressing("exit", 0, "P1")]), ["escalated", "updated"]);
+    assert_eq!(line.only().priority, Priority::P1);
+    // It does not become less pressing by itself.
+    line.apply(21 * MINUTE, &[pressing("exit", 0, "P3")]);
+    assert_eq!(line.only().priority, Priority::P1);
+}
+
+#[test]
+fn a_second_finding_that_is_worse_raises_the_alert() {
+    let mut line = Line::new();
+    line.apply(0, &[pressing("exit", 0, "P2")]);
+    let both = [pressing("exit", 0, "P2"), pressing("exit", 60, "P1")];
+    assert_eq!(line.apply(60, &both), ["repeated", "escalated"]);
+    assert_eq!(line.only().priority, Priority::P1);
+}
+
+#[test]
+fn a_silent_device_rings_however_late_it_is_heard_of_and_however_little_is_known_of_the_home() {
+    let mut line = Line::new();
+    assert_eq!(line.apply_known(120 * MINUTE, 0, &[finding("offline", "b1", 0, None)]), ["raised", "rang"]);
+    assert!(line.only().rings());
+    // A care finding as late as that stays quiet until the home's data is known to be so recent.
+    let mut line = Line::new();
+    assert_eq!(line.apply_known(120 * MINUTE, 0, &[finding("exit", "b1", 0, None)]), ["raised"]);
+    assert!(!line.only().rings());
+}
+
+#[test]
+fn one_outage_is_one_alert_and_what_is_left_of_it_rings_by_itself() {
+    let of = |suppressed: serde_json::Value| {
+        let evidence = json!({"n": 1, "suppressed_by": suppressed});
+        Finding { evidence: evidence.as_object().unwrap().clone(), ..finding("offline", "b1", 0, None) }
+    };
+    let mut line = Line::new();
+    assert_eq!(line.apply(60, &[of(json!("gateway_outage"))]), ["raised"]);
+    assert_eq!(line.only().suppressed.as_deref(), Some("gateway_outage"));
+    assert_eq!(line.apply(600, &[of(json!(null))]), ["updated", "rang"]);
+    assert!(line.only().rings());
+}
+
 fn word(change: &Change) -> &'static str {
     match change {
         Change::Raised(_) => "raised",
