@@ -97,8 +97,7 @@ impl Bed {
 
     /// Rows of the polls of one batch, received a few seconds after the last of them.
     fn batch(&mut self, polls: std::ops::Range<i64>, names: &[Quantity; 3], rows: &mut Vec<Observation>) {
-        let times: Vec<i64> =
-            polls.map(|poll| START + poll * POLL_MS + self.chance.random_range(-500..=500)).collect();
+        let times: Vec<i64> = polls.map(|poll| START + poll * POLL_MS + self.chance.random_range(-500..=500)).collect();
         let Some(last) = times.last() else { return };
         let received = Timestamp::from_millis(last + 2_000 + self.chance.random_range(0..3_000));
         let seq = self.seq;
@@ -286,7 +285,8 @@ async fn erase(lake: &Path, home: &str) -> Outcome<serde_json::Value> {
     let erasure =
         Erasure { id: format!("benchmark-{home}"), home, bed: None, from: None, until: Timestamp::MAX, asked_at: now };
     let view = Arc::clone(&store.view());
-    let (files, rows) = (view.observations.files.len(), view.observations.files.iter().filter_map(|f| f.rows).sum::<u64>());
+    let (files, rows) =
+        (view.observations.files.len(), view.observations.files.iter().filter_map(|f| f.rows).sum::<u64>());
     drop(view);
     let before = clock.monotonic();
     let report = store.erase(&erasure, Duration::from_secs(5), now).await?;

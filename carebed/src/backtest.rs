@@ -137,7 +137,10 @@ fn hours(findings: &[Finding], names: &[String], homes: &[HomeFacts]) -> Vec<Str
         let zone = zones.get(&finding.home).copied().unwrap_or(TIME_ZONE_DEFAULT);
         DateTime::from_timestamp_millis(finding.raised_at.millis()).map(|utc| utc.with_timezone(&zone).hour())
     };
-    let mut lines = vec![String::new(), format!("{:<24}{}", "by local hour", (0..24).map(|h| format!("{h:>5}")).collect::<String>())];
+    let mut lines = vec![
+        String::new(),
+        format!("{:<24}{}", "by local hour", (0..24).map(|h| format!("{h:>5}")).collect::<String>()),
+    ];
     for name in names {
         let mut counts = [0_usize; 24];
         for hour in findings.iter().filter(|f| f.detection == *name).filter_map(hour) {

@@ -117,16 +117,25 @@ fn report(arguments: &EvaluateArguments, cases: &[Case], scores: &[(String, Vec<
         return Ok(());
     };
     let found: usize = own.iter().filter_map(|home| home.n_door_last_found).sum();
-    say(&format!("last event at a door, which looks like leaving: {n_door} silences apart; {name} finds {found} within 24 h"));
+    say(&format!(
+        "last event at a door, which looks like leaving: {n_door} silences apart; {name} finds {found} within 24 h"
+    ));
     say("");
     say("home            days  false   mean h");
     for (case, home) in cases.iter().zip(own) {
         let score = of(std::slice::from_ref(home));
-        say(&format!("{:<14}{:>6.0}{:>7}{:>9.2}", case.recording.home().home.as_str(), home.days, home.n_false, score.mean));
+        say(&format!(
+            "{:<14}{:>6.0}{:>7}{:>9.2}",
+            case.recording.home().home.as_str(),
+            home.days,
+            home.n_false,
+            score.mean
+        ));
     }
     if let Some(path) = &arguments.svg {
         curve.sort_by(|a, b| a.1.false_per_day.total_cmp(&b.1.false_per_day));
-        std::fs::write(path, chart::svg(&curve, &points)).with_context(|| format!("failed to write {}", path.display()))?;
+        std::fs::write(path, chart::svg(&curve, &points))
+            .with_context(|| format!("failed to write {}", path.display()))?;
         complain(&format!("the trade-off is drawn in {}", path.display()));
     }
     Ok(())
@@ -140,7 +149,11 @@ fn outages(path: &Path) -> anyhow::Result<Vec<(Timestamp, Timestamp)>> {
         let record = record.with_context(|| format!("failed to read {}", path.display()))?;
         let time = |field: usize| record.get(field).and_then(Timestamp::parse);
         let Some(outage) = time(0).zip(time(1)) else {
-            bail!("{}:{}: a line is two times, as in 2019-05-27T01:25:57Z,2019-05-27T03:31:54Z", path.display(), row + 2);
+            bail!(
+                "{}:{}: a line is two times, as in 2019-05-27T01:25:57Z,2019-05-27T03:31:54Z",
+                path.display(),
+                row + 2
+            );
         };
         outages.push(outage);
     }
@@ -174,7 +187,8 @@ impl Case {
         let Some((first, last)) = moves.first().zip(moves.last()).map(|(a, b)| (a.at, b.at)) else { return Ok(None) };
         let utc = chrono::DateTime::from_timestamp_millis(first.millis()).context("a time beyond the calendar")?;
         let offset = facts.time_zone.offset_from_utc_datetime(&utc.naive_utc()).fix().local_minus_utc();
-        let Some(grid) = Grid::new(&moves, outages, i64::from(offset) * 1_000).filter(|g| g.n_days() >= days_min) else {
+        let Some(grid) = Grid::new(&moves, outages, i64::from(offset) * 1_000).filter(|g| g.n_days() >= days_min)
+        else {
             return Ok(None);
         };
         let learning = Arc::new(Definitions::learning()?);
@@ -203,7 +217,16 @@ impl Case {
         });
         let outages = outages.collect();
         Ok(Some(Self {
-            recording, grid, moments, episodes, end: last, asked, nights, silenced, door_silenced, outages,
+            recording,
+            grid,
+            moments,
+            episodes,
+            end: last,
+            asked,
+            nights,
+            silenced,
+            door_silenced,
+            outages,
         }))
     }
 
@@ -338,4 +361,3 @@ impl<'a> Index<'a> {
         Ok(Some(RecordBatch::try_new(Arc::clone(&schema), columns.collect())?))
     }
 }
-

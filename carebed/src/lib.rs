@@ -6,8 +6,8 @@
 //!
 //! The crate joins the others and decides nothing itself.
 
-pub mod cli;
 mod checksum;
+pub mod cli;
 pub mod config;
 mod exit;
 pub mod storage;
@@ -25,11 +25,11 @@ pub mod export;
 pub mod maintain;
 
 pub mod backtest;
-pub mod explain;
-pub mod nights;
 pub mod check;
 pub mod evaluate;
+pub mod explain;
 pub mod import;
+pub mod nights;
 pub mod sql;
 
 pub mod analysts;

@@ -11,6 +11,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement ends where an assumption does")]
 
+use std::fmt::Write as _;
 use std::future::{Ready, ready};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -177,7 +178,8 @@ fn gateway(program: &Path, folder: &Path, boards: &[Board], broker: u16) -> Proc
         .to_owned();
     for (number, board) in boards.iter().enumerate() {
         let (every, quantity) = if number == 0 { ("20ms", "call_button") } else { ("1s", "motion") };
-        text += &format!(
+        let _whole = write!(
+            text,
             "[[device]]\nid = \"board-{number}\"\nprofile = \"waveshare/modbus-di8\"\nlink = \"tcp://{}\"\nevery = \"{every}\"\n\
              [device.inputs.1]\ndevice = \"input-{number}\"\nquantity = \"{quantity}\"\nbed = \"b1\"\n",
             board.address
@@ -194,7 +196,7 @@ enum Heard {
     Routine,
 }
 
-async fn wait(events: &mut mpsc::UnboundedReceiver<Heard>, want: impl Fn(&Heard) -> bool) {
+async fn wait(events: &mut mpsc::UnboundedReceiver<Heard>, want: impl Fn(&Heard) -> bool + Sync + Send) {
     let wanted = async {
         while let Some(heard) = events.recv().await {
             if want(&heard) {

@@ -149,7 +149,7 @@ async fn who_may_connect_and_when() {
 }
 
 /// Waits for what a client with this identity is sent on a topic.
-async fn hear(broker: &Broker, topic: &str, want: impl Fn(&[u8]) -> bool) {
+async fn hear(broker: &Broker, topic: &str, want: impl Fn(&[u8]) -> bool + Sync + Send) {
     let clock: Arc<dyn Clock> = Arc::new(carebed_contract::clock::SystemClock::new());
     // This machine may have no time server, so the certificates are judged by now.
     let credentials = broker.security.load(Arc::clone(&clock), clock.now()).unwrap();

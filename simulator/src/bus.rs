@@ -269,13 +269,13 @@ mod tests {
         let mut board = Station::board(1);
         board.inputs.insert(5, true);
         let mut bus = Bus::new(vec![board, Station::climate(2, 30.5, 54.6)], 1);
-        let mut ask = |bus: &mut Bus, request: &[u8]| -> Vec<Vec<u8>> {
+        let ask = |bus: &mut Bus, request: &[u8]| -> Vec<Vec<u8>> {
             bus.hear(request).into_iter().map(|(_, bytes)| bytes).collect()
         };
         let read = [0x01, 0x02, 0x00, 0x00, 0x00, 0x08, 0x79, 0xCC];
         assert_eq!(ask(&mut bus, &read), [vec![0x01, 0x02, 0x01, 0x20, 0xA0, 0x50]]);
         // In two pieces, behind noise.
-        assert_eq!(ask(&mut bus, &[0xFF, 0x00, 0x01, 0x02, 0x00]), [Vec::<u8>::new(); 0]);
+        assert!(ask(&mut bus, &[0xFF, 0x00, 0x01, 0x02, 0x00]).is_empty());
         assert_eq!(ask(&mut bus, &read[3..]), [vec![0x01, 0x02, 0x01, 0x20, 0xA0, 0x50]]);
         let mut climate = vec![0x02, 0x04, 0x00, 0x01, 0x00, 0x02];
         climate.extend(crc(&climate).to_le_bytes());

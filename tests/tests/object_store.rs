@@ -46,7 +46,8 @@ async fn server() -> Option<(Child, Config)> {
         ("aws_secret_access_key", "s"),
         ("aws_region", "us-east-1"),
     ];
-    let options: BTreeMap<_, _> = options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let options: BTreeMap<_, _> =
+        options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Some((child, Config { options, ..Config::at("s3://care/centre/lake/".parse().unwrap()) }))
 }
 

@@ -58,7 +58,8 @@ async fn done(arguments: &[&str]) -> String {
 }
 
 async fn count(data: &str) -> String {
-    let answer = done(&["sql", "--data", data, "--format", "csv", "-c", "SELECT count(*) AS n FROM observations"]).await;
+    let answer =
+        done(&["sql", "--data", data, "--format", "csv", "-c", "SELECT count(*) AS n FROM observations"]).await;
     answer.lines().nth(1).unwrap().to_owned()
 }
 
@@ -73,7 +74,8 @@ async fn an_operator_keeps_gives_away_restores_and_forgets() {
     assert!(said.contains("observations has 1 files"), "{said}");
 
     done(&["export", "--data", &folder, "--to", &export, "--tier", "community", "--fhir"]).await;
-    let manifest: Value = serde_json::from_slice(&std::fs::read(place.path().join("export/manifest.json")).unwrap()).unwrap();
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(place.path().join("export/manifest.json")).unwrap()).unwrap();
     let files = manifest["files"].as_array().unwrap();
     assert_eq!(files.len(), 6, "{manifest}");
     for file in files {
@@ -95,12 +97,18 @@ async fn an_operator_keeps_gives_away_restores_and_forgets() {
     // Without --yes nothing happens; with it the home is gone, and a scan says so.
     let asked = carebed(&["erase", "--data", &folder, "--home", "home-1"]).await;
     assert!(!asked.status.success() && String::from_utf8_lossy(&asked.stderr).contains("--yes"));
-    let report: Value = serde_json::from_str(&done(&["erase", "--data", &folder, "--home", "home-1", "--yes"]).await).unwrap();
-    assert_eq!((&report["rows"], &report["left"], &report["files_held"]), (&20.into(), &0.into(), &0.into()), "{report}");
+    let report: Value =
+        serde_json::from_str(&done(&["erase", "--data", &folder, "--home", "home-1", "--yes"]).await).unwrap();
+    assert_eq!(
+        (&report["rows"], &report["left"], &report["files_held"]),
+        (&20.into(), &0.into(), &0.into()),
+        "{report}"
+    );
     assert_eq!((count(&folder).await, count(&restored).await), ("20".to_owned(), "40".to_owned()));
 
     // A backup with a changed byte is not restored.
-    let victim = walk(&place.path().join("copy/lake/observations")).into_iter().find(|p| p.ends_with(".parquet")).unwrap();
+    let victim =
+        walk(&place.path().join("copy/lake/observations")).into_iter().find(|p| p.ends_with(".parquet")).unwrap();
     let mut bytes = std::fs::read(&victim).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

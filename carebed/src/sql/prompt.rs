@@ -35,11 +35,14 @@ pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
     let mut session = super::session(data).await?;
     let words = words(&session).await?;
     let mut editor = tokio::task::spawn_blocking(move || editor(words)).await??;
-    say("只读查询，以分号结束；\\d 列出各表，\\r 重新读取最新数据，\\q 退出。\nOnly reading; end with a semicolon. \\d lists the tables, \\r reads the newest data, \\q leaves.");
+    say(
+        "只读查询，以分号结束；\\d 列出各表，\\r 重新读取最新数据，\\q 退出。\nOnly reading; end with a semicolon. \\d lists the tables, \\r reads the newest data, \\q leaves.",
+    );
     loop {
         // The editor blocks on the terminal: it waits on a thread where waiting is allowed.
         let (back, signal) = tokio::task::spawn_blocking(move || {
-            let prompt = DefaultPrompt::new(DefaultPromptSegment::Basic("carebed".to_owned()), DefaultPromptSegment::Empty);
+            let prompt =
+                DefaultPrompt::new(DefaultPromptSegment::Basic("carebed".to_owned()), DefaultPromptSegment::Empty);
             let signal = editor.read_line(&prompt);
             (editor, signal)
         })
@@ -54,7 +57,11 @@ pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
             "" => {}
             "\\q" | "exit" | "quit" => return Ok(Exit::Done),
             "\\r" => session = super::session(data).await?,
-            "\\d" | "help" => show(&session, "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1").await,
+            "\\d" | "help" => show(
+                &session,
+                "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
+            )
+            .await,
             text => match text.strip_prefix("\\d ") {
                 Some(table) => show(&session, &format!("DESCRIBE {table}")).await,
                 None => match sql::statements(text) {

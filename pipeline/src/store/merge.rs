@@ -53,8 +53,7 @@ pub(crate) fn merge<E: From<ParquetError> + From<ArrowError>>(
     while let Some(Reverse((_, number))) = heap.pop() {
         let Some(input) = inputs.get_mut(number) else { continue };
         // The rows of one run often follow each other: only where another run's row comes between is the heap asked.
-        loop {
-            let Some(at) = &mut input.at else { break };
+        while let Some(at) = &mut input.at {
             out.gathered.push((at.batch, at.row));
             at.row += 1;
             if at.row == at.rows.num_rows() && !input.next(&converter, &mut batches, &mut read)? {

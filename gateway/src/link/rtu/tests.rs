@@ -62,7 +62,8 @@ fn only_the_exact_answer_is_taken_and_everything_else_is_skipped() {
     };
     let all = |parts: &[&[u8]]| parts.concat();
     let late = "no answer within 200ms";
-    let cases: Vec<(&str, Vec<(u64, Vec<u8>)>, &str)> = vec![
+    type Case<'a> = (&'a str, Vec<(u64, Vec<u8>)>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("plain", vec![(20, good())], data),
         ("in pieces", vec![(20, good()[..1].to_vec()), (30, good()[1..5].to_vec()), (60, good()[5..].to_vec())], data),
         ("echoed", vec![(1, all(&[&sent, &good()]))], data),
