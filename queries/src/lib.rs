@@ -30,3 +30,7 @@ pub mod sql;
 pub mod postgres;
 
 pub mod export;
+
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;

@@ -5,9 +5,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-use common::observation;
+use crate::common::observation;
 
 /// Two homes of two areas, one night of May: a heart rate of 60 and 64 by night, 90 by day.
 async fn lake() -> (tempfile::TempDir, Lake, Arc<View>) {

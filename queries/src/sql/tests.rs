@@ -15,9 +15,7 @@ use crate::history::{self, Span};
 use crate::home::HomeFacts;
 use crate::live::Live;
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-use common::observation;
+use crate::common::observation;
 
 fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()

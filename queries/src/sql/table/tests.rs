@@ -13,9 +13,7 @@ use datafusion::physical_plan::displayable;
 use crate::engine::Limits;
 use crate::sql::{Lake, context};
 
-#[path = "../../../tests/common/mod.rs"]
-mod common;
-use common::observation;
+use crate::common::observation;
 
 const START: &str = "2026-05-01T12:00:00Z";
 
