@@ -206,7 +206,7 @@ async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &m
     outcome.longest_call = longest(world, "urgent").await?;
     outcome.longest_routine = longest(world, "routine").await?;
     if !outcome.is_good() {
-        outcome.said = world.said();
+        outcome.said = format!("{}\n{}", ledger::told(world).await?, world.said());
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::episodes::time_type;
 
 /// `alerts`: one row per transition of an alert, `areas` and `gateways`: as they are registered.
-const TABLES: [(&str, fn() -> SchemaRef); 3] = [("alerts", alerts), ("areas", areas), ("gateways", gateways)];
+type Table = (&'static str, fn() -> SchemaRef);
+const TABLES: [Table; 3] = [("alerts", alerts), ("areas", areas), ("gateways", gateways)];
 
 /// Each of the service centre's tables without rows, for lakes that no service centre goes with.
 pub(super) fn empty() -> impl Iterator<Item = (&'static str, RecordBatch)> {

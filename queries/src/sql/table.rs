@@ -83,7 +83,7 @@ impl LakeTable {
             .with_file_schema(Arc::clone(&self.schema))
             .try_build(Arc::clone(predicate))?;
         let keep = predicate.prune(&Files(files))?;
-        Ok(files.iter().zip(keep).filter_map(|(file, keep)| keep.then(|| Arc::clone(file))).collect())
+        Ok(files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| Arc::clone(file)).collect())
     }
 
     /// How the rows of sorted files lie; none for a table that is not sorted.

@@ -317,13 +317,19 @@ async fn every_table_and_column_is_explained_in_both_languages() {
         let column = |n: usize| batch.column(n).as_any().downcast_ref::<arrow::array::StringArray>().unwrap().clone();
         let [table, name, zh, en] = [0, 1, 2, 3].map(column);
         for row in 0..batch.num_rows() {
+            use std::fmt::Write as _;
+
             use arrow::array::Array as _;
             let (zh, en) = (zh.value(row), en.value(row));
             if name.is_null(row) {
-                written +=
-                    &format!("\n## {}\n\n{zh}\n{en}\n\n| column | 含义 | meaning |\n|---|---|---|\n", table.value(row));
+                writeln!(
+                    written,
+                    "\n## {}\n\n{zh}\n{en}\n\n| column | 含义 | meaning |\n|---|---|---|",
+                    table.value(row)
+                )
+                .unwrap();
             } else {
-                written += &format!("| `{}` | {zh} | {en} |\n", name.value(row));
+                writeln!(written, "| `{}` | {zh} | {en} |", name.value(row)).unwrap();
             }
         }
     }

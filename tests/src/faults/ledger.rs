@@ -101,6 +101,13 @@ pub(super) async fn rows(world: &World) -> anyhow::Result<Rows> {
     Ok(rows)
 }
 
+/// All rows of the moved contacts, for a failed run.
+pub(super) async fn told(world: &World) -> anyhow::Result<String> {
+    let sql = "SELECT device_id, event_time, value, quality, clock_quality, boot, epoch, lane, seq, received_time \
+        FROM observations WHERE (device_id LIKE '%-cord' OR device_id LIKE '%-fridge') ORDER BY device_id, event_time";
+    carebed::sql::answer(&world.data(), sql, carebed::cli::Format::Csv).await
+}
+
 /// What ledger and table disagree on.
 #[derive(Debug, Default)]
 pub(super) struct Compared {

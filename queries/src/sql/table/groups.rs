@@ -54,7 +54,7 @@ fn cut(run: Vec<Arc<DataFile>>, pieces: usize) -> Vec<Vec<Arc<DataFile>>> {
         let size = file.size;
         // A file belongs to the piece in which its middle falls.
         let piece = (before + size / 2) / share;
-        if piece as usize >= cut.len() && cut.last().is_some_and(|piece| !piece.is_empty()) {
+        if piece >= cut.len() as u64 && cut.last().is_some_and(|piece| !piece.is_empty()) {
             cut.push(Vec::new());
         }
         if let Some(piece) = cut.last_mut() {
