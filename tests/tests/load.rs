@@ -1,5 +1,5 @@
 //! The centre under load, small enough for every run. The large ones: `carebed-tests drain`, `herd` and `flood`.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and says what it saw")]
+#![expect(clippy::print_stdout, reason = "a test fails by panicking and says what it saw")]
 
 use std::time::Duration;
 

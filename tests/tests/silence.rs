@@ -1,5 +1,4 @@
 //! A gateway that dies is an alert at once; a restart of the centre tells nobody again; when it is heard again the alert is over.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking and says what it saw")]
 
 use carebed_tests::process::until;
 use carebed_tests::world::{BrokerKind, PATIENCE, Programs, World};

@@ -1,4 +1,5 @@
 //! `carebed maintain`, `erase`, `export`, `backup` and `restore`, as an operator runs them.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::Output;
