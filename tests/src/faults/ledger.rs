@@ -127,8 +127,11 @@ pub(super) fn compare(ledger: &[Contact], rows: &Rows, gaps: &BTreeMap<String, i
         for (index, level) in levels.iter().enumerate() {
             let end = levels.get(index + 1).map_or(Timestamp::MAX, |next| next.shown);
             let during = || rows.iter().filter(|(at, _)| *at >= level.shown && *at < end);
+            // A state that was told, and is the same again after a life that saw nothing else, is not told twice: then the
+            // row before says it. Whatever was taken in between and is not there is missed at its own level.
+            let before = rows.iter().rfind(|(at, _)| *at < level.shown);
             if let Some(life) = level.taken
-                && !during().any(|(_, on)| *on == level.on)
+                && !during().chain(before).any(|(_, on)| *on == level.on)
             {
                 if life.disk_failed && gaps.get(gateway).is_some_and(|n| *n > 0) {
                     compared.declared += 1;
