@@ -129,9 +129,17 @@ pub async fn dropped(programs: &Programs) -> anyhow::Result<Shown> {
     /// More than a window, so that the next batches show the hole.
     const BATCHES: u64 = 700;
     let world = World::start_with(programs, BrokerKind::Mosquitto, 0, &Settings::default()).await?;
-    world.centre_network.set(|weather| weather.stall_down = true);
     let start = SystemClock::new().now() - Duration::from_secs(3600);
     let kind = kind(&world, start, Duration::from_secs(1), 1);
+    // The centre listens once somebody has a receipt.
+    let mut first = LightHome::new(&kind, HOMES, None)?;
+    first.offer().await?;
+    let load = Load::start(vec![first], 0);
+    if !load.emptied(PATIENCE).await {
+        anyhow::bail!("the centre does not listen\n{}", world.said());
+    }
+    load.stop(&world).await?;
+    world.centre_network.set(|weather| weather.stall_down = true);
     let mut homes = Vec::new();
     for number in 0..HOMES {
         let mut home = LightHome::new(&kind, number, None)?;
