@@ -21,7 +21,7 @@ use crate::registry::{Person, RegistryError};
 /// Longest name, phone number and address kept, in characters.
 const TEXT_LENGTH_MAX: usize = 120;
 
-/// What somebody enters about a home's time. Times are RFC 3339; `from` is now when absent, `until` the usual length.
+/// What somebody enters about a home's time. Times are milliseconds since 1970 UTC, as everywhere in this API; `from` is now when absent, `until` the usual length.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entering {
