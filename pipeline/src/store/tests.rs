@@ -81,7 +81,8 @@ pub(super) async fn numbers(store: &Store, view: &View) -> Vec<u64> {
             rows += read.len() as u64;
             found.extend(read.iter().map(|row| row.seq));
         }
-        assert_eq!(file.rows, Some(rows));
+        // Where an erasure had the log forget what it said of a file, the file itself says it.
+        assert!(file.rows.is_none_or(|said| said == rows), "{}: {:?} and not {rows}", file.path, file.rows);
     }
     for batch in view.observations.hot.iter() {
         found.extend(schema::from_batch(batch).unwrap().iter().map(|row| row.seq));
