@@ -32,12 +32,13 @@ type Class = (u64, u64, f64);
 
 impl Mat {
     /// What is left of the measured exits when the person's own (one or two a night, most of several minutes) are taken off. Beyond
-    /// 30 minutes the share that goes on is taken to stay the same as between 15 and 30.
+    /// 30 minutes the share that goes on is taken to stay the same as between 15 and 30. The shortest are so many that they take time
+    /// of their own: their rate is the one that gives the measured edges.
     fn classes(self) -> &'static [Class] {
         match self {
             Self::Good => &[],
             Self::B => &[
-                (1, 30, 67.0),
+                (1, 30, 90.0),
                 (30, 60, 2.4),
                 (60, 120, 1.5),
                 (120, 300, 1.0),
@@ -47,7 +48,7 @@ impl Mat {
                 (2_700, 7_200, 0.4),
             ],
             Self::C => &[
-                (1, 30, 508.0),
+                (1, 30, 900.0),
                 (30, 60, 9.1),
                 (60, 120, 5.5),
                 (120, 300, 4.0),
