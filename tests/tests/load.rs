@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use carebed_tests::load::{Plan, Shown, dropped, herd};
+use carebed_tests::load::{Plan, Shown, herd};
 use carebed_tests::world::{BrokerKind, Programs};
 
 fn programs() -> Programs {
@@ -16,14 +16,6 @@ fn programs() -> Programs {
 fn check(shown: &Shown) {
     println!("{}", shown.text);
     assert!(shown.is_good, "{}", shown.text);
-}
-
-/// mosquitto's default queue is shorter than what homes send while the centre does not read: it acknowledges and drops.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_mosquitto_drops_is_not_lost() {
-    if carebed_tests::real::program(&["mosquitto"], "mosquitto").is_some() {
-        check(&dropped(&programs()).await.unwrap());
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,11 @@ const READ_ONLY: &str = "25006";
 
 pub(super) fn check(statement: &Statement) -> PgWireResult<()> {
     let allowed = match statement {
-        Statement::Query(_) | Statement::Declare { .. } | Statement::Explain { .. } => only_selects(statement),
+        Statement::Query(_) | Statement::Explain { .. } => only_selects(statement),
+        // datafusion-postgres 0.19 answers FETCH without describing its rows, which crashes psycopg 3.3.
+        Statement::Declare { .. } | Statement::Fetch { .. } => {
+            return Err(error("0A000", "there are no cursors here: ask for the rows at once, or in parts with LIMIT"));
+        }
         Statement::ExplainTable { .. }
         | Statement::ShowTables { .. }
         | Statement::ShowColumns { .. }
@@ -40,7 +44,6 @@ pub(super) fn check(statement: &Statement) -> PgWireResult<()> {
         | Statement::StartTransaction { .. }
         | Statement::Commit { .. }
         | Statement::Rollback { .. }
-        | Statement::Fetch { .. }
         | Statement::Close { .. }
         | Statement::Deallocate { .. }
         | Statement::Discard { .. }
@@ -78,9 +81,7 @@ fn only_selects(statement: &Statement) -> bool {
         }
         fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
             match statement {
-                Statement::Query(_) | Statement::Explain { .. } | Statement::Declare { .. } => {
-                    ControlFlow::Continue(())
-                }
+                Statement::Query(_) | Statement::Explain { .. } => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             }
         }
@@ -150,6 +151,7 @@ mod tests {
             ("CREATE EXTERNAL TABLE t (a int) STORED AS CSV LOCATION '/etc/passwd'", false),
             ("COPY observations TO '/tmp/x'", false),
             ("DROP TABLE observations", false),
+            ("DECLARE c CURSOR FOR SELECT 1", false),
             ("VACUUM", false),
         ] {
             let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, sql) else {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
-use datafusion_postgres::hooks::cursor::CursorStatementHook;
 use datafusion_postgres::hooks::set_show::SetShowHook;
 use datafusion_postgres::hooks::transactions::TransactionStatementHook;
 use datafusion_postgres::pgwire::api::auth::StartupHandler;
@@ -118,12 +117,8 @@ impl Session {
         let context = tables.context().clone();
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| failed(e))?;
         comments::add(&context).await.map_err(|e| failed(Box::new(e)))?;
-        let hooks: Vec<Arc<dyn QueryHook>> = vec![
-            Arc::new(Guard),
-            Arc::new(CursorStatementHook),
-            Arc::new(SetShowHook),
-            Arc::new(TransactionStatementHook),
-        ];
+        let hooks: Vec<Arc<dyn QueryHook>> =
+            vec![Arc::new(Guard), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
         let service = DfSessionService::new_with_hooks(Arc::new(context), hooks);
         let parser = Arc::new(SessionParser { inner: Some(service.query_parser()) });
         Ok(Open { user, peer, tables, service, parser })
