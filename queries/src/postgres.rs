@@ -1,6 +1,6 @@
 //! The PostgreSQL wire protocol, so that analysts use the tools they have.
 //!
-//! Every connection signs in (SCRAM-SHA-256), off loopback only under TLS; it may read what its user's [`Scope`] holds and change
+//! Every connection signs in (SCRAM-SHA-256), off loopback only under TLS; it may read what its user's [`Scope`](crate::sql::Scope) holds and change
 //! nothing. Each statement sees the newest snapshot of its [`Source`] when it starts. Statements have bounds in time, rows, memory
 //! and number; what was asked is written to an audit log. Run it on a runtime of its own, so that no query takes ingest's threads.
 

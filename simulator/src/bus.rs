@@ -1,5 +1,5 @@
 //! A Modbus RTU bus: stations that hold registers, and the ways in which real ones misbehave. Pure: bytes in, bytes with
-//! delays out. [`line`] puts it on a pseudo-terminal or a TCP port.
+//! delays out. [`mod@line`] puts it on a pseudo-terminal or a TCP port.
 //!
 //! The frames are written here a second time, not taken from a library, so that a gateway is not tested against its own
 //! codec.
