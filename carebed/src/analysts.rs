@@ -16,7 +16,7 @@ use carebed_pipeline::store::Store;
 use carebed_queries::engine::Limits;
 use carebed_queries::home::HomeFacts;
 use carebed_queries::postgres::{self, Server, Users};
-use carebed_queries::sql::{Lake, Snapshot, Source, SqlError};
+use carebed_queries::sql::{Lake, Latest, Snapshot, Source, SqlError};
 use tokio::sync::{Mutex, oneshot};
 
 use crate::config::{Config, Sql};
@@ -33,6 +33,7 @@ pub struct CentreTables {
     log: Log,
     /// What was read of the log so far; it is only ever appended to.
     alerts: Mutex<AlertLog>,
+    latest: Arc<Latest>,
 }
 
 impl CentreTables {
@@ -40,7 +41,7 @@ impl CentreTables {
     #[must_use]
     pub fn new(store: &Store, registry: &Registry, params: Params, database: &Database) -> Self {
         let (store, registry, log) = (store.clone(), registry.clone(), Log::new(database.clone()));
-        Self { store, registry, params, log, alerts: Mutex::default() }
+        Self { store, registry, params, log, alerts: Mutex::default(), latest: Arc::default() }
     }
 }
 
@@ -54,7 +55,8 @@ impl Source for CentreTables {
         alerts.take(new);
         let mut tables = tables::registry(&self.registry, &homes);
         tables.push(("alerts", alerts.table()));
-        Ok(Snapshot::new(&Lake::of(&self.store), self.store.view(), &facts).with_tables(tables))
+        let snapshot = Snapshot::new(&Lake::of(&self.store), self.store.view(), &facts);
+        Ok(snapshot.with_tables(tables).with_latest(&self.latest))
     }
 }
 

@@ -18,7 +18,10 @@
 mod cbor;
 mod json;
 
+use std::cell::RefCell;
 use std::time::Duration;
+
+use zstd::bulk::Decompressor;
 
 use crate::id::LENGTH_MAX;
 use crate::quality::Quality;
@@ -209,14 +212,29 @@ impl Pack {
         let raw = match ContentType::parse(content_type) {
             Some(ContentType::Cbor) => cbor::decode(bytes)?,
             Some(ContentType::CborZstd) => {
-                let plain = zstd::bulk::decompress(bytes, BYTES_MAX).map_err(DecodeError::Compression)?;
-                cbor::decode(&plain)?
+                cbor::decode(&decompress(bytes).map_err(DecodeError::Compression)?)?
             }
             Some(ContentType::Json) => json::decode(bytes)?,
             None => return Err(DecodeError::ContentType(content_type.to_owned())),
         };
         resolve(raw)
     }
+}
+
+/// Small packs come by the thousand a second: neither the decompressor nor room for the largest pack is made for each.
+fn decompress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    let told = zstd::zstd_safe::get_frame_content_size(bytes).ok().flatten();
+    let room = told.and_then(|size| usize::try_from(size).ok()).map_or(BYTES_MAX, |size| size.min(BYTES_MAX));
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(Decompressor::new()?),
+        };
+        decompressor.decompress(bytes, room)
+    })
 }
 
 fn seconds(time: Timestamp) -> f64 {
@@ -251,20 +269,23 @@ struct Raw {
 fn resolve(raw: Vec<Raw>) -> Result<Pack, DecodeError> {
     let (mut base_name, mut base_time, mut base_unit, mut base_value) = (String::new(), 0.0, None, 0.0);
     let mut pack = Pack { boot: raw.first().and_then(|r| r.boot), records: Vec::with_capacity(raw.len()) };
+    // What the base name alone says, read once for all the records under it.
+    let mut under_base: Option<Series> = None;
     for (index, r) in raw.into_iter().enumerate() {
         let wrong = |what| DecodeError::Record { index, what };
         if r.must_understand {
             return Err(wrong("a label that must be understood (it ends in _) is not known"));
         }
-        base_name = r.base_name.unwrap_or(base_name);
+        if let Some(name) = r.base_name {
+            (base_name, under_base) = (name, None);
+        }
         base_time = r.base_time.unwrap_or(base_time);
         if let Some(unit) = r.base_unit {
             // An empty base unit ends the one before.
             base_unit = Some(unit).filter(|u| !u.is_empty());
         }
         base_value = r.base_value.unwrap_or(base_value);
-        let name = format!("{base_name}{}", r.name.as_deref().unwrap_or(""));
-        if name.len() > 4 * LENGTH_MAX + 3 {
+        if base_name.len() + r.name.as_deref().map_or(0, str::len) > 4 * LENGTH_MAX + 3 {
             return Err(wrong("the name is too long"));
         }
         let value = match (r.value, r.flag, r.text) {
@@ -289,8 +310,14 @@ fn resolve(raw: Vec<Raw>) -> Result<Pack, DecodeError> {
             None => ClockQuality::Synchronised,
             Some(word) => ClockQuality::parse(word).unwrap_or(ClockQuality::Unsynchronised),
         };
+        let read = |name: &str| Series::parse(name).map_err(|source| DecodeError::Name { index, source });
+        let series = match (&r.name, &under_base) {
+            (Some(name), _) => read(&format!("{base_name}{name}"))?,
+            (None, Some(series)) => series.clone(),
+            (None, None) => under_base.insert(read(&base_name)?).clone(),
+        };
         pack.records.push(Record {
-            series: Series::parse(&name).map_err(|source| DecodeError::Name { index, source })?,
+            series,
             time,
             value,
             unit: r.unit.or_else(|| base_unit.clone()),

@@ -255,8 +255,8 @@ impl Ingest {
             }
         };
         let rows = Rows::new(rows, share);
-        for home in rows.iter().map(|row| &row.home).collect::<BTreeSet<_>>() {
-            self.accept.note_home(&gateway, home);
+        for row in rows.chunk_by(|a, b| a.home == b.home).filter_map(<[_]>::first) {
+            self.accept.note_home(&gateway, &row.home);
         }
 
         let note = |missing| Gap { gateway: gateway.clone(), area: area.clone(), missing, noted_at: received };
@@ -275,7 +275,7 @@ impl Ingest {
         pending.rows += rows.len();
         // At least one, so that an empty batch is pending too.
         pending.bytes += message.payload.len().max(1);
-        pending.days.extend(rows.iter().map(|row| rows::day(row.event_time)));
+        pending.days.extend(rows::days(&rows));
         pending.urgent |= labels.lane == Lane::Urgent;
         pending.ahead |= labels.seq.saturating_sub(committed) >= AHEAD_MAX;
         pending.heard.insert(gateway);
@@ -320,7 +320,7 @@ impl Ingest {
         // What was still in a spool of somebody who is forgotten is consumed, and told to nobody.
         let erased = self.store.erasures();
         rows.retain(|row| !erased.cover(row));
-        let days = rows::days(&rows);
+        let days = rows::days(&rows).len();
         if days > DAYS_MAX {
             Err(format!("its times fall on {days} days, at most {DAYS_MAX} are taken"))
         } else {

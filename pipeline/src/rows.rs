@@ -33,10 +33,11 @@ pub fn day(event_time: Timestamp) -> i32 {
     i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX })
 }
 
-/// On how many days the rows fall.
+/// The days on which the rows fall.
 #[must_use]
-pub fn days(rows: &[Observation]) -> usize {
-    rows.iter().map(|row| day(row.event_time)).collect::<BTreeSet<_>>().len()
+pub fn days(rows: &[Observation]) -> BTreeSet<i32> {
+    let runs = rows.chunk_by(|a, b| day(a.event_time) == day(b.event_time));
+    runs.filter_map(|run| run.first().map(|row| day(row.event_time))).collect()
 }
 
 /// Where a batch came from.

@@ -46,6 +46,9 @@ pub struct TableView {
     pub version: u64,
     /// Committed files.
     pub files: Arc<[Arc<DataFile>]>,
+    /// How often rows were taken out of it, by erasure or retention, since this process opened it. While it stays the same, the
+    /// files hold all rows they held before, in whatever files they are now.
+    pub taken_out: u64,
     /// Accepted rows whose file is not committed yet, unsorted.
     pub hot: Arc<[RecordBatch]>,
 }

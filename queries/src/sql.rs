@@ -1,15 +1,16 @@
 //! Read-only SQL over one view of the lake, for analysts.
 //!
-//! Tables: `observations`, `gaps`, `dead_letters` as the view shows them (committed files and rows on their way), the homes' facts as
-//! `homes`, `beds` and `params`, what the service centre adds, the views of `queries/views`, and `episodes`, which are made from the
-//! observations of the homes that a statement asks about: with `home_id = …` that is quick, without it takes as long as reading
-//! everything.
+//! Tables: `observations`, `gaps`, `dead_letters` as the view shows them (committed files and rows on their way), `latest` from memory,
+//! the homes' facts as `homes`, `beds` and `params`, what the service centre adds, the views of `queries/views`, and `episodes`, which are
+//! made from the observations of the homes that a statement asks about: with `home_id = …` that is quick, without it takes as long as
+//! reading everything.
 //!
 //! A [`Tables`] stays open and sees the newest snapshot in each statement; a [`SqlSession`] is one over one snapshot.
 
 mod answer;
 mod dictionary;
 pub mod facts;
+mod latest;
 mod live_table;
 mod snapshot;
 mod table;
@@ -46,6 +47,7 @@ use url::Url;
 use crate::engine::{EngineError, Limits, runtime, session};
 
 pub use answer::{Answer, Format, WriteError, write};
+pub use latest::Latest;
 use live_table::LiveTable;
 use snapshot::Seen;
 pub use snapshot::{Scope, Snapshot, Source};
@@ -55,6 +57,7 @@ pub use views::{ViewFile, reports, views};
 pub const CATALOG: &str = "carebed";
 const SCHEMA: &str = "public";
 const EPISODES: &str = "episodes";
+const LATEST: &str = "latest";
 const DICTIONARY: &str = "dictionary";
 /// The tables of the lake.
 const LAKE_TABLES: [&str; 3] = ["observations", "gaps", "dead_letters"];
@@ -161,6 +164,7 @@ impl Tables {
             self.context.register_table(name, table)?;
         }
         self.context.register_table(EPISODES, Arc::new(LiveTable::episodes(&self.seen, scope, limits)))?;
+        self.context.register_table(LATEST, Arc::new(LiveTable::latest(&self.seen, scope, limits)))?;
         for (name, rows) in &snapshot.facts {
             let table = LiveTable::fact(name, rows.schema(), &self.seen, scope);
             self.context.register_table(*name, Arc::new(table))?;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, StringBuilder,
+    TimestampMillisecondArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMillisecondType};
@@ -35,17 +36,32 @@ pub fn to_batch(rows: &[&Observation]) -> Result<RecordBatch, ArrowError> {
             times(each().map(|r| r.event_time)),
             Arc::new(each().map(|r| r.value.number()).collect::<Float64Array>()),
             Arc::new(each().map(|r| r.value.text()).collect::<StringArray>()),
-            words(each().map(|r| r.quality.to_string())),
+            spelled(each().map(|r| &r.quality)),
             words(each().map(|r| r.clock.as_str())),
             words(each().map(|r| &r.gateway)),
             Arc::new(each().map(|r| r.boot.and_then(|b| i64::try_from(b).ok())).collect::<Int64Array>()),
-            words(each().map(|r| r.epoch.to_string())),
+            spelled(each().map(|r| &r.epoch)),
             words(each().map(|r| r.lane.as_str())),
             Arc::new(Int64Array::from_iter_values(each().map(|r| number(r.seq)))),
             optional_times(each().map(|r| (r.gateway_time != r.event_time).then_some(r.gateway_time))),
             times(each().map(|r| r.received_time)),
         ],
     )
+}
+
+/// The texts of values that hardly change from row to row: each is written out once and taken again.
+fn spelled<'a, T: PartialEq + ToString + 'a>(values: impl Iterator<Item = &'a T>) -> ArrayRef {
+    let mut texts = StringBuilder::new();
+    let mut last: Option<(&T, String)> = None;
+    for value in values {
+        let (_, text) = match last.take().filter(|(known, _)| *known == value) {
+            Some(last) => last,
+            None => (value, value.to_string()),
+        };
+        texts.append_value(&text);
+        last = Some((value, text));
+    }
+    Arc::new(texts.finish())
 }
 
 /// Rows as observations, whatever encoding of strings a reader gave the columns. What was a flag comes back as the number

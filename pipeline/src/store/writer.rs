@@ -10,8 +10,9 @@ use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use carebed_contract::crash;
 use carebed_contract::digest::Digest;
-use carebed_contract::id::GatewayId;
+use carebed_contract::id::{BedId, GatewayId};
 use carebed_contract::observation::Observation;
+use carebed_contract::quantity::Quantity;
 use carebed_contract::time::Timestamp;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
@@ -64,16 +65,17 @@ impl Writer {
         }
 
         let mut days: BTreeMap<i32, Vec<&Observation>> = BTreeMap::new();
-        for row in commit.rows.iter().flat_map(|rows| rows.iter()).filter(|row| !erasures.cover(row)) {
-            days.entry(rows::day(row.event_time)).or_default().push(row);
+        for pack in &commit.rows {
+            for run in pack.chunk_by(|a, b| rows::day(a.event_time) == rows::day(b.event_time)) {
+                let Some(first) = run.first() else { continue };
+                let day = days.entry(rows::day(first.event_time)).or_default();
+                day.extend(run.iter().filter(|row| !erasures.cover(row)));
+            }
         }
+        days.retain(|_, rows| !rows.is_empty());
         let batches: Vec<(i32, RecordBatch)> = days
             .into_iter()
-            .map(|(day, mut rows)| {
-                // Stable, so rows of one instant keep the order in which they were accepted.
-                rows.sort_by(|a, b| (&a.bed, &a.quantity, a.event_time).cmp(&(&b.bed, &b.quantity, b.event_time)));
-                schema::to_batch(&rows).map(|batch| (day, batch))
-            })
+            .map(|(day, rows)| schema::to_batch(&in_file_order(&rows)).map(|batch| (day, batch)))
             .collect::<Result<_, _>>()?;
         let rows = batches.iter().map(|(_, batch)| batch.num_rows()).sum();
         let (table, shard) = (&self.observations, &self.shard);
@@ -89,8 +91,8 @@ impl Writer {
         watermark::write(self.store.as_ref(), &self.shard, n, &self.marks, &commit.marks).await?;
         crash::point("centre.after_watermark");
 
-        let transaction = (self.app_id.as_str(), i64::try_from(n).unwrap_or(i64::MAX));
-        self.observations.commit(adds, Change::Append(Some(transaction)), now).await?;
+        let transaction = Change::Append(&self.app_id, i64::try_from(n).unwrap_or(i64::MAX));
+        self.observations.commit(adds, transaction, now).await?;
         crash::point("centre.after_commit");
         self.watermark = n;
         self.marks.extend(commit.marks.clone());
@@ -98,11 +100,40 @@ impl Writer {
     }
 }
 
-/// A table whose rows have keys and are written once. The keys are in memory: 32 bytes a row.
+/// Rows as [`schema::SORT_ORDER`] says; those of one instant keep the order in which they were accepted. Comparing the texts of
+/// any two rows would cost as much as writing them: each series gets its place first, and rows of a series come together.
+#[expect(clippy::indexing_slicing, reason = "every number was given here")]
+fn in_file_order<'a>(rows: &[&'a Observation]) -> Vec<&'a Observation> {
+    let mut series: BTreeMap<(Option<&BedId>, &Quantity), usize> = BTreeMap::new();
+    let mut series_of = Vec::with_capacity(rows.len());
+    for run in rows.chunk_by(|a, b| a.bed == b.bed && a.quantity == b.quantity) {
+        let Some(first) = run.first() else { continue };
+        let new = series.len();
+        let number = *series.entry((first.bed.as_ref(), &first.quantity)).or_insert(new);
+        series_of.extend(std::iter::repeat_n(number, run.len()));
+    }
+    let mut places = vec![0; series.len()];
+    for (place, number) in series.into_values().enumerate() {
+        places[number] = place;
+    }
+    let mut order: Vec<(usize, Timestamp, usize)> = series_of
+        .into_iter()
+        .zip(rows)
+        .enumerate()
+        .map(|(index, (number, row))| (places[number], row.event_time, index))
+        .collect();
+    order.sort_unstable();
+    order.into_iter().map(|(.., index)| rows[index]).collect()
+}
+
+/// A table whose rows have keys and are written once, whichever process of a shard writes them: one that takes over from
+/// another, or works beside it for a moment, compares with what the other wrote. The keys are in memory: 32 bytes a row.
 #[derive(Debug)]
 pub(super) struct Keyed {
     pub(super) table: Table,
     keys: HashSet<Digest>,
+    /// The files whose rows' keys are among them.
+    known: HashSet<Arc<str>>,
 }
 
 /// A table with keys is written again as one file when it has so many small ones.
@@ -112,19 +143,28 @@ const SMALL_BYTES: u64 = 1 << 20;
 
 impl Keyed {
     pub(super) async fn load(table: Table) -> Result<Self, StoreError> {
-        let (mut keys, at) = (HashSet::new(), table.files_at());
-        for file in table.view().files.iter() {
-            let name = table.name();
+        let mut this = Self { table, keys: HashSet::new(), known: HashSet::new() };
+        this.learn().await?;
+        Ok(this)
+    }
+
+    /// Reads the keys in files that came since the last look.
+    async fn learn(&mut self) -> Result<(), StoreError> {
+        let (at, view) = (self.table.files_at(), self.table.view());
+        self.known.retain(|path| self.table.knows(path));
+        for file in view.files.iter().filter(|file| !self.known.contains(&file.path)).cloned().collect::<Vec<_>>() {
+            let name = self.table.name();
             let unreadable = |source| TableError::Encode { table: name, source };
             let reader = ParquetRecordBatchReaderBuilder::try_new(at.read(&file.path).await?).map_err(unreadable)?;
             let key_only = ProjectionMask::columns(reader.parquet_schema(), ["key"]);
             for batch in reader.with_projection(key_only).build().map_err(unreadable)? {
                 let batch = batch?;
                 let column = batch.column_by_name("key").and_then(|c| c.as_string_opt::<i32>().cloned());
-                keys.extend(column.iter().flatten().flatten().filter_map(crate::accept::digest_from_hex));
+                self.keys.extend(column.iter().flatten().flatten().filter_map(crate::accept::digest_from_hex));
             }
+            self.known.insert(Arc::clone(&file.path));
         }
-        Ok(Self { table, keys })
+        Ok(())
     }
 
     /// Appends those rows whose keys are new.
@@ -135,16 +175,31 @@ impl Keyed {
         shard: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut keys = HashSet::new();
-        let fresh = rows.iter().filter(|(key, _)| !self.keys.contains(key) && keys.insert(*key));
-        let fresh: Vec<&T> = fresh.map(|(_, row)| *row).collect();
-        if fresh.is_empty() {
+        if rows.is_empty() {
             return Ok(());
         }
-        let add = self.table.write(to_batch(&fresh)?, None, &Part::first(shard).file_name(), now).await?;
-        self.table.commit(vec![add], Change::Append(None), now).await?;
-        self.keys.extend(keys);
-        Ok(())
+        self.table.refresh().await?;
+        loop {
+            self.learn().await?;
+            let mut keys = HashSet::new();
+            let fresh = rows.iter().filter(|(key, _)| !self.keys.contains(key) && keys.insert(*key));
+            let fresh: Vec<&T> = fresh.map(|(_, row)| *row).collect();
+            if fresh.is_empty() {
+                return Ok(());
+            }
+            let add = self.table.write(to_batch(&fresh)?, None, &Part::first(shard).file_name(), now).await?;
+            let path: Arc<str> = add.path.as_str().into();
+            match self.table.commit(vec![add], Change::AppendAfter(self.table.version()), now).await {
+                // Somebody else wrote meanwhile; each time round the table has grown by what they wrote.
+                Err(TableError::Stale { .. }) => drop(self.table.files_at().delete(&path).await),
+                committed => {
+                    committed?;
+                    self.keys.extend(keys);
+                    self.known.insert(path);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Writes many small files again as one. Says whether it did.

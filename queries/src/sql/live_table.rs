@@ -20,7 +20,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use tokio::sync::Mutex;
 
 use super::snapshot::{Scope, Seen, Snapshot};
-use super::{EPISODES, lake_table};
+use super::{EPISODES, LATEST, lake_table, latest};
 use crate::engine::{EngineError, Limits};
 use crate::episodes::{self, Definitions, Episodes};
 use crate::history::{self, Span};
@@ -41,6 +41,8 @@ enum Kind {
     Lake,
     /// Made from the observations of the homes asked about, and kept for the next question about the same.
     Episodes { limits: Limits, made: Mutex<Option<Made>> },
+    /// The last values.
+    Latest { limits: Limits },
     /// Rows that the snapshot brings.
     Fact,
 }
@@ -61,6 +63,11 @@ impl LiveTable {
     pub(super) fn episodes(seen: &Arc<Seen>, scope: &Scope, limits: Limits) -> Self {
         let kind = Kind::Episodes { limits, made: Mutex::default() };
         Self { name: EPISODES, schema: episodes::schema(), seen: Arc::clone(seen), scope: scope.clone(), kind }
+    }
+
+    pub(super) fn latest(seen: &Arc<Seen>, scope: &Scope, limits: Limits) -> Self {
+        let (seen, scope) = (Arc::clone(seen), scope.clone());
+        Self { name: LATEST, schema: latest::schema(), seen, scope, kind: Kind::Latest { limits } }
     }
 
     pub(super) fn fact(name: &'static str, schema: SchemaRef, seen: &Arc<Seen>, scope: &Scope) -> Self {
@@ -164,7 +171,7 @@ impl TableProvider for LiveTable {
         let useful = |filter: &Expr| match self.kind {
             Kind::Lake => true,
             Kind::Episodes { .. } => only_home(filter),
-            Kind::Fact => false,
+            Kind::Latest { .. } | Kind::Fact => false,
         };
         let support = |filter: &&Expr| match useful(filter) {
             true => TableProviderFilterPushDown::Inexact,
@@ -192,6 +199,10 @@ impl TableProvider for LiveTable {
                 let homes = self.homes_asked(state, &snapshot, filters)?;
                 let rows = Self::make_episodes(&snapshot, homes, *limits, made).await?;
                 self.rows_scan(rows, projection)
+            }
+            Kind::Latest { limits } => {
+                let rows = snapshot.latest.rows(&snapshot.lake, &snapshot.view, *limits).await?;
+                self.rows_scan(self.visible(&rows, &snapshot)?, projection)
             }
             Kind::Fact => match snapshot.fact(self.name) {
                 Some(rows) => self.rows_scan(self.visible(rows, &snapshot)?, projection),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use carebed_contract::id::Area;
 use carebed_pipeline::view::View;
 
-use super::{Lake, SqlError, facts};
+use super::{Lake, Latest, SqlError, facts};
 use crate::engine::Inputs;
 use crate::home::HomeFacts;
 
@@ -19,6 +19,7 @@ pub struct Snapshot {
     pub(super) view: Arc<View>,
     pub(super) homes: Arc<[HomeFacts]>,
     pub(super) facts: Vec<(&'static str, RecordBatch)>,
+    pub(super) latest: Arc<Latest>,
 }
 
 impl Snapshot {
@@ -27,7 +28,13 @@ impl Snapshot {
     pub fn new(lake: &Lake, view: Arc<View>, homes: &[HomeFacts]) -> Self {
         let complete = homes.iter().map(|facts| (facts, view.complete.get(&facts.home).map(|c| c.complete_to)));
         let facts = Inputs::new(&[], complete).into_facts().into_iter().chain(facts::empty()).collect();
-        Self { lake: lake.clone(), view, homes: homes.into(), facts }
+        Self { lake: lake.clone(), view, homes: homes.into(), facts, latest: Arc::default() }
+    }
+
+    /// With last values that were remembered before, for whoever takes many snapshots of one lake.
+    #[must_use]
+    pub fn with_latest(self, latest: &Arc<Latest>) -> Self {
+        Self { latest: Arc::clone(latest), ..self }
     }
 
     /// With the service centre's tables, which are empty without; see [`facts`].
