@@ -115,8 +115,8 @@ pub enum TableError {
         /// Which table.
         table: &'static str,
     },
-    /// Files that were to be replaced are gone already.
-    #[error("files of table {table} changed while they were being written again; nothing was replaced")]
+    /// Files that were to be replaced are gone already, or others came that may hold the same rows.
+    #[error("files of table {table} changed while they were being written again; nothing was committed")]
     Stale {
         /// Which table.
         table: &'static str,
@@ -184,7 +184,10 @@ fn day(date: &str) -> Option<i32> {
 #[derive(Debug)]
 pub(crate) enum Change<'a> {
     /// Adds files and, with them, a transaction.
-    Append(Option<(&'a str, i64)>),
+    Append(&'a str, i64),
+    /// Adds files whose rows are in none that this version of the table has: fails when somebody else was quicker, whose
+    /// rows may be the same.
+    AppendAfter(u64),
     /// Replaces files by others with the same rows.
     Compact(&'a [Arc<DataFile>]),
     /// Replaces files by others with fewer rows, or by none.
@@ -194,14 +197,14 @@ pub(crate) enum Change<'a> {
 impl Change<'_> {
     fn replaced(&self) -> &[Arc<DataFile>] {
         match self {
-            Self::Append(_) => &[],
+            Self::Append(..) | Self::AppendAfter(_) => &[],
             Self::Compact(files) | Self::Erase(files) => files,
         }
     }
 
     fn operation(&self, partition: Option<&str>) -> DeltaOperation {
         match self {
-            Self::Append(_) => DeltaOperation::Write {
+            Self::Append(..) | Self::AppendAfter(_) => DeltaOperation::Write {
                 mode: SaveMode::Append,
                 partition_by: partition.map(|column| vec![column.to_owned()]),
                 predicate: None,
@@ -238,6 +241,8 @@ pub(crate) struct Table {
     store: Arc<dyn ObjectStore>,
     version: u64,
     files: BTreeMap<Arc<str>, Arc<DataFile>>,
+    /// How many entries took rows out since this process opened the table.
+    taken_out: u64,
     /// Taken away since this process opened the table, and not deleted yet.
     removed: Vec<Removed>,
     /// Application → its last transaction.
@@ -300,6 +305,7 @@ impl Table {
         let mut this = Self {
             version: state.version(),
             files: BTreeMap::new(),
+            taken_out: 0,
             removed: Vec::new(),
             transactions: BTreeMap::new(),
             log: Arc::clone(&log),
@@ -343,7 +349,8 @@ impl Table {
 
     /// What readers see of it, without hot rows.
     pub(crate) fn view(&self) -> TableView {
-        TableView { version: self.version, files: self.files.values().cloned().collect(), ..TableView::default() }
+        let files = self.files.values().cloned().collect();
+        TableView { version: self.version, files, taken_out: self.taken_out, ..TableView::default() }
     }
 
     /// Encodes and writes one data file, which does not count before it is appended.
@@ -373,7 +380,7 @@ impl Table {
 
     /// Commits one change. When this returns `Ok` the entry is on stable storage; on an error it is not in the log, except when
     /// the error is [`TableError::Doubtful`]. After a lost race everything is looked at again: files that are to be replaced must
-    /// be live still, a transaction must not be there yet.
+    /// be live still, a transaction must not be there yet, rows that must be new are the caller's to compare again.
     pub(crate) async fn commit(
         &mut self,
         adds: Vec<Add>,
@@ -390,6 +397,9 @@ impl Table {
             if change.replaced().iter().any(|file| !self.files.contains_key(&file.path)) {
                 return Err(TableError::Stale { table });
             }
+            if matches!(change, Change::AppendAfter(seen) if seen != self.version) {
+                return Err(TableError::Stale { table });
+            }
             let version = self.version + 1;
             match self.store.put_opts(&entry_path(version), entry.clone().into(), PutMode::Create.into()).await {
                 Ok(_) => {
@@ -401,7 +411,7 @@ impl Table {
                     if self.catch_up(&entry).await? {
                         return Ok(());
                     }
-                    if let Change::Append(Some((app_id, n))) = change
+                    if let Change::Append(app_id, n) = change
                         && self.transaction(app_id).is_some_and(|there| there >= n)
                     {
                         return Err(TableError::Overtaken { table, app_id: app_id.to_owned() });
@@ -436,8 +446,10 @@ impl Table {
                 ..Remove::default()
             })
         });
-        let transaction = if let Change::Append(transaction) = change { *transaction } else { None };
-        let transactions = transaction.map(|(app_id, n)| Transaction::new(app_id, n)).into_iter().collect();
+        let transactions = match change {
+            Change::Append(app_id, n) => vec![Transaction::new(*app_id, *n)],
+            _ => Vec::new(),
+        };
         // Makes the entry unlike every other, so that it is known again after a lost race.
         let token = ("carebedCommit".to_owned(), super::token().into());
         let actions = adds.chain(removes).collect();
@@ -506,16 +518,19 @@ impl Table {
     fn apply(&mut self, version: u64, entry: &Bytes) -> Result<(), TableError> {
         let table = self.design.name;
         let actions = get_actions(version, entry).map_err(|_| TableError::Damaged { table, version })?;
+        let (mut came, mut went) = (0, 0_u64);
         for action in actions {
             match action {
                 Action::Add(add) => {
                     let day = self.design.partition.and_then(|column| add.partition_values.get(column)?.as_deref());
                     let written = Timestamp::from_millis(add.modification_time);
-                    self.note_file(&add.path, add.size, written, add.stats.as_deref(), day);
+                    came += self.note_file(&add.path, add.size, written, add.stats.as_deref(), day).unwrap_or(0);
                 }
                 Action::Remove(remove) => {
                     let at = Timestamp::from_millis(remove.deletion_timestamp.unwrap_or(0));
-                    self.removed.extend(self.files.remove(remove.path.as_str()).map(|file| Removed { file, at }));
+                    let Some(file) = self.files.remove(remove.path.as_str()) else { continue };
+                    went = went.saturating_add(file.rows.unwrap_or(u64::MAX));
+                    self.removed.push(Removed { file, at });
                 }
                 Action::Txn(txn) => drop(self.transactions.insert(txn.app_id, txn.version)),
                 Action::Metadata(_) | Action::Protocol(_) => {
@@ -525,12 +540,24 @@ impl Table {
             }
         }
         self.version = version;
+        // Merging keeps every row.
+        self.taken_out += u64::from(went > came);
         Ok(())
     }
 
-    fn note_file(&mut self, path: &str, size: i64, written: Timestamp, stats: Option<&str>, day: Option<&str>) {
+    /// Notes a file; says its rows.
+    fn note_file(
+        &mut self,
+        path: &str,
+        size: i64,
+        written: Timestamp,
+        stats: Option<&str>,
+        day: Option<&str>,
+    ) -> Option<u64> {
         let file = data_file(path, size, written, stats, day);
+        let rows = file.rows;
         self.files.insert(Arc::clone(&file.path), Arc::new(file));
+        rows
     }
 
     /// Sums up the log now and then, and deletes what nobody needs any more. That it failed only makes the next opening

@@ -119,25 +119,34 @@ async fn what_was_committed_is_there_after_opening_again() {
     assert!(matches!(reader.commit(&Commit::default(), START).await, Err(StoreError::ReadOnly)));
 }
 
-#[tokio::test]
-async fn a_loss_and_a_letter_are_written_once_however_often_they_are_noticed() {
-    use crate::gap::{Missing, Reason};
-    let lake = tempfile::tempdir().unwrap();
-    let config = Config::local(lake.path()).unwrap();
-    let missing =
-        Missing { epoch: Epoch::new(1), lane: Lane::Urgent, from_seq: 3, to_seq: None, reason: Reason::EpochLeft };
-    let (gateway, area): (GatewayId, carebed_contract::id::Area) = ("gw-1".parse().unwrap(), "a".parse().unwrap());
-    let gap = Gap { gateway: gateway.clone(), area: area.clone(), missing, noted_at: START };
-    let letter = DeadLetter {
-        gateway,
-        area,
+pub(super) fn gap_from(from_seq: u64) -> Gap {
+    let reason = crate::gap::Reason::EpochLeft;
+    let missing = crate::gap::Missing { epoch: Epoch::new(1), lane: Lane::Urgent, from_seq, to_seq: None, reason };
+    Gap { gateway: "gw-1".parse().unwrap(), area: "a".parse().unwrap(), missing, noted_at: START }
+}
+
+pub(super) fn letter(payload: &'static [u8]) -> DeadLetter {
+    DeadLetter {
+        gateway: "gw-1".parse().unwrap(),
+        area: "a".parse().unwrap(),
         topic: "t".into(),
         labels: None,
         content_type: "x".into(),
-        payload: bytes::Bytes::from_static(b"?"),
+        payload: bytes::Bytes::from_static(payload),
         reason: "no labels".into(),
         received_time: START,
-    };
+    }
+}
+
+pub(super) fn rows_in(table: &crate::view::TableView) -> u64 {
+    table.files.iter().filter_map(|file| file.rows).sum()
+}
+
+#[tokio::test]
+async fn a_loss_and_a_letter_are_written_once_however_often_they_are_noticed() {
+    let lake = tempfile::tempdir().unwrap();
+    let config = Config::local(lake.path()).unwrap();
+    let (gap, letter) = (gap_from(3), letter(b"?"));
     for _ in 0..2 {
         let store = Store::open(config.clone()).await.unwrap();
         for _ in 0..2 {
@@ -149,8 +158,7 @@ async fn a_loss_and_a_letter_are_written_once_however_often_they_are_noticed() {
             };
             store.commit(&commit, START).await.unwrap();
             let view = store.view();
-            let rows = |table: &crate::view::TableView| table.files.iter().filter_map(|f| f.rows).sum::<u64>();
-            assert_eq!((rows(&view.gaps), rows(&view.dead_letters)), (1, 1));
+            assert_eq!((rows_in(&view.gaps), rows_in(&view.dead_letters)), (1, 1));
         }
     }
 }

@@ -66,3 +66,44 @@ async fn another_process_committing_under_our_name_stops_us() {
     let view = store.view();
     assert!(numbers(&store, &view).await.is_empty(), "rows of a commit that did not count are seen");
 }
+
+/// Two processes that take turns in noticing the same losses and letters, as when one takes over a shard from the other.
+#[tokio::test]
+async fn what_another_process_declared_is_not_declared_again() {
+    let lake = tempfile::tempdir().unwrap();
+    let of_shard = |shard: &str| Config { shard: shard.to_owned(), ..Config::local(lake.path()).unwrap() };
+    // Both are open before anything is written.
+    let (one, other) = (Store::open(of_shard("0")).await.unwrap(), Store::open(of_shard("1")).await.unwrap());
+    for round in 0..3 {
+        for store in [&one, &other, &one] {
+            let gaps = (0..=round).map(gap_from).collect();
+            let dead_letters = vec![letter(b"?"), letter(if round == 0 { b"a" } else { b"b" })];
+            store.commit(&Commit { gaps, dead_letters, ..Commit::default() }, START).await.unwrap();
+        }
+    }
+    drop((one, other));
+    let view = Store::open(of_shard("2")).await.unwrap().view();
+    assert_eq!((rows_in(&view.gaps), rows_in(&view.dead_letters)), (3, 3));
+}
+
+/// Many processes declare the same at the same moment, so that all but one lose each race.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_race_does_not_declare_twice() {
+    let lake = tempfile::tempdir().unwrap();
+    let of_shard = |shard: usize| Config { shard: shard.to_string(), ..Config::local(lake.path()).unwrap() };
+    let mut stores = Vec::new();
+    for shard in 0..6 {
+        stores.push(Store::open(of_shard(shard)).await.unwrap());
+    }
+    let commits = stores.iter().map(|store| async move {
+        for round in 0..8 {
+            let commit = Commit { gaps: (0..=round).map(gap_from).collect(), ..Commit::default() };
+            store.commit(&commit, START).await.unwrap();
+        }
+    });
+    futures::future::join_all(commits).await;
+    let view = Store::open(of_shard(6)).await.unwrap().view();
+    assert_eq!(rows_in(&view.gaps), 8);
+    let files = std::fs::read_dir(lake.path().join("gaps")).unwrap().count();
+    assert_eq!(files - 1, view.gaps.files.len(), "files of lost races are left beside the log");
+}
