@@ -56,6 +56,8 @@ pub struct Decoded {
     pub messages: Vec<usize>,
     /// The whole frames of this device, good ones only, also those that no message knows.
     pub frames: Vec<Frame>,
+    /// The documents that were read, each with its message.
+    pub documents: Vec<(usize, Vec<u8>)>,
     /// Whether the device itself was heard just now, even if it had nothing to tell: an answer, a frame, a payload that was
     /// not retained. That somebody else says it is available does not count.
     pub alive: bool,
@@ -191,13 +193,14 @@ impl Decoder {
         })
     }
 
-    fn document(&mut self, index: usize, message: &Message, payload: &[u8], retained: bool, decoded: &mut Decoded) {
+    fn document(&mut self, index: usize, message: &Message, bytes: &[u8], retained: bool, decoded: &mut Decoded) {
         let Some(document) = message.document else { return };
-        match Payload::read(document, payload) {
+        match Payload::read(document, bytes) {
             Ok(payload) => {
                 let says_available = self.profile.availability.as_ref().is_some_and(|a| a.message == index);
                 decoded.alive |= !retained && !says_available;
                 decoded.messages.push(index);
+                decoded.documents.push((index, bytes.to_vec()));
                 decoded.restarted |= message.restart;
                 self.points(Source::Message(index), Said::Document(&payload), retained, decoded);
             }

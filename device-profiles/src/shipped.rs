@@ -25,18 +25,25 @@ pub struct Shipped {
 pub fn all() -> &'static [Shipped] {
     static ALL: OnceLock<Vec<Shipped>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let read = |source: &Source| {
-            let profile = Profile::parse(source.name, source.text).expect("a test reads every shipped profile");
-            Shipped { profile: Arc::new(profile), captures: source.captures }
-        };
-        SOURCES.iter().map(read).collect()
+        let shipped = |source: &Source| Shipped { profile: Arc::new(read(source)), captures: source.captures };
+        SOURCES.iter().map(shipped).collect()
     })
 }
 
-/// The shipped profile of a name such as `waveshare/modbus-di8`.
+/// The names of all shipped profiles.
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+    SOURCES.iter().map(|source| source.name)
+}
+
+/// The shipped profile of a name such as `waveshare/modbus-di8`. Only that one is read: a gateway needs few of them.
 #[must_use]
 pub fn find(name: &str) -> Option<Arc<Profile>> {
-    all().iter().find(|shipped| shipped.profile.name == name).map(|shipped| Arc::clone(&shipped.profile))
+    let source = SOURCES.iter().find(|source| source.name == name)?;
+    Some(Arc::new(read(source)))
+}
+
+fn read(source: &Source) -> Profile {
+    Profile::parse(source.name, source.text).expect("a test reads every shipped profile")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `carebed-gateway run | check | doctor | enroll | read | decode | profiles | replay`. Data goes to stdout, everything else to stderr.
+//! `carebed-gateway run | check | doctor | enroll | scan | read | decode | profiles | replay`. Data goes to stdout, everything else to stderr.
 
 mod check;
 mod decode;
@@ -8,14 +8,17 @@ mod profiles;
 mod read;
 mod replay;
 mod run;
+mod scan;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use carebed_contract::clock::{Clock, SystemClock};
 use carebed_device_profiles::document::Mistakes;
 use clap::{Args, Parser, Subcommand};
 
@@ -60,11 +63,9 @@ enum Command {
     /// Make this gateway's key and the request for its certificate.
     Enroll(enroll::Arguments),
     /// Ask the devices of a home once, and print what they say.
-    Read {
-        /// The home file.
-        #[arg(long, value_name = "FILE")]
-        home: PathBuf,
-    },
+    Read(read::Arguments),
+    /// Look for devices on a serial port, a serial server or a Modbus TCP host: at which speed, parity and unit they answer.
+    Scan(scan::Arguments),
     /// Show what bytes, registers or a payload say: in every type and word order, or as a profile reads them.
     Decode(decode::Arguments),
     /// List, show and check the devices that can be connected.
@@ -96,6 +97,11 @@ struct Files {
 
 /// Parses the command line, runs the command, tells a failure once.
 pub fn main() -> ExitCode {
+    main_with(Arc::new(SystemClock::new()))
+}
+
+/// As [`main`]; a running gateway goes by another clock than the machine's. For tests of boxes whose clock is wrong.
+pub fn main_with(clock: Arc<dyn Clock>) -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAREBED_LOG");
     // rumqttd calls every client that leaves an error; what matters shows in the clients.
@@ -109,11 +115,12 @@ pub fn main() -> ExitCode {
         .log_internal_errors(false)
         .init();
     let done = match arguments.command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(arguments, clock),
         Command::Check(files) => check::check(&files),
         Command::Doctor(files) => doctor::doctor(&files),
         Command::Enroll(arguments) => enroll::enroll(&arguments),
-        Command::Read { home } => read::read(&home),
+        Command::Read(arguments) => read::read(arguments),
+        Command::Scan(arguments) => scan::scan(arguments),
         Command::Decode(arguments) => decode::decode(&arguments),
         Command::Profiles(command) => profiles::profiles(&command),
         Command::HomeBroker { v4, v5 } => crate::link::serve_broker(v4, v5).map(|()| Exit::Ok).map_err(Into::into),

@@ -74,6 +74,13 @@ impl Config {
         }
     }
 
+    /// The broker that devices in the home speak to unless a configuration says otherwise: our own, on the ports that
+    /// devices expect.
+    #[must_use]
+    pub fn default_devices_broker() -> LocalBroker {
+        embedded_broker()
+    }
+
     /// Reads a configuration file's text; `file` names it in messages.
     pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
         document::read(file, text, |fields| {

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use carebed_contract::id::HomeId;
 use carebed_contract::labels::Lane;
+use carebed_contract::pack::TEXT_MAX;
 use carebed_contract::quality::Quality;
+use carebed_contract::quantity::Quantity;
 use carebed_contract::record::{Record, Series};
 use carebed_contract::status::{DeviceStatus, Health};
 use carebed_contract::time::Timestamp;
 use carebed_contract::value::Value;
 use carebed_device_profiles::decoder::{self, Decoded, Decoder};
+use carebed_device_profiles::hex::Hex;
 use carebed_device_profiles::meaning::judged;
 use carebed_device_profiles::report::{Policy, Reporter, Why};
 
@@ -22,6 +25,8 @@ use crate::stamp::{Observed, Sample};
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// … and this many failed polls.
 const SILENT_CYCLES: u32 = 2;
+/// The quantity of what stood on the wire.
+const RAW: &str = "raw_frame";
 
 /// What a link heard of a board.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +61,7 @@ pub struct Told {
 /// One board: the last state of each input, and whether it answers.
 #[derive(Debug)]
 pub struct Device {
+    home: HomeId,
     board: Arc<Board>,
     decoder: Decoder,
     points: Vec<Point>,
@@ -70,6 +76,8 @@ struct Point {
     wired: InputUse,
     policy: Policy,
     reporter: Reporter,
+    /// What was told of it before the last stop and waits in the spool, until it is told again.
+    recalled: Option<Value>,
 }
 
 impl Device {
@@ -85,9 +93,10 @@ impl Device {
                 device: wired.device.clone(),
                 quantity: wired.quantity.clone(),
             };
-            Some(Point { series, wired: wired.clone(), policy, reporter: Reporter::default() })
+            Some(Point { series, wired: wired.clone(), policy, reporter: Reporter::default(), recalled: None })
         };
         Self {
+            home: home.clone(),
             decoder: Decoder::at(Arc::clone(&board.profile), board.address.as_deref()),
             points: board.inputs.iter().filter_map(point).collect(),
             health: Health::Unknown,
@@ -97,10 +106,11 @@ impl Device {
         }
     }
 
-    /// A state that was told before the last stop and still waits in the spool: the same again is not told twice.
-    pub fn recall(&mut self, record: &Record, now: Sample) {
+    /// A state that was told before the last stop and still waits in the spool: the same again is no news, and is told as
+    /// a state of now.
+    pub fn recall(&mut self, record: &Record) {
         for point in self.points.iter_mut().filter(|point| point.series == record.series) {
-            point.reporter.recall(record.value.clone(), Quality::Good, now.monotonic);
+            point.recalled = Some(record.value.clone());
         }
     }
 
@@ -109,6 +119,7 @@ impl Device {
         for point in &mut self.points {
             if let Some(known) = old.points.iter().find(|known| known.series == point.series) {
                 point.reporter = known.reporter.clone();
+                point.recalled.clone_from(&known.recalled);
             }
         }
         if old.board == self.board {
@@ -122,9 +133,26 @@ impl Device {
         match heard {
             Heard::Answer { poll, data } => {
                 let decoded = self.decoder.answer(poll, data);
-                self.said(&decoded, sample)
+                let mut told = self.said(&decoded, sample);
+                if self.board.keeps_raw && !told.is_empty() {
+                    let name = self.board.profile.polls.get(poll).map_or("", |poll| poll.name.as_str());
+                    told.extend(self.raw(format!("{name} {}", compact(data)), sample));
+                }
+                told
             }
-            Heard::Said(decoded) => self.said(decoded, sample),
+            Heard::Said(decoded) => {
+                let mut told = self.said(decoded, sample);
+                if self.board.keeps_raw && !told.is_empty() {
+                    let frames = decoded.frames.iter().map(|frame| compact(&frame.raw));
+                    let documents = decoded.documents.iter().map(|(message, bytes)| {
+                        let name = self.board.profile.messages.get(*message).map_or("", |m| m.name.as_str());
+                        format!("{name} {}", String::from_utf8_lossy(bytes))
+                    });
+                    let texts: Vec<String> = frames.chain(documents).collect();
+                    told.extend(texts.into_iter().filter_map(|text| self.raw(text, sample)));
+                }
+                told
+            }
             Heard::Nothing { cycles, lasted } => {
                 if cycles < SILENT_CYCLES || lasted < SILENT_AFTER || self.health == Health::Silent {
                     return Vec::new();
@@ -148,6 +176,17 @@ impl Device {
             self.last_good = Some(sample.wall);
         }
         self.tell(&decoded.points, sample)
+    }
+
+    /// What was said, as it stood on the wire, beside what is told of it. `carebed-gateway decode --profile` reads it
+    /// again. What no pack can carry is left out.
+    fn raw(&self, text: String, sample: Sample) -> Option<Told> {
+        let series =
+            Series { home: self.home.clone(), bed: None, device: self.board.id.clone(), quantity: Quantity::new(RAW)? };
+        let value = Value::Text(text.chars().take(TEXT_MAX + 1).collect());
+        let fits = value.text().is_some_and(|text| text.len() <= TEXT_MAX);
+        let observed = Observed { series, value, quality: Quality::Good, sample };
+        fits.then_some(Told { lane: Lane::Routine, observed })
     }
 
     fn silent(&mut self, sample: Sample) -> Vec<Told> {
@@ -192,6 +231,11 @@ impl Device {
     }
 }
 
+/// Bytes as pairs of hex digits without blanks.
+fn compact(bytes: &[u8]) -> String {
+    Hex(bytes.to_vec()).to_string().replace(' ', "")
+}
+
 impl Point {
     fn hear(&mut self, heard: &decoder::Point, sample: Sample) -> Option<Told> {
         let value = match &heard.value {
@@ -199,11 +243,13 @@ impl Point {
             other => other.clone(),
         };
         let (value, quality) = judged(&self.series.quantity, value, heard.quality.clone());
-        let lane = match self.reporter.offer(&self.policy, &value, &quality, sample.monotonic)? {
-            Why::Change | Why::Event => self.wired.lane,
+        let lane = match (self.reporter.offer(&self.policy, &value, &quality, sample.monotonic)?, self.recalled.take())
+        {
+            (Why::Change | Why::Event, _) => self.wired.lane,
+            (Why::Start, Some(recalled)) if recalled != value => self.wired.lane,
             // A call that began while nobody listened is a call; that there is none is not urgent.
-            Why::Start if value == Value::Flag(true) => self.wired.lane,
-            Why::Start | Why::Heartbeat => Lane::Routine,
+            (Why::Start, None) if value == Value::Flag(true) => self.wired.lane,
+            (Why::Start | Why::Heartbeat, _) => Lane::Routine,
         };
         let sample = Sample { monotonic: sample.monotonic.saturating_sub(heard.age), wall: sample.wall - heard.age };
         Some(Told { lane, observed: Observed { series: self.series.clone(), value, quality, sample } })
@@ -278,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_press_that_waits_in_the_spool_is_not_told_again() {
+    fn a_press_that_waits_in_the_spool_is_told_again_as_a_state() {
         let home = HomeFile::parse("home.toml", include_str!("../../deploy/gateway/home.toml")).unwrap();
         let mut device = Device::new(&home.home, Arc::new(home.boards[0].clone()), None, Timestamp::from_millis(0));
         let sample = Sample { monotonic: Duration::ZERO, wall: Timestamp::from_millis(0) };
@@ -286,13 +332,22 @@ mod tests {
         let press = before.hear(answer(&[0b0001]), sample).remove(0);
         assert_eq!((press.lane, &press.observed.value), (Lane::Urgent, &Value::Flag(true)));
         let stamper = crate::stamp::Stamper::new(crate::stamp::ClockTrust::Trusted, Timestamp::MIN);
-        device.recall(&stamper.seal(vec![press.observed], sample.monotonic)[0], sample);
-        assert!(device.hear(answer(&[0b0001]), sample).iter().all(|told| told.lane == Lane::Routine), "told twice");
+        let press = stamper.seal(vec![press.observed], sample.monotonic).remove(0);
+        device.recall(&press);
+        let told = device.hear(answer(&[0b0001]), sample);
+        assert_eq!(told.len(), START.len(), "a life begins with every state");
+        assert!(told.iter().all(|told| told.lane == Lane::Routine), "a second call");
         let released = device.hear(answer(&[0b0000]), sample);
         assert_eq!(
             released.first().map(|t| (t.lane, t.observed.value.clone())),
             Some((Lane::Urgent, Value::Flag(false)))
         );
+
+        // Released while nobody listened: that is news.
+        let mut device = Device::new(&home.home, Arc::new(home.boards[0].clone()), None, Timestamp::from_millis(0));
+        device.recall(&press);
+        let released = device.hear(answer(&[0b0000]), sample).remove(0);
+        assert_eq!((released.lane, released.observed.value), (Lane::Urgent, Value::Flag(false)));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod known;
 
 pub mod spool;
 
+pub mod actions;
 pub mod command;
 pub mod metrics;
 pub mod signals;
@@ -28,5 +29,5 @@ pub mod uplink;
 
 mod cli;
 pub mod run;
-pub use cli::main;
+pub use cli::{main, main_with};
 pub use run::{Error, Outside, Reload, run, run_with};

@@ -12,7 +12,9 @@ mod modbus_rtu;
 mod modbus_tcp;
 mod mqtt;
 mod polled;
+pub mod reading;
 pub mod rtu;
+pub mod scan;
 mod schedule;
 mod streamed;
 
@@ -68,12 +70,14 @@ pub enum LinkEvent {
 }
 
 /// How long a board has not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Silence {
     /// Polls in a row that failed.
     pub cycles: u32,
     /// Since the first of them, in wire time.
     pub lasted: Duration,
+    /// What came of the last one, for people.
+    pub why: String,
 }
 
 /// An output to set.
@@ -143,6 +147,14 @@ impl Links {
     }
 }
 
+/// An error with its cause, for people.
+fn told(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
 /// Boards that share a connection.
 struct Endpoint {
     address: Address,
@@ -170,9 +182,4 @@ impl Endpoint {
             }
         }
     }
-}
-
-/// Asks a board once for everything its profile polls, outside any running gateway: pairs of poll and data.
-pub async fn read_once(board: &Board) -> Result<Vec<(usize, Vec<u8>)>, String> {
-    polled::read_once(board).await
 }

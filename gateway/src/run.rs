@@ -15,6 +15,7 @@ use carebed_contract::record::Record;
 use carebed_contract::time::ClockQuality;
 use tokio::sync::{mpsc, watch};
 
+use crate::actions::Actions;
 use crate::command::Commands;
 use crate::config::Config;
 use crate::device::Device;
@@ -126,7 +127,7 @@ pub async fn run_with(
     let device = |board: &Arc<_>| Device::new(&home.home, Arc::clone(board), config.heartbeat, start.wall);
     let mut devices: Vec<Device> = boards.iter().map(device).collect();
     for record in waiting_calls(&spool) {
-        devices.iter_mut().for_each(|device| device.recall(&record, start));
+        devices.iter_mut().for_each(|device| device.recall(&record));
     }
     let stamper = Stamper::new(config.clock, spool.floor());
     let floor = spool.floor();
@@ -161,6 +162,7 @@ pub async fn run_with(
         told_clock: ClockQuality::Unsynchronised,
         looked: start.monotonic,
         signals: Signals::new(home.shows()),
+        actions: Actions::new(&home.actions),
         counts: Metrics::default(),
         metrics: outside.metrics,
         metrics_due: start.monotonic,

@@ -5,6 +5,8 @@
 //! *sound* when a call has waited too long for the centre. Pressing the cancel button tells the centre one thing more; it
 //! takes nothing back and delays nothing, but in the home it stops the sounding.
 //!
+//! An output may also be set by an action of the home itself ([`crate::actions`]), for some time or until it is released.
+//!
 //! The centre may also *warn*: some minutes before it would raise an alert because nobody moves, it lets an output blink, so
 //! that who is there may move, or press cancel.
 
@@ -44,7 +46,9 @@ enum Call {
 struct Lamp {
     shows: Option<Shows>,
     warning: Option<Warning>,
-    /// What the centre set it to since the last call.
+    /// Until when an action of the home has set it.
+    acts_until: Option<Duration>,
+    /// What the centre set it to since the last call or action.
     centres: Option<bool>,
     /// What was last asked of it; none: nothing by us.
     is_on: Option<bool>,
@@ -68,7 +72,7 @@ impl Signals {
     /// Nothing is shown yet.
     #[must_use]
     pub fn new(outputs: impl IntoIterator<Item = Option<Shows>>) -> Self {
-        let lamp = |shows| Lamp { shows, warning: None, centres: None, is_on: None };
+        let lamp = |shows| Lamp { shows, warning: None, acts_until: None, centres: None, is_on: None };
         Self { call: Call::None, is_silenced: false, lamps: outputs.into_iter().map(lamp).collect() }
     }
 
@@ -102,7 +106,22 @@ impl Signals {
     /// The centre set an output itself.
     pub fn set_by_centre(&mut self, output: usize, on: bool) {
         if let Some(lamp) = self.lamps.get_mut(output) {
-            (lamp.centres, lamp.is_on, lamp.warning) = (Some(on), None, None);
+            (lamp.centres, lamp.is_on, lamp.warning, lamp.acts_until) = (Some(on), None, None, None);
+        }
+    }
+
+    /// An action of the home sets an output on for so long, or until it is released.
+    pub fn act(&mut self, output: usize, lasts: Option<Duration>, now: Duration) {
+        if let Some(lamp) = self.lamps.get_mut(output) {
+            lamp.acts_until = Some(lasts.map_or(Duration::MAX, |lasts| now.saturating_add(lasts)));
+            lamp.centres = None;
+        }
+    }
+
+    /// The reason of an action is over.
+    pub fn release(&mut self, output: usize) {
+        if let Some(lamp) = self.lamps.get_mut(output) {
+            lamp.acts_until = None;
         }
     }
 
@@ -119,9 +138,11 @@ impl Signals {
         let mut changes = Vec::new();
         for (index, lamp) in self.lamps.iter_mut().enumerate() {
             lamp.warning = lamp.warning.filter(|warning| now < warning.until);
+            lamp.acts_until = lamp.acts_until.filter(|until| now < *until);
             let wanted = lamp.wanted(call, is_silenced, now);
             changes.extend(wanted.filter(|on| lamp.is_on.unwrap_or(false) != *on).map(|on| (index, on)));
-            let is_ours = lamp.warning.is_some() || (lamp.centres.is_none() && lamp.shows.is_some());
+            let is_ours = lamp.warning.is_some()
+                || (lamp.centres.is_none() && (lamp.shows.is_some() || lamp.acts_until.is_some()));
             lamp.is_on = wanted.filter(|_| is_ours);
         }
         changes
@@ -140,6 +161,9 @@ impl Lamp {
         if let Some(Warning { since, .. }) = self.warning {
             return Some(blinks(now - since, SLOW));
         }
+        if self.acts_until.is_some() {
+            return Some(true);
+        }
         let left_as = self.is_on.map(|_| self.centres.unwrap_or(false));
         let Some(shows) = self.shows.filter(|_| self.centres.is_none()) else { return left_as };
         let on = match (shows, call) {
@@ -156,6 +180,9 @@ impl Lamp {
     fn due_in(&self, call: Call, is_silenced: bool, now: Duration) -> Option<Duration> {
         if let Some(Warning { since, until }) = self.warning {
             return Some(turns_in(now - since, SLOW).min(until.saturating_sub(now)));
+        }
+        if let Some(until) = self.acts_until {
+            return (until < Duration::MAX).then(|| until.saturating_sub(now));
         }
         if self.centres.is_some() {
             return None;
@@ -255,6 +282,24 @@ mod tests {
         signals.called(secs(0));
         signals.received(secs(3));
         assert!(siren(&mut signals, 3, 100).is_empty(), "the centre has it");
+    }
+
+    #[test]
+    fn an_action_sets_its_output_for_its_time_or_until_it_is_released() {
+        let mut signals = home();
+        signals.act(2, Some(secs(300)), secs(10));
+        assert_eq!(run(&mut signals, secs(10), secs(900)), ["2 on @ 10.0", "2 off @ 310.0"]);
+        signals.act(2, None, secs(1000));
+        assert_eq!(run(&mut signals, secs(1000), secs(9000)), ["2 on @ 1000.0"]);
+        signals.release(2);
+        assert_eq!(run(&mut signals, secs(9000), secs(9999)), ["2 off @ 9000.0"]);
+        // What the centre sets holds, until the home has a reason again.
+        signals.act(2, None, secs(10_000));
+        assert_eq!(run(&mut signals, secs(10_000), secs(10_000)), ["2 on @ 10000.0"]);
+        signals.set_by_centre(2, false);
+        assert!(run(&mut signals, secs(10_001), secs(10_002)).is_empty());
+        signals.release(2);
+        assert!(run(&mut signals, secs(10_003), secs(10_004)).is_empty());
     }
 
     #[test]

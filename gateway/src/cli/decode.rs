@@ -20,7 +20,8 @@ use super::{Exit, print, profiles};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Bytes as hex, registers as groups of four digits, or the payload of a topic or page.
+    /// Bytes as hex, registers as groups of four digits, or the payload of a topic or page; with a profile perhaps behind
+    /// the name of a block or message, as `raw = true` in the home file keeps them.
     #[arg(required = true, value_name = "HEX or TEXT")]
     what: Vec<String>,
     /// Read it as this device would be read: a name such as micradar/r60abd1, or a folder.
@@ -108,12 +109,15 @@ fn by_profile(what: &str, name: &str, arguments: &Arguments) -> anyhow::Result<E
     } else if !profile.polls.is_empty() {
         registers(&profile, &mut decoder, what)?
     } else {
-        let named = |wanted: &String| profile.messages.iter().position(|message| &message.name == wanted);
-        let message = match &arguments.message {
-            Some(wanted) => named(wanted).with_context(|| format!("{} has no message {wanted:?}", profile.name))?,
-            None => 0,
+        let named = |wanted: &str| profile.messages.iter().position(|message| message.name == wanted);
+        let (message, payload) = match (&arguments.message, what.split_once(' ')) {
+            (Some(wanted), _) => {
+                (named(wanted).with_context(|| format!("{} has no message {wanted:?}", profile.name))?, what)
+            }
+            (None, Some((name, payload))) if named(name).is_some() => (named(name).unwrap_or(0), payload),
+            (None, _) => (0, what),
         };
-        decoder.payload(message, what.as_bytes(), false)
+        decoder.payload(message, payload.as_bytes(), false)
     };
     let mut table = String::new();
     for point in &decoded.points {
@@ -138,6 +142,12 @@ fn by_profile(what: &str, name: &str, arguments: &Arguments) -> anyhow::Result<E
 
 /// An RTU frame that answers a poll, or the registers of one poll alone.
 fn registers(profile: &Profile, decoder: &mut Decoder, what: &str) -> anyhow::Result<Decoded> {
+    let named = what
+        .split_once(' ')
+        .and_then(|(name, rest)| Some((profile.polls.iter().position(|poll| poll.name == name)?, Hex::parse(rest)?.0)));
+    if let Some((poll, data)) = named {
+        return Ok(decoder.answer(poll, &data));
+    }
     let bytes = Hex::parse(what).context("this profile reads registers: write an RTU frame or the registers as hex")?.0;
     let unit = bytes.first().copied().unwrap_or_default();
     let pdu = rtu_pdu(unit, &bytes).ok();

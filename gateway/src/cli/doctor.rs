@@ -11,7 +11,8 @@ use carebed_contract::time::Timestamp;
 use super::{Exit, Files, config_file, home_file, print, runtime};
 use crate::config::Config;
 use crate::home::Board;
-use crate::link;
+use crate::link::address::Address;
+use crate::link::reading::{self, Reading};
 use crate::spool::{Directory, DirectoryError};
 use crate::stamp::ClockTrust;
 use crate::uplink::mqtt::{Ended, probe};
@@ -48,7 +49,9 @@ pub(super) fn doctor(files: &Files) -> anyhow::Result<Exit> {
     ];
     findings.extend(about_spool(&config));
     findings.push(runtime.block_on(about_broker(&config, &clock)));
-    findings.extend(home.boards.iter().map(|board| runtime.block_on(about_board(board))));
+    let boards: Vec<Arc<Board>> = home.boards.into_iter().map(Arc::new).collect();
+    let readings = runtime.block_on(reading::read(&boards, &config.devices_broker, &clock, DEVICE_PATIENCE));
+    findings.extend(boards.iter().zip(&readings).map(|(board, reading)| about_board(board, reading)));
 
     let mut page = String::new();
     let mut exit = Exit::Ok;
@@ -156,21 +159,27 @@ fn next_step(what: &str) -> &'static str {
     }
 }
 
-async fn about_board(board: &Board) -> Finding {
+fn about_board(board: &Board, reading: &Reading) -> Finding {
     let about = format!("device {} at {}", board.id, board.link);
-    match tokio::time::timeout(DEVICE_PATIENCE, link::read_once(board)).await {
-        Ok(Ok(answers)) => Finding::good(about, format!("answers ({} polls)", answers.len())),
-        Ok(Err(what)) => {
+    let n_values = reading.points.len();
+    match &reading.failure {
+        _ if reading.is_whole => Finding::good(about, format!("answers ({n_values} values)")),
+        Some(what) => {
             let next = if what.contains("ermission denied") {
                 "let the gateway's user use the port: usermod -aG dialout carebed-gateway"
             } else if what.contains("No such file") {
                 "the adapter is not plugged in, or has another name: ls -l /dev/serial/by-id"
             } else {
-                "check power, cable, address, unit and speed; a running gateway may hold the port"
+                "check power, cable, address, unit and speed; a running gateway may hold the port; carebed-gateway scan looks for devices"
             };
             Finding::wrong(about, what, next)
         }
-        Err(_) => {
+        None if n_values > 0 || board.link == Address::Broker => {
+            let seconds = DEVICE_PATIENCE.as_secs();
+            let what = format!("{n_values} values within {seconds} s; it speaks when it has something to say");
+            Finding::good(about, what)
+        }
+        None => {
             let what = format!("nothing within {} s", DEVICE_PATIENCE.as_secs());
             Finding::wrong(about, what, "check power, cable and address")
         }

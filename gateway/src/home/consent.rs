@@ -47,7 +47,8 @@ impl Class {
         match quantity.as_str() {
             "call_button" | "call_event" | "call_cancel" | "service_button" | "leave_button" | "fall_reported"
             | "smoke" | "gas" | "water_leak" => Self::Safety,
-            "battery" | "signal" | "tamper" | "lamp_on" | "press_count" => Self::Equipment,
+            // Raw frames are told only where everything was agreed to.
+            "battery" | "signal" | "tamper" | "lamp_on" | "press_count" | "raw_frame" => Self::Equipment,
             "bed_occupancy" | "seat_occupancy" | "door_open" | "door_event" | "inner_door_open" | "cabinet_open"
             | "cabinet_event" | "motion" | "motion_event" | "presence" => Self::Activity,
             "flush" | "appliance_on" | "power" | "energy" | "water_volume" => Self::Household,

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::address::Host;
 use super::line::connect;
-use super::{LinkEvent, Silence};
+use super::{LinkEvent, Silence, told};
 use crate::home::Board;
 use crate::stamp::Sample;
 
@@ -95,16 +95,15 @@ pub(super) async fn run(
             }
             other => {
                 let (cycles, since) = failed.unwrap_or((0, now));
+                let why = match &other {
+                    Ok(decoded) => format!("the page cannot be used: {:?}", decoded.rejects),
+                    Err(error) => told(error),
+                };
                 if cycles == 0 {
-                    match &other {
-                        Ok(decoded) => tracing::debug!(device = %wired.id, rejects = ?decoded.rejects, "page refused"),
-                        Err(error) => {
-                            tracing::debug!(device = %wired.id, error = error as &dyn std::error::Error, "no page")
-                        }
-                    }
+                    tracing::debug!(device = %wired.id, why, "no page");
                 }
                 failed = Some((cycles.saturating_add(1), since));
-                Err(Silence { cycles: cycles.saturating_add(1), lasted: now - since })
+                Err(Silence { cycles: cycles.saturating_add(1), lasted: now - since, why })
             }
         };
         // What was missed meanwhile is left out.

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 use self::broker::Embedded;
 use super::address::Host;
 use super::line::Reopen;
-use super::{LinkEvent, Silence, Write};
+use super::{LinkEvent, Silence, Write, told};
 use crate::home::Board;
 use crate::stamp::Sample;
 
@@ -84,6 +84,8 @@ struct Link {
     clock: Arc<dyn Clock>,
     /// How often connecting failed in a row, and since when.
     failed: Option<(u32, Instant)>,
+    /// Why the last connection broke.
+    why: String,
 }
 
 /// Listens until nobody takes events any more.
@@ -99,7 +101,8 @@ pub(super) async fn run(
         let topics = (0..board.profile.messages.len()).filter_map(|m| Some((decoder.topic(m)?, m))).collect();
         Device { index: *index, board: Arc::clone(board), decoder, topics, last: Instant::now(), silent_told: None }
     };
-    let mut link = Link { devices: boards.iter().map(device).collect(), events, clock, failed: None };
+    let mut link =
+        Link { devices: boards.iter().map(device).collect(), events, clock, failed: None, why: String::new() };
     let mut embedded = None;
     let mut reopen = Reopen::new();
     loop {
@@ -154,6 +157,7 @@ impl Link {
                 event = poll(&mut events) => match event {
                     Err(error) => {
                         tracing::debug!(error = &error as &dyn std::error::Error, "no connection to the home's broker");
+                        self.why = told(&error);
                         let ids = sent.into_iter().chain(under_way.into_iter().map(|(_, id)| id)).flatten();
                         for id in ids {
                             self.written(id, Err("the connection to the broker broke".to_owned())).await?;
@@ -230,7 +234,8 @@ impl Link {
             let since = device.silent_told.map_or(device.last, |told| told.max(device.last));
             if now >= since + silent_after {
                 device.silent_told = Some(now);
-                let silence = Silence { cycles: u32::MAX, lasted: now - device.last };
+                let lasted = now - device.last;
+                let silence = Silence { cycles: u32::MAX, lasted, why: format!("nothing heard for {lasted:.0?}") };
                 let sample = Sample::take(&*self.clock);
                 let event = LinkEvent::Heard { board: device.index, sample, result: Err(silence) };
                 self.events.send(event).await.map_err(|_| Over)?;
@@ -244,10 +249,11 @@ impl Link {
         let now = Instant::now();
         let (cycles, since) = self.failed.unwrap_or((0, now));
         self.failed = Some((cycles.saturating_add(1), since));
-        let silence = Silence { cycles: cycles.saturating_add(1), lasted: now - since };
+        let why = format!("no connection to the home's broker: {}", self.why);
+        let silence = Silence { cycles: cycles.saturating_add(1), lasted: now - since, why };
         for device in &self.devices {
             let sample = Sample::take(&*self.clock);
-            let event = LinkEvent::Heard { board: device.index, sample, result: Err(silence) };
+            let event = LinkEvent::Heard { board: device.index, sample, result: Err(silence.clone()) };
             self.events.send(event).await.map_err(|_| Over)?;
         }
         Ok(())

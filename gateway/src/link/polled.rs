@@ -15,8 +15,8 @@ use super::line::LineError;
 use super::modbus_rtu::ModbusRtu;
 use super::modbus_tcp::ModbusTcp;
 use super::rtu::{Ask, Failure};
-use super::schedule::{Schedule, Slot};
-use super::{Endpoint, LinkEvent, Silence, Write};
+use super::schedule::{Came, Schedule, Slot};
+use super::{Endpoint, LinkEvent, Silence, Write, told};
 use crate::home::Board;
 use crate::stamp::Sample;
 
@@ -49,23 +49,14 @@ impl From<Failure> for NoAnswer {
     }
 }
 
-impl NoAnswer {
-    fn told(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(source) => format!("{self}: {source}"),
-            None => self.to_string(),
-        }
-    }
-}
-
 /// What carries questions and answers.
-enum Wire {
+pub(super) enum Wire {
     Tcp(ModbusTcp),
     Rtu(Box<ModbusRtu>),
 }
 
 impl Wire {
-    fn new(address: &Address, echo: Option<bool>, start: Instant) -> Option<Self> {
+    pub(super) fn new(address: &Address, echo: Option<bool>, start: Instant) -> Option<Self> {
         match address {
             Address::ModbusTcp(host) => Some(Self::Tcp(ModbusTcp::new(host.clone()))),
             Address::Serial { line, .. } | Address::SerialServer { line, .. } => {
@@ -75,7 +66,7 @@ impl Wire {
         }
     }
 
-    async fn ask(&mut self, ask: Ask, wake: Option<&(Vec<u8>, Duration)>) -> Result<Vec<u8>, NoAnswer> {
+    pub(super) async fn ask(&mut self, ask: Ask, wake: Option<&(Vec<u8>, Duration)>) -> Result<Vec<u8>, NoAnswer> {
         match self {
             Self::Tcp(tcp) => tcp.ask(ask).await,
             Self::Rtu(rtu) => rtu.ask(ask, wake).await,
@@ -90,14 +81,14 @@ impl Wire {
         }
     }
 
-    fn ready_at(&self, unit: u8, request: Request) -> Duration {
+    pub(super) fn ready_at(&self, unit: u8, request: Request) -> Duration {
         match self {
             Self::Tcp(_) => Duration::ZERO,
             Self::Rtu(rtu) => rtu.ready_at(unit, request),
         }
     }
 
-    fn open_at_once(&mut self) {
+    pub(super) fn open_at_once(&mut self) {
         match self {
             Self::Tcp(tcp) => tcp.open_at_once(),
             Self::Rtu(rtu) => rtu.open_at_once(),
@@ -198,10 +189,17 @@ impl Polled {
             }
         }
         let now = self.now();
-        let failed = self.schedule.done(slot, began, now, answer.is_ok(), board.profile.link.gap);
-        if let Err(NoAnswer::Rejected(Reject::Exception(code))) = &answer
-            && block.is_joined()
-        {
+        let refuses = match &answer {
+            Err(NoAnswer::Rejected(Reject::Exception(code))) if block.is_joined() => Some(*code),
+            _ => None,
+        };
+        let came = match &answer {
+            Err(NoAnswer::Rejected(Reject::Exception(_))) if refuses.is_none() => Came::Refusal,
+            Err(_) if refuses.is_none() => Came::Nothing,
+            _ => Came::Answer,
+        };
+        let failed = self.schedule.done(slot, began, now, came, board.profile.link.gap);
+        if let Some(code) = refuses {
             tracing::info!(device = %board.id, code, "it refuses blocks; asking poll by poll");
             self.replan(slot.device);
             return Vec::new();
@@ -213,15 +211,15 @@ impl Polled {
                 polls.map(|(poll, data)| LinkEvent::Polled { board: index, poll, sample, result: Ok(data) }).collect()
             }
             Err(error) => {
-                let silence = failed.map_or_else(Silence::default, |failed| Silence {
-                    cycles: failed.cycles,
-                    lasted: now.saturating_sub(failed.since),
-                });
+                let (cycles, since) = failed.map_or((0, now), |failed| (failed.cycles, failed.since));
+                let silence = Silence { cycles, lasted: now.saturating_sub(since), why: told(&error) };
                 if silence.cycles <= 1 {
-                    tracing::debug!(device = %board.id, error = error.told(), "poll failed");
+                    tracing::debug!(device = %board.id, error = silence.why, "poll failed");
                 }
                 let polls = block.polls();
-                polls.map(|poll| LinkEvent::Polled { board: index, poll, sample, result: Err(silence) }).collect()
+                polls
+                    .map(|poll| LinkEvent::Polled { board: index, poll, sample, result: Err(silence.clone()) })
+                    .collect()
             }
         }
     }
@@ -243,25 +241,11 @@ impl Polled {
                 let (ask, wake) = (target.ask(*request), target.board.profile.link.wake.clone());
                 // Whoever waits for a lamp does not wait for the pause between two attempts.
                 self.wire.open_at_once();
-                self.wire.ask(ask, wake.as_ref()).await.map(drop).map_err(|error| error.told())
+                self.wire.ask(ask, wake.as_ref()).await.map(drop).map_err(|error| told(&error))
             }
             Some(_) => Err("the output is not reached over Modbus".to_owned()),
             None => Err("the output cannot be set so".to_owned()),
         };
         Some(LinkEvent::Written { id, result, sample: Sample::take(&*self.clock) })
     }
-}
-
-/// Asks a board once for everything its profile polls.
-pub(super) async fn read_once(board: &Board) -> Result<Vec<(usize, Vec<u8>)>, String> {
-    let Some(mut wire) = Wire::new(&board.link, board.echo, Instant::now()) else {
-        return Err(format!("{} is not polled by Modbus", board.link));
-    };
-    let mut answers = Vec::new();
-    for (index, poll) in board.profile.polls.iter().enumerate() {
-        let ask = Ask { unit: board.unit, request: poll.request(), timeout: board.profile.link.timeout };
-        let answer = wire.ask(ask, board.profile.link.wake.as_ref()).await;
-        answers.push((index, answer.map_err(|error| error.told())?));
-    }
-    Ok(answers)
 }

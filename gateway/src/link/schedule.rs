@@ -2,8 +2,9 @@
 //!
 //! Devices that answer are asked by deadline. A device that failed twice in a row is asked one thing once a second at most,
 //! its cheapest. Once it has failed for three seconds as well (wb-mqtt-serial's figures) its circuit is open: it is probed
-//! only when nobody who answers has to wait for it, or out of a small share of the line's time. So however many are dead,
-//! the others keep their rate.
+//! only when nobody who answers has to wait for it, or out of a small share of the line's time. A device that has never
+//! answered is not given so much credit: its circuit is open from its first failure until it first answers, so that a start
+//! on a bus with dead devices costs the others one time-out of each. So however many are dead, the others keep their rate.
 
 use std::time::Duration;
 
@@ -17,6 +18,17 @@ pub(crate) const OPEN_CYCLES: u32 = 2;
 const DOUBT: f64 = 16.0;
 /// Probes that make others wait may take one part in this many of the line's time.
 const PROBE_SHARE: u32 = 32;
+
+/// What came of asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// The answer.
+    Answer,
+    /// The device's word that it does not answer this: it is there.
+    Refusal,
+    /// Nothing that can be used.
+    Nothing,
+}
 
 /// One thing that one device is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +51,22 @@ struct Course {
     failed: Option<Failed>,
     /// Whether it answered when it was asked last.
     answers: bool,
+    /// Whether it ever answered.
+    has_answered: bool,
     /// Not asked before.
     not_before: Duration,
+}
+
+impl Course {
+    fn failing(&self) -> Option<Failed> {
+        self.failed.filter(|failed| !self.has_answered || failed.cycles >= OPEN_CYCLES)
+    }
+
+    /// Counted by what was asked in vain, not by the time since: so that the silence is noticed in time.
+    fn is_open(&self) -> bool {
+        self.failing()
+            .is_some_and(|failed| !self.has_answered || failed.last.saturating_sub(failed.since) >= OPEN_AFTER)
+    }
 }
 
 /// How long a device has failed.
@@ -52,17 +78,6 @@ pub(super) struct Failed {
     pub(super) since: Duration,
     /// When the last of them ended.
     pub(super) last: Duration,
-}
-
-impl Failed {
-    fn is_failing(self) -> bool {
-        self.cycles >= OPEN_CYCLES
-    }
-
-    /// Counted by what was asked in vain, not by the time since: so that the silence is noticed in time.
-    fn is_open(self) -> bool {
-        self.is_failing() && self.last.saturating_sub(self.since) >= OPEN_AFTER
-    }
 }
 
 /// What one link asks.
@@ -77,7 +92,13 @@ pub(super) struct Schedule {
 impl Schedule {
     /// One more device; `cost` is what asking it in vain takes.
     pub(super) fn add_device(&mut self, cost: Duration) -> usize {
-        self.courses.push(Course { cost, failed: None, answers: false, not_before: Duration::ZERO });
+        self.courses.push(Course {
+            cost,
+            failed: None,
+            answers: false,
+            has_answered: false,
+            not_before: Duration::ZERO,
+        });
         self.courses.len() - 1
     }
 
@@ -92,7 +113,7 @@ impl Schedule {
     pub(super) fn next(&self, now: Duration, ready: impl Fn(Slot) -> Duration) -> Option<(Slot, Duration)> {
         let course = |slot: &Slot| self.courses.get(slot.device).copied();
         let well = self.slots.iter().filter_map(|slot| {
-            let course = course(slot).filter(|course| !course.failed.is_some_and(Failed::is_failing))?;
+            let course = course(slot).filter(|course| course.failing().is_none())?;
             Some((*slot, slot.due.max(course.not_before).max(ready(*slot))))
         });
         // Of those that may be asked now, the one that has waited longest for its period, so that a line with too much to
@@ -107,13 +128,15 @@ impl Schedule {
             _ => one_at.cmp(two_at),
         });
         let probes = self.courses.iter().enumerate().filter_map(|(device, course)| {
-            let failed = course.failed.filter(|failed| failed.is_failing())?;
-            let slot = *self.slots.iter().find(|slot| slot.device == device)?;
+            course.failing()?;
+            let mut slots = self.slots.iter().filter(|slot| slot.device == device);
+            // Of a device that never answered nobody knows which of its blocks it has.
+            let slot = *if course.has_answered { slots.next() } else { slots.min_by_key(|slot| slot.due) }?;
             let at = course.not_before.max(ready(slot));
             let may_begin = at.max(now);
             let is_free = well.is_none_or(|(_, well)| well >= may_begin + course.cost);
             // Until it is known to be dead it only lets go first who is due.
-            let is_short = !failed.is_open() && well.is_some_and(|(_, well)| well > may_begin);
+            let is_short = !course.is_open() && well.is_some_and(|(_, well)| well > may_begin);
             let at = if is_free || is_short { at } else { at.max(self.probe_from) };
             Some((slot, at, course.not_before))
         });
@@ -131,19 +154,21 @@ impl Schedule {
         asked: Slot,
         began: Duration,
         now: Duration,
-        answered: bool,
+        came: Came,
         gap: Duration,
     ) -> Option<Failed> {
+        let answered = came == Came::Answer;
         let course = self.courses.get_mut(asked.device)?;
-        let was_failing = course.failed.is_some_and(Failed::is_failing);
+        let was_failing = course.failing().is_some();
         (course.not_before, course.answers) = (now + gap, answered);
+        course.has_answered |= came != Came::Nothing;
         if answered {
             course.failed = None;
         } else {
             let Failed { cycles, since, .. } = course.failed.unwrap_or(Failed { cycles: 0, since: now, last: now });
             let failed = Failed { cycles: cycles.saturating_add(1), since, last: now };
             course.failed = Some(failed);
-            if failed.is_failing() {
+            if course.failing().is_some() {
                 course.not_before = now + gap.max(asked.every.max(PROBE_EVERY).saturating_sub(now - began));
             }
         }
@@ -186,7 +211,7 @@ mod tests {
             let (slot, _) = schedule.next(began, |_| Duration::ZERO).unwrap();
             asked.push((slot.device, slot.due));
             began = MS(now);
-            schedule.done(slot, began, began, true, Duration::ZERO);
+            schedule.done(slot, began, began, Came::Answer, Duration::ZERO);
         }
         let expected = [(0, 0), (1, 0), (0, 20), (0, 40), (1, 100), (0, 1_020)];
         assert_eq!(asked, expected.map(|(device, due)| (device, MS(due))));
@@ -204,7 +229,7 @@ mod tests {
             let began = now.max(at);
             let dead = slot.device < n_dead;
             now = began + MS(if dead { timeout } else { 30 });
-            schedule.done(slot, began, now, !dead, Duration::ZERO);
+            schedule.done(slot, began, now, if dead { Came::Nothing } else { Came::Answer }, Duration::ZERO);
             if began >= Duration::from_secs(span.start) {
                 asked[slot.device] += 1;
             }
@@ -228,12 +253,14 @@ mod tests {
         }
     }
 
-    /// While they are still being found dead, too: also after a start, when nobody has answered yet.
+    /// Also after a start, when nobody has answered yet and the dead come first: each costs one time-out, once.
     #[test]
-    fn finding_out_who_is_dead_costs_the_living_little() {
+    fn a_start_among_the_dead_costs_the_living_one_time_out_of_each() {
         for n_dead in 1..10 {
             let asked = play(10, n_dead, 1_000, 520, 0..30);
-            assert!(asked[n_dead..].iter().all(|n| *n >= 25), "{n_dead} dead: {asked:?}");
+            let lost = (n_dead as u64 * 520).div_ceil(1_000);
+            assert!(asked[n_dead..].iter().all(|n| *n >= 30 - lost), "{n_dead} dead: {asked:?}");
+            assert!(asked[..n_dead].iter().all(|n| *n >= 2), "{n_dead} dead: {asked:?}");
         }
     }
 
@@ -247,17 +274,20 @@ mod tests {
             let began = now.max(at);
             asked.push((slot.block, began));
             now = began + MS(200);
-            let failed = schedule.done(slot, began, now, false, Duration::ZERO);
+            let failed = schedule.done(slot, began, now, Came::Nothing, Duration::ZERO);
             assert_eq!(failed, Some(Failed { cycles: cycle, since: MS(200), last: now }));
         }
-        assert_eq!(asked[..4], [(0, MS(0)), (1, MS(200)), (0, MS(1_200)), (0, MS(2_200))]);
+        let blocks = asked.iter().map(|(block, _)| *block).collect::<Vec<_>>();
+        assert_eq!(blocks[..4], [0, 1, 2, 0], "nobody knows yet which of them it has");
+        let times: Vec<Duration> = asked.iter().map(|(_, began)| *began).collect();
+        assert_eq!(times[..4], [0, 1_000, 2_000, 3_000].map(MS));
         let (slot, at) = schedule.next(now, |_| Duration::ZERO).unwrap();
-        schedule.done(slot, at, at, true, Duration::ZERO);
+        schedule.done(slot, at, at, Came::Answer, Duration::ZERO);
         let mut blocks = Vec::new();
         for _ in 0..3 {
             let (slot, _) = schedule.next(at, |_| Duration::ZERO).unwrap();
             blocks.push(slot.block);
-            schedule.done(slot, at, at, true, Duration::ZERO);
+            schedule.done(slot, at, at, Came::Answer, Duration::ZERO);
         }
         blocks.sort_unstable();
         assert_eq!(blocks[1..], [1, 2], "everything is asked again");
@@ -269,10 +299,10 @@ mod tests {
         let ready = |slot: Slot| if slot.device == 0 { MS(70) } else { Duration::ZERO };
         let (slot, at) = schedule.next(Duration::ZERO, ready).unwrap();
         assert_eq!((slot.device, at), (1, Duration::ZERO));
-        schedule.done(slot, MS(0), MS(30), true, MS(200));
+        schedule.done(slot, MS(0), MS(30), Came::Answer, MS(200));
         let (slot, at) = schedule.next(MS(30), ready).unwrap();
         assert_eq!((slot.device, at), (0, MS(70)));
-        schedule.done(slot, MS(70), MS(100), true, Duration::ZERO);
+        schedule.done(slot, MS(70), MS(100), Came::Answer, Duration::ZERO);
         let (slot, at) = schedule.next(MS(100), ready).unwrap();
         assert_eq!((slot.device, at), (0, MS(200)), "the other one needs its pause");
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::dialogue::{Dialogue, Do};
 use super::line::{Line, LineError};
-use super::{Endpoint, LinkEvent, Write};
+use super::{Endpoint, LinkEvent, Write, told};
 use crate::stamp::Sample;
 
 /// Bytes taken off the line at once.
@@ -65,7 +65,7 @@ impl Streamed {
             }
             read = self.line.read(&mut bytes) => match read {
                 Ok(n_bytes) => self.heard(bytes.get(..n_bytes).unwrap_or_default()).await?,
-                Err(_) => self.lost().await?,
+                Err(error) => self.lost(&error).await?,
             },
             () = sleep_until(due) => self.heard(&[]).await?,
         }
@@ -85,16 +85,16 @@ impl Streamed {
             }
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "line not opened");
-                self.lost().await?;
+                self.lost(&error).await?;
             }
         }
         Ok(())
     }
 
-    async fn lost(&mut self) -> Result<(), Over> {
-        let now = self.now();
+    async fn lost(&mut self, error: &LineError) -> Result<(), Over> {
+        let (now, why) = (self.now(), told(error));
         let lost: Vec<(usize, Vec<Do>)> =
-            self.devices.iter_mut().map(|(index, dialogue)| (*index, dialogue.lost(now))).collect();
+            self.devices.iter_mut().map(|(index, dialogue)| (*index, dialogue.lost(now, &why))).collect();
         for (index, done) in lost {
             for done in done {
                 self.act(index, done).await?;
@@ -139,7 +139,7 @@ impl Streamed {
         match what {
             Do::Say(bytes) => match self.line.send(&bytes).await {
                 Ok(()) => Ok(()),
-                Err(_) => Box::pin(self.lost()).await,
+                Err(error) => Box::pin(self.lost(&error)).await,
             },
             Do::Silent(silence) => {
                 let sample = Sample::take(&*self.clock);

@@ -13,6 +13,7 @@ use carebed_contract::topic::Channel;
 use carebed_contract::value::Value;
 use tokio::sync::watch;
 
+use crate::actions::{Act, Actions};
 use crate::command::{Commands, Decision};
 use crate::config::Config;
 use crate::device::{Device, Heard, Told};
@@ -53,6 +54,7 @@ pub(super) struct Gateway {
     /// When the clock was last looked at.
     pub(super) looked: Duration,
     pub(super) signals: Signals,
+    pub(super) actions: Actions,
     pub(super) counts: Metrics,
     pub(super) metrics: watch::Sender<Metrics>,
     pub(super) metrics_due: Duration,
@@ -131,6 +133,9 @@ impl Gateway {
         let [n_urgent, n_routine] = &mut self.counts.observations;
         *n_urgent += urgent.len() as u64;
         *n_routine += routine.len() as u64;
+        for Told { observed, .. } in urgent.iter().chain(&routine) {
+            self.act(observed, now);
+        }
         for Told { observed, .. } in routine {
             self.gather.add(observed, now);
         }
@@ -152,6 +157,17 @@ impl Gateway {
         self.delivery.pump().await
     }
 
+    /// Outputs that the home sets by itself.
+    fn act(&mut self, observed: &Observed, now: Duration) {
+        let time = self.stamper.anchor().and_then(|anchor| self.home.time_of_day(anchor.at(now)));
+        for (output, act) in self.actions.observed(observed, time) {
+            match act {
+                Act::On(lasts) => self.signals.act(output, lasts, now),
+                Act::Release => self.signals.release(output),
+            }
+        }
+    }
+
     /// How long until a batch is due. While nobody knows the time there is nothing to say beside observations.
     pub(super) fn batch_due_in(&self, now: Duration) -> Option<Duration> {
         let says_something = !self.gather.is_empty() || self.stamper.anchor().is_some();
@@ -165,8 +181,10 @@ impl Gateway {
 
     /// Looks at the clock; everything that is stamped or sent afterwards goes by it.
     pub(super) fn look(&mut self) {
+        // In this order: a time server steps the clock first and gives its word afterwards.
+        let word = self.clock.is_synchronised();
         let now = self.now();
-        self.stamper.look(now, self.clock.is_synchronised());
+        self.stamper.look(now, word);
         self.delivery.learn(self.stamper.anchor(), now.monotonic);
         self.looked = now.monotonic;
     }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::Reload;
 use super::gateway::Gateway;
+use crate::actions::Actions;
 use crate::config::Config;
 use crate::device::Device;
 use crate::gather::Gather;
@@ -67,6 +68,9 @@ impl Gateway {
         gathered.into_waiting().into_iter().for_each(|observed| self.gather.add(observed, now.monotonic));
         if home.shows() != self.home.shows() {
             self.signals = Signals::new(home.shows());
+        }
+        if home.actions != self.home.actions {
+            self.actions = Actions::new(&home.actions);
         }
         self.status.serves(&home);
         self.config = Config {

@@ -120,11 +120,11 @@ impl Dialogue {
     }
 
     /// The line was lost, or cannot be opened.
-    pub(super) fn lost(&mut self, now: Duration) -> Vec<Do> {
+    pub(super) fn lost(&mut self, now: Duration, why: &str) -> Vec<Do> {
         self.jobs.extend(self.waiting.take().map(|waiting| waiting.job));
         let jobs = std::mem::take(&mut self.jobs);
-        let mut done: Vec<Do> = jobs.into_iter().filter_map(|job| refused(job, "the line was lost")).collect();
-        done.push(self.fail(now));
+        let mut done: Vec<Do> = jobs.into_iter().filter_map(|job| refused(job, why)).collect();
+        done.push(self.fail(now, why.to_owned()));
         done
     }
 
@@ -188,7 +188,8 @@ impl Dialogue {
         }
         if now >= self.last_good.max(self.silent_told) + self.silent_after() {
             self.silent_told = now;
-            done.push(Do::Silent(Silence { cycles: u32::MAX, lasted: now.saturating_sub(self.last_good) }));
+            let lasted = now.saturating_sub(self.last_good);
+            done.push(Do::Silent(Silence { cycles: u32::MAX, lasted, why: format!("nothing heard for {lasted:.0?}") }));
             // Perhaps it was replaced, or lost its power without saying so.
             self.set_up(now);
         }
@@ -307,16 +308,16 @@ impl Dialogue {
                 }
                 None
             }
-            Job::Ask(_) => Some(self.fail(now)),
+            Job::Ask(_) => Some(self.fail(now, format!("no answer within {:?}", self.profile.link.timeout))),
             job @ Job::Write(_) => refused(job, &format!("no answer within {:?}", self.profile.link.timeout)),
         }
     }
 
-    fn fail(&mut self, now: Duration) -> Do {
+    fn fail(&mut self, now: Duration, why: String) -> Do {
         let (cycles, since) = self.failed.unwrap_or((0, now));
         let cycles = cycles.saturating_add(1);
         self.failed = Some((cycles, since));
-        Do::Silent(Silence { cycles, lasted: now.saturating_sub(since) })
+        Do::Silent(Silence { cycles, lasted: now.saturating_sub(since), why })
     }
 }
 
