@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use carebed_gateway::uplink::backoff::Backoff;
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -23,8 +24,10 @@ const PACKET_BYTES_MAX: usize = 6 << 20;
 /// How long a started broker may take until it answers.
 const START_WITHIN: Duration = Duration::from_secs(20);
 
-/// Pause between attempts to start a broker that does not start.
-const RESTART_EVERY: Duration = Duration::from_secs(5);
+/// The first pause before a broker that ended is started again …
+const RESTART_SOONEST: Duration = Duration::from_millis(200);
+/// … and the longest, when it ends again and again.
+const RESTART_LATEST: Duration = Duration::from_secs(20);
 
 /// Why the embedded broker is not there.
 #[derive(Debug, thiserror::Error)]
@@ -119,18 +122,34 @@ impl EmbeddedBroker {
         self.answers().await
     }
 
-    /// Starts it again whenever it ends, until told to stop.
+    /// Starts it again whenever it ends, until told to stop; later and later, while it ends soon after its start.
     pub async fn keep_alive(mut self, stop: carebed_contract::Shutdown) {
+        let mut backoff = Backoff::new(RESTART_SOONEST, RESTART_LATEST);
         loop {
-            tokio::select! {
+            let started = tokio::time::Instant::now();
+            let status = tokio::select! {
                 () = stop.cancelled() => return self.kill().await,
-                status = self.child.wait() => tracing::error!(?status, "the embedded broker ended; starting it again"),
-            }
-            while let Err(error) = self.restart().await {
-                tracing::error!(%error, "the embedded broker does not start; trying again");
+                status = self.child.wait() => status,
+            };
+            let lasted = started.elapsed();
+            backoff.ended(lasted, false);
+            let mut why = match status {
+                Ok(status) => format!("it ended after {lasted:.1?} ({status})"),
+                Err(error) => error.to_string(),
+            };
+            loop {
+                let pause = backoff.pause(rand::random());
+                tracing::error!(
+                    address = %self.address, %why, ?pause,
+                    "the embedded broker is started again; meanwhile gateways keep their data and calls do not ring"
+                );
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(RESTART_EVERY) => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+                match self.restart().await {
+                    Ok(()) => break,
+                    Err(error) => why = error.to_string(),
                 }
             }
         }
@@ -204,4 +223,36 @@ pub fn serve(listen: SocketAddr) -> Result<(), BrokerError> {
         ..Config::default()
     };
     Broker::new(config).start().map_err(|error| BrokerError::Refused(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A broker that takes the first connection and ends, as one does whose memory is taken or whose program was replaced.
+    #[tokio::test]
+    async fn a_broker_that_ends_at_once_is_started_again_later_and_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, starts) = (folder.path().join("broker"), folder.path().join("starts"));
+        let script = format!("#!/bin/sh\necho >> {}\nexit 1\n", starts.display());
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Its port answers all the same, so that each start counts as a good one.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let child = spawn(&program, address).unwrap();
+        let broker = EmbeddedBroker { program, address, child };
+
+        let stop = carebed_contract::Shutdown::new();
+        let began = tokio::time::Instant::now();
+        let kept = tokio::spawn(broker.keep_alive(stop.clone()));
+        while std::fs::read(&starts).unwrap_or_default().len() < 5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(began.elapsed() >= 4 * RESTART_SOONEST, "{:?}", began.elapsed());
+        stop.cancel();
+        kept.await.unwrap();
+    }
 }

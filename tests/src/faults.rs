@@ -193,7 +193,10 @@ async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &m
     let world = &*world;
     let compared = async || -> anyhow::Result<(usize, Compared)> {
         let (rows, gaps) = (ledger::rows(world).await?, gaps(world).await?);
-        Ok((rows.values().map(Vec::len).sum(), ledger::compare(ledger, &rows, &gaps)))
+        Ok((
+            rows.values().map(|told| told.timed.len() + told.marked.len()).sum(),
+            ledger::compare(ledger, &rows, &gaps),
+        ))
     };
     let complete = until(RECOVERY, || async { compared().await.ok().filter(|(_, c)| c.lost.is_empty()).map(drop) });
     // When it never becomes complete, what is missing is told below.

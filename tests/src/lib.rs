@@ -1,5 +1,6 @@
 //! Whole-system scenarios, the fault proxy, and the workspace's own rules. Nothing imports this crate.
 
+pub mod clock;
 pub mod faults;
 pub mod lake;
 pub mod layers;

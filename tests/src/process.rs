@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 pub struct Program {
     program: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, PathBuf)>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -22,9 +23,17 @@ impl Program {
         Self {
             program: program.to_owned(),
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
+            environment: Vec::new(),
             log: log.to_owned(),
             child: None,
         }
+    }
+
+    /// Sets an environment variable for it.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: &Path) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
     }
 
     /// Starts it. With `crash_at` it aborts when it first reaches that crash point.
@@ -34,6 +43,7 @@ impl Program {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(&self.program);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         match crash_at {
             Some(point) => command.env("CAREBED_CRASH_AT", point),
             None => command.env_remove("CAREBED_CRASH_AT"),

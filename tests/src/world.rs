@@ -13,6 +13,7 @@ use carebed_contract::id::HomeId;
 use carebed_simulator::home::{SimulatedHome, SimulatedHomeConfig};
 use tempfile::TempDir;
 
+use crate::clock::{CLOCK, ClockFile};
 use crate::process::{Program, until};
 use crate::proxy::Proxy;
 
@@ -144,6 +145,8 @@ pub struct Home {
     home_file: PathBuf,
     /// Its gateway.
     pub gateway: Program,
+    /// The clock of its gateway's box.
+    pub clock: ClockFile,
 }
 
 /// Everything.
@@ -244,7 +247,9 @@ impl World {
                 copied => drop(copied?),
             }
         }
-        let mut copy = gateway(&self.programs.gateway, self.home_network.address(), &spool, &home.home_file)?;
+        let clock = ClockFile::create(&spool.with_extension("clock"))?;
+        let network = self.home_network.address();
+        let mut copy = gateway(&self.programs.gateway, network, &spool, &home.home_file, &clock)?;
         copy.start(None)?;
         Ok(copy)
     }
@@ -337,20 +342,26 @@ async fn home(programs: &Programs, folder: &Path, number: usize, broker: SocketA
         .get("gateway")
         .and_then(|gateway| Some(gateway.get("id")?.as_str()?.to_owned()));
     std::fs::write(&home_file, text)?;
-    let gateway = gateway(&programs.gateway, broker, &spool, &home_file)?;
+    let clock = ClockFile::create(&spool.with_extension("clock"))?;
+    let gateway = gateway(&programs.gateway, broker, &spool, &home_file, &clock)?;
     let gateway_id = gateway_id.context("the home file names no gateway")?;
     let devices_name = format!("home-{number}");
-    Ok(Home { id, devices: Arc::new(devices), devices_name, gateway_id, spool, home_file, gateway })
+    Ok(Home { id, devices: Arc::new(devices), devices_name, gateway_id, spool, home_file, gateway, clock })
 }
 
 /// A gateway over a spool; its configuration and its log lie beside that.
-fn gateway(program: &Path, broker: SocketAddr, spool: &Path, home_file: &Path) -> anyhow::Result<Program> {
+fn gateway(
+    program: &Path,
+    broker: SocketAddr,
+    spool: &Path,
+    home_file: &Path,
+    clock: &ClockFile,
+) -> anyhow::Result<Program> {
     let (config, log) = (spool.with_extension("toml"), spool.with_extension("log"));
-    // The ledger goes by event times, and a machine for tests may have nothing that keeps its clock right.
     let text = format!(
-        "clock = \"trusted\"\n[broker]\nurl = \"mqtt://{broker}\"\n[spool]\ndirectory = {spool:?}\n[send]\nroutine_every = \"200ms\"\n"
+        "[broker]\nurl = \"mqtt://{broker}\"\n[spool]\ndirectory = {spool:?}\n[send]\nroutine_every = \"200ms\"\n"
     );
     std::fs::write(&config, text)?;
     let arguments = ["run", "--config", &config.to_string_lossy(), "--home", &home_file.to_string_lossy()];
-    Ok(Program::new(program, &arguments, &log))
+    Ok(Program::new(program, &arguments, &log).with(CLOCK, clock.path()))
 }

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use carebed_contract::clock::{Clock as _, SystemClock};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::Lives;
 use crate::proxy::{Proxy, Weather};
 use crate::world::World;
+
+/// After this time a gateway has seen what the system says of its clock.
+const LOOKED: Duration = Duration::from_millis(1_500);
 
 /// One fault; the number is the home it befalls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,10 @@ pub(super) enum Fault {
     FillCentre,
     /// A copy of the box with its spool runs beside it for a while.
     CloneGateway(usize),
+    /// The box loses its time server, its clock steps away by hours, and steps back when the time server is there again.
+    StepClock(usize),
+    /// The box starts in 1970 without a network, and learns the time a little later, before the network is there.
+    StartWithoutTime(usize),
 }
 
 impl Fault {
@@ -62,6 +70,8 @@ impl Fault {
             (2, Self::FillGateway(home)),
             (2, Self::FillCentre),
             (1, Self::CloneGateway(home)),
+            (1, Self::StepClock(home)),
+            (1, Self::StartWithoutTime(home)),
         ];
         let mut drawn = rng.random_range(0..kinds.iter().map(|(weight, _)| weight).sum::<u32>());
         for (weight, fault) in kinds {
@@ -95,6 +105,8 @@ impl Fault {
             Self::FillGateway(_) => "gateway's disk full",
             Self::FillCentre => "centre's disk full",
             Self::CloneGateway(_) => "cloned gateway",
+            Self::StepClock(_) => "clock steps",
+            Self::StartWithoutTime(_) => "starts without the time",
         }
     }
 
@@ -168,6 +180,34 @@ impl Fault {
                 let mut copy = world.copy_gateway(index)?;
                 tokio::time::sleep(2 * length).await;
                 copy.kill().await;
+            }
+            Self::StepClock(index) => {
+                if let Some(home) = world.homes.get(index) {
+                    let hours = 1 + i64::from(length.subsec_micros() % 5);
+                    let hours = if length.subsec_micros() % 2 == 0 { hours } else { -hours };
+                    home.clock.set(0, false)?;
+                    // Until it has seen that nobody keeps its clock right: it looks once a second.
+                    tokio::time::sleep(LOOKED).await;
+                    home.clock.set(hours * 3_600_000, false)?;
+                    tokio::time::sleep(length).await;
+                    home.clock.set(0, false)?;
+                    home.clock.set(0, true)?;
+                }
+            }
+            Self::StartWithoutTime(index) => {
+                homes.cut();
+                homes.set(|w| w.refuse = true);
+                kill_gateway(world, lives, index).await;
+                if let Some(home) = world.homes.get(index) {
+                    home.clock.set(-SystemClock::new().now().millis(), false)?;
+                }
+                world.start_gateway(index, None)?;
+                tokio::time::sleep(length).await;
+                if let Some(home) = world.homes.get(index) {
+                    home.clock.set(0, false)?;
+                    home.clock.set(0, true)?;
+                }
+                world.home_network.clear();
             }
         }
         Ok(())

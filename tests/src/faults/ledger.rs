@@ -84,19 +84,33 @@ impl Mover {
     }
 }
 
+/// How far off the time of a row may be that is marked as not known.
+const MARKED_WITHIN: Duration = Duration::from_secs(60);
+
 /// Rows of the moved contacts by device, in the order of event time.
-pub(super) type Rows = BTreeMap<String, Vec<(Timestamp, bool)>>;
+pub(super) type Rows = BTreeMap<String, Told>;
+
+/// The rows of one contact: time and level.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// With a time that counts.
+    pub(super) timed: Vec<(Timestamp, bool)>,
+    /// With a time that is marked: the box stopped for good before it learnt what time it was.
+    pub(super) marked: Vec<(Timestamp, bool)>,
+}
 
 pub(super) async fn rows(world: &World) -> anyhow::Result<Rows> {
-    let sql = "SELECT device_id, arrow_cast(event_time, 'Int64'), value FROM observations \
-        WHERE (device_id LIKE '%-cord' OR device_id LIKE '%-fridge') AND quality = 'good' ORDER BY event_time";
+    let sql = "SELECT device_id, arrow_cast(event_time, 'Int64'), value, quality FROM observations \
+        WHERE (device_id LIKE '%-cord' OR device_id LIKE '%-fridge') AND quality IN ('good', 'uncertain:clock') \
+        ORDER BY event_time";
     let csv = carebed::sql::answer(&world.data(), sql, carebed::cli::Format::Csv).await?;
     let mut rows = Rows::new();
     for line in csv.lines().skip(1) {
         let mut cells = line.split(',');
         let (Some(device), Some(at), Some(value)) = (cells.next(), cells.next(), cells.next()) else { continue };
         let row = (Timestamp::from_millis(at.parse()?), value.starts_with('1'));
-        rows.entry(device.to_owned()).or_default().push(row);
+        let told = rows.entry(device.to_owned()).or_default();
+        if cells.next() == Some("good") { told.timed.push(row) } else { told.marked.push(row) }
     }
     Ok(rows)
 }
@@ -123,15 +137,16 @@ pub(super) struct Compared {
 pub(super) fn compare(ledger: &[Contact], rows: &Rows, gaps: &BTreeMap<String, i64>) -> Compared {
     let mut compared = Compared::default();
     for Contact { gateway, device, levels, .. } in ledger {
-        let rows = rows.get(device).map_or(&[][..], Vec::as_slice);
+        let none = Told::default();
+        let Told { timed, marked } = rows.get(device).unwrap_or(&none);
+        // Each stands for one level.
+        let mut marked = marked.clone();
         for (index, level) in levels.iter().enumerate() {
             let end = levels.get(index + 1).map_or(Timestamp::MAX, |next| next.shown);
-            let during = || rows.iter().filter(|(at, _)| *at >= level.shown && *at < end);
-            // A state that was told, and is the same again after a life that saw nothing else, is not told twice: then the
-            // row before says it. Whatever was taken in between and is not there is missed at its own level.
-            let before = rows.iter().rfind(|(at, _)| *at < level.shown);
+            let during = || timed.iter().filter(|(at, _)| *at >= level.shown && *at < end);
             if let Some(life) = level.taken
-                && !during().chain(before).any(|(_, on)| *on == level.on)
+                && !during().any(|(_, on)| *on == level.on)
+                && !take(&mut marked, level)
             {
                 if life.disk_failed && gaps.get(gateway).is_some_and(|n| *n > 0) {
                     compared.declared += 1;
@@ -149,4 +164,11 @@ pub(super) fn compare(ledger: &[Contact], rows: &Rows, gaps: &BTreeMap<String, i
         }
     }
     compared
+}
+
+/// Takes a marked row that may be about a level.
+fn take(marked: &mut Vec<(Timestamp, bool)>, level: &Level) -> bool {
+    let (from, to) = (level.shown - MARKED_WITHIN, level.shown + MARKED_WITHIN);
+    let found = marked.iter().position(|(at, on)| *on == level.on && (from..=to).contains(at));
+    found.map(|index| marked.remove(index)).is_some()
 }
