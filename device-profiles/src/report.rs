@@ -62,11 +62,6 @@ impl Reporter {
         why
     }
 
-    /// Remembers what was told before a restart, so that the same is not told as new.
-    pub fn recall(&mut self, value: Value, quality: Quality, now: Duration) {
-        self.told = Some((value, quality, now));
-    }
-
     /// Forgets, because the device fell silent: what it says next is told whatever it is.
     pub fn forget(&mut self) {
         self.told = None;
@@ -139,12 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn silence_makes_the_next_value_news_and_a_restart_does_not() {
+    fn silence_makes_the_next_value_news() {
         let mut reporter = Reporter::default();
         let offer = |reporter: &mut Reporter| {
             reporter.offer(&POLICY, &Value::Flag(true), &Quality::Good, Duration::from_secs(1))
         };
-        reporter.recall(Value::Flag(true), Quality::Good, Duration::ZERO);
+        assert_eq!(offer(&mut reporter), Some(Why::Start));
         assert_eq!(offer(&mut reporter), None);
         reporter.forget();
         assert_eq!(offer(&mut reporter), Some(Why::Start));

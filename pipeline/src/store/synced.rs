@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -39,12 +38,11 @@ struct Writer {
     disk: Arc<dyn Disk>,
     /// Directories whose own name is known to be on stable storage. Grows by one a day: one per partition.
     durable: Mutex<HashSet<PathBuf>>,
-    staged: AtomicU64,
 }
 
 impl SyncedStore {
     pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
-        let writer = Writer { disk, durable: Mutex::default(), staged: AtomicU64::new(0) };
+        let writer = Writer { disk, durable: Mutex::default() };
         Self { files: Arc::new(LocalFileSystem::new()), writer: Arc::new(writer) }
     }
 
@@ -95,9 +93,10 @@ impl Writer {
     fn put(&self, path: &FsPath, contents: &[Bytes], create: bool) -> io::Result<()> {
         let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let fresh = self.directories(parent)?;
-        // object_store leaves names that end in # and digits out of its listings.
+        // object_store leaves names that end in # and digits out of its listings. Random, since another process may be
+        // writing an entry of the same name at this moment.
         let mut staging = path.as_os_str().to_owned();
-        staging.push(format!("#{}", self.staged.fetch_add(1, Ordering::Relaxed)));
+        staging.push(format!("#{}", rand::random::<u128>()));
         let staging = PathBuf::from(staging);
 
         let mut named = self.disk.write(&staging, contents).and_then(|()| self.disk.sync_file(&staging));
