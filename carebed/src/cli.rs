@@ -211,6 +211,12 @@ pub struct NightsArguments {
     /// Seed of the residents' lives.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// A folder of changed detections, used in place of those of the same name.
+    #[arg(long)]
+    pub with: Option<PathBuf>,
+    /// Each false alert and each fall that was found too late on a line of its own.
+    #[arg(long)]
+    pub list: bool,
 }
 
 /// An alert to explain.

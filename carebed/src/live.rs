@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arrow::array::RecordBatch;
+use async_trait::async_trait;
 use carebed_alerts::Evaluated;
 use carebed_console::Console;
 use carebed_console::board::{Blind, Board};
@@ -30,12 +31,12 @@ use carebed_contract::topic::Topic;
 use carebed_pipeline::event::Event;
 use carebed_pipeline::store::Store;
 use carebed_queries::engine::{Baseline, Engine, EvaluateError};
-use carebed_queries::episodes::Episodes;
+use carebed_queries::episodes::{Episode, Episodes};
 use carebed_queries::history::{self, HalfHours, HistoryError, Span};
 use carebed_queries::home::HomeFacts;
 use carebed_queries::live::{Live, Round};
-use carebed_queries::sql::Lake;
-use tokio::sync::mpsc;
+use carebed_queries::sql::{Lake, Recent};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config::Detection as Settings;
@@ -74,8 +75,33 @@ pub struct LiveTask {
     baselines: Vec<Baseline>,
     /// What is usual in the homes, on its way from the lake.
     learning: Option<JoinHandle<Result<Learnt, HistoryError>>>,
+    /// What analysts ask.
+    asked: mpsc::Receiver<Asked>,
+    /// Rebuilt from then on.
+    rebuilt_from: Timestamp,
     /// The episodes of the last days, on their way from the lake.
     rebuilding: Option<JoinHandle<Result<Episodes, HistoryError>>>,
+}
+
+/// Homes whose episodes an analyst asks for, and where to say them.
+type Asked = (Vec<HomeId>, oneshot::Sender<(Timestamp, Vec<Episode>)>);
+
+/// Questions that wait. An analyst beyond it waits to ask.
+const ASKED_MAX: usize = 16;
+/// A home that was in one state since before the rebuild looks as if it had begun then; a day later there is no such.
+const REBUILT_MARGIN: Duration = Duration::from_secs(86_400);
+
+/// Asks the task for what it has in memory.
+#[derive(Debug, Clone)]
+pub struct InMemory(mpsc::Sender<Asked>);
+
+#[async_trait]
+impl Recent for InMemory {
+    async fn of(&self, homes: Vec<HomeId>) -> Option<(Timestamp, Vec<Episode>)> {
+        let (say, said) = oneshot::channel();
+        self.0.send((homes, say)).await.ok()?;
+        said.await.ok()
+    }
 }
 
 /// What ingest tells.
@@ -114,8 +140,9 @@ impl LiveTask {
         console: &Console,
         (settings, params): (Settings, Params),
         clock: Arc<dyn Clock>,
-    ) -> Self {
+    ) -> (Self, InMemory) {
         let now = clock.now();
+        let (ask, asked) = mpsc::channel(ASKED_MAX);
         let Detections { engine, definitions, list, baselines, urgent, off, .. } = detections;
         let mut live = Live::new(Arc::clone(&engine), list, Arc::clone(&definitions)).with_urgent(urgent);
         let intervals = console.intervals();
@@ -135,7 +162,7 @@ impl LiveTask {
         let (desk, board) = (console.desk(), console.board());
         let (registry, since, rebuilding) = (registry.clone(), from + window, Some(rebuilding));
         let store = store.clone();
-        Self {
+        let this = Self {
             live,
             desk,
             board,
@@ -153,8 +180,11 @@ impl LiveTask {
             engine,
             baselines,
             learning: None,
+            asked,
+            rebuilt_from: from,
             rebuilding,
-        }
+        };
+        (this, InMemory(ask))
     }
 
     /// Waits for the rebuilt episodes. Calls ring from what they say themselves, and are taken once more afterwards; routine
@@ -174,6 +204,8 @@ impl LiveTask {
                     }
                     self.take(event).await?;
                 }
+                // Analysts need not wait: the lake tells the same.
+                Some((_, unsaid)) = self.asked.recv() => drop(unsaid),
                 () = shutdown.cancelled() => {
                     rebuilding.abort();
                     return Ok(());
@@ -217,6 +249,7 @@ impl LiveTask {
                     self.end_round(round, homes).await?;
                     next_round = self.clock.sleep(self.settings.every);
                 }
+                Some(asked) = self.asked.recv() => self.say_episodes(asked),
                 () = &mut next_lesson, if self.learning.is_none() => self.begin_learning(),
                 learnt = lesson(&mut self.learning) => {
                     self.end_learning(learnt);
@@ -232,6 +265,13 @@ impl LiveTask {
                 }
             }
         }
+    }
+
+    fn say_episodes(&mut self, (homes, say): Asked) {
+        let since = self.live.remembers_from(self.clock.now()).max(self.rebuilt_from + REBUILT_MARGIN);
+        let episodes = homes.iter().flat_map(|home| self.live.episodes().of(home)).collect();
+        // Who asked may have given up.
+        let _given_up = say.send((since, episodes));
     }
 
     async fn take(&mut self, event: Event) -> anyhow::Result<()> {
@@ -296,10 +336,9 @@ impl LiveTask {
     /// A round runs beside: presses do not wait for it.
     fn begin_round(&mut self) {
         self.hear_gateways();
-        let homes: Vec<HomeId> = self.live.homes().map(|facts| facts.home.clone()).collect();
-        let homes = homes.into_iter().map(|home| (home.clone(), self.complete_to(&home))).collect();
         let look = self.live.look(self.clock.now());
         self.urgent_since.clear();
+        let homes = look.homes().clone();
         self.looking = Some((tokio::spawn(look.run()), homes));
     }
 
@@ -307,7 +346,17 @@ impl LiveTask {
         homes.retain(|home, _| !self.urgent_since.contains(home));
         self.note_failures(&round);
         self.show_blind();
-        self.tell(round, |_| true, homes).await
+        let Round { mut findings, failed } = round;
+        let signs: BTreeSet<&str> =
+            self.live.detections().iter().filter(|d| d.meaning.rests_on_signs).map(|d| d.name.as_str()).collect();
+        let of_signs = findings.extract_if(.., |finding| signs.contains(finding.detection.as_str())).collect();
+        self.tell(Round { findings, failed }, |detection| !detection.meaning.rests_on_signs, homes).await?;
+        // What rests on signs weighed all homes against each other.
+        let all: Vec<HomeId> = self.live.homes().map(|facts| facts.home.clone()).collect();
+        let mut all: BTreeMap<_, _> = all.into_iter().map(|home| (home.clone(), self.complete_to(&home))).collect();
+        all.retain(|home, _| !self.urgent_since.contains(home));
+        let round = Round { findings: of_signs, failed: Vec::new() };
+        self.tell(round, |detection| detection.meaning.rests_on_signs, all).await
     }
 
     /// What is usual in the homes, as known at their last two midnights: the one before is for what began before the last.
@@ -329,7 +378,7 @@ impl LiveTask {
                 for error in failed {
                     tracing::error!(error = &error as &dyn std::error::Error, "a baseline was not learnt");
                 }
-                self.live.set_baselines(rows);
+                self.live.set_baselines(&rows);
             }
             Ok(Err(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "failed to read history for the baselines");

@@ -15,12 +15,12 @@ use carebed_contract::time::{ClockQuality, Timestamp};
 use carebed_contract::value::Value;
 use carebed_queries::engine::{Engine, Inputs, Limits};
 use carebed_queries::episodes::{Definitions, Episodes};
-use carebed_queries::home::HomeFacts;
+use carebed_queries::home::{HomeFacts, TIME_ZONE_DEFAULT};
 use carebed_simulator::fact::{Change, Fact, LabelKind, Room};
 use carebed_simulator::nights::{Mat, Nights, live};
 
 use crate::cli::{NightsArguments, say};
-
+use crate::detections;
 use crate::exit::Exit;
 
 /// After its rule's wait, how much later an alert may be and still be in time: what is debounced is known later.
@@ -38,13 +38,15 @@ struct Tally {
     /// False alerts by detection.
     wrong: BTreeMap<String, usize>,
     waits: Vec<Duration>,
+    /// What went wrong, a line each.
+    list: Vec<String>,
 }
 
 /// `carebed nights`
 pub async fn run(arguments: NightsArguments) -> anyhow::Result<Exit> {
     let engine =
         Engine::new(Limits { partitions: 1, ..Limits::default() }).context("failed to set up the query engine")?;
-    let (list, _) = engine.builtin().await;
+    let (list, _) = detections::with(&engine, arguments.with.as_deref()).await?;
     let wanted = ["bed_exit_no_return", "suspected_fall", "call_for_help"];
     let list: Vec<_> = list.into_iter().filter(|d| wanted.contains(&d.name.as_str())).collect();
     let definitions = Arc::new(Definitions::builtin().context("failed to read the episodes")?);
@@ -54,11 +56,16 @@ pub async fn run(arguments: NightsArguments) -> anyhow::Result<Exit> {
     let mut good = true;
     for (name, mat) in [("good", Mat::Good), ("B", Mat::B), ("C", Mat::C)] {
         let mut tally = Tally::default();
+        let mut listed = 0;
         for home in 0..arguments.homes {
             let seed = arguments.seed.wrapping_add(u64::from(home) * 1_000);
-            let lived = live(mat, arguments.nights, [7, 5], seed, chrono_tz::Asia::Shanghai);
+            let lived = live(mat, arguments.nights, [7, 5], seed, TIME_ZONE_DEFAULT);
             let findings = find(&engine, &list, &definitions, &lived).await?;
             tally.add(&lived, &findings);
+            for line in tally.list.iter().skip(listed).filter(|_| arguments.list) {
+                say(&format!("{name} {home}: {line}"));
+            }
+            listed = tally.list.len();
         }
         say(&tally.line(name));
         good &= tally.is_good();
@@ -136,8 +143,14 @@ impl Tally {
                     let until = helped(label.at);
                     let first = alerts.iter().filter(|f| f.raised_at >= label.at && f.raised_at <= until);
                     let wait = first.map(|f| f.raised_at.since(label.at)).min();
+                    let in_time = wait.is_some_and(|wait| wait <= rule + GRACE);
                     self.falls += 1;
-                    self.in_time += usize::from(wait.is_some_and(|wait| wait <= rule + GRACE));
+                    self.in_time += usize::from(in_time);
+                    if !in_time {
+                        let found = wait
+                            .map_or("not found".to_owned(), |wait| format!("found after {} min", wait.as_secs() / 60));
+                        self.list.push(format!("fell in the {room:?} at {}: {found}", wall(label.at)));
+                    }
                     self.waits.extend(wait);
                     falls.push((label.at, until));
                 }
@@ -153,6 +166,8 @@ impl Tally {
         for alert in alerts {
             if !falls.iter().any(|(from, to)| alert.raised_at >= *from && alert.raised_at <= *to) {
                 *self.wrong.entry(alert.detection.clone()).or_default() += 1;
+                let evidence = serde_json::to_string(&alert.evidence).unwrap_or_default();
+                self.list.push(format!("{} at {}: {evidence}", alert.detection, wall(alert.raised_at)));
             }
         }
     }
@@ -186,6 +201,12 @@ impl Tally {
     fn is_good(&self) -> bool {
         self.per_night(None) <= 0.2 && share(self.in_time, self.falls) >= 0.99 && self.called == self.calls
     }
+}
+
+/// The clock on the wall of the simulated homes.
+fn wall(at: Timestamp) -> String {
+    chrono::DateTime::from_timestamp_millis(at.millis())
+        .map_or_else(|| at.to_string(), |at| at.with_timezone(&TIME_ZONE_DEFAULT).format("%m-%d %H:%M:%S").to_string())
 }
 
 fn share(part: usize, whole: usize) -> f64 {

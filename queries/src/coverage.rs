@@ -82,7 +82,7 @@ impl Stretch {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Home {
     explained: Vec<(Reason, Option<BedId>, Stretch)>,
     silent: Vec<(DeviceId, Stretch)>,
@@ -99,7 +99,7 @@ pub struct Gap {
 }
 
 /// What is known of homes besides what detections find. Homes of which nothing is to be said take no room.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Coverage {
     homes: BTreeMap<HomeId, Home>,
 }
@@ -140,6 +140,12 @@ impl Coverage {
             home.sensors = sensors(id);
         }
         Self { homes }
+    }
+
+    /// Puts what was seen of `homes` now in the place of what was known of them.
+    pub fn renew<'a>(&mut self, homes: impl IntoIterator<Item = &'a HomeId>, seen: Self) {
+        homes.into_iter().for_each(|home| drop(self.homes.remove(home)));
+        self.homes.extend(seen.homes);
     }
 
     /// Writes into the evidence of each finding what keeps it quiet: as things stand at `now`, or as they stood when it ended.

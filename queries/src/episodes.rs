@@ -146,10 +146,12 @@ impl Episodes {
         self.homes.values_mut().flat_map(Stream::episodes).collect()
     }
 
-    /// Drops episodes that had ended, and were known to, before `before`. What lasted longer stays, and so does whatever ended since
+    /// Drops episodes of a home that had ended, and were known to, before `before`. What lasted longer stays, and so does whatever ended since
     /// it began, back to [`KEEP_MAX`] before `before`: a detection weighs the one against the other.
-    pub fn forget(&mut self, before: Timestamp) {
-        self.homes.values_mut().for_each(|stream| stream.forget(before));
+    pub fn forget(&mut self, home: &HomeId, before: Timestamp) {
+        if let Some(stream) = self.homes.get_mut(home) {
+            stream.forget(before);
+        }
     }
 
     /// Episodes as a batch of the table `episodes`.

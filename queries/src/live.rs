@@ -1,6 +1,14 @@
 //! Episodes and detections while data arrives.
+//!
+//! What a detection finds in a home depends on that home alone: its episodes, its facts, what is usual there, and the time. So a round looks at
+//! the homes of which something came since the last, and at some of the others in turn, for what time alone brings. Detections that rest on
+//! what gateways say of themselves weigh homes against each other: they look at all, and see nothing but those silences.
 
-use std::collections::BTreeMap;
+mod learnt;
+mod queue;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,20 +17,47 @@ use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
+use datafusion::common::DataFusionError;
+use datafusion::common::runtime::SpawnedTask;
+use futures::StreamExt as _;
 
 use crate::coverage::Coverage;
 use crate::engine::{Detection, Engine, EvaluateError, Inputs};
 use crate::episodes::{Definitions, Episode, Episodes, KEEP_MAX, Pushed};
 use crate::home::HomeFacts;
 use crate::signs::Signs;
+use learnt::Learnt;
+use queue::Queue;
 
 /// How much longer than the longest window ended episodes are kept, so that what a finding within its window rests on is whole.
 const MARGIN: Duration = Duration::from_secs(86_400);
 
+/// Detections that run beside each other; more would take the machine from those who receive.
+const AT_ONCE: usize = 2;
+
+/// How many homes a round looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// No more than these, so that a round ends soon and its memory is bounded; of what changed beyond it the next rounds see.
+    pub homes_max: usize,
+    /// Beside those that changed, so many in turn, and never fewer than a sixtieth of all: with a round a second, what only time brings to a
+    /// home is found a minute later at most.
+    pub in_turn: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { homes_max: 16_384, in_turn: 512 }
+    }
+}
+
+/// In how many rounds every home had its turn.
+const ROUNDS_OF_A_TURN: usize = 60;
+
 /// What a round of detections found. One that failed does not hold up the others.
 #[derive(Debug, Default)]
 pub struct Round {
-    /// What holds, or held within the detections' windows.
+    /// What holds, or held within the detections' windows, in the homes looked at.
     pub findings: Vec<Finding>,
     /// Detections that gave no answer for the homes asked about.
     pub failed: Vec<EvaluateError>,
@@ -48,16 +83,21 @@ pub struct Live {
     urgent: Vec<Detection>,
     episodes: Episodes,
     homes: BTreeMap<HomeId, HomeFacts>,
+    pace: Pace,
+    /// Homes of which something came since they were last looked at.
+    changed: Queue,
+    /// The last home whose turn it was.
+    turn: Option<HomeId>,
     /// When gateways were heard.
     signs: Signs,
     /// What the last round saw of them.
     silences: Vec<Episode>,
-    /// What keeps findings quiet, as the inputs say.
+    /// These silences and all homes; made anew when one of them changes.
+    neighbours: Option<Inputs>,
+    /// What keeps findings quiet, as the last rounds saw it.
     coverage: Arc<Coverage>,
     /// What is usual in the homes, as learnt last.
-    baselines: Option<RecordBatch>,
-    /// Made anew only after something was fed.
-    inputs: Option<Inputs>,
+    learnt: Learnt,
 }
 
 impl Live {
@@ -71,18 +111,28 @@ impl Live {
             urgent,
             episodes: Episodes::new(definitions),
             homes: BTreeMap::new(),
+            pace: Pace::default(),
+            changed: Queue::default(),
+            turn: None,
             signs: Signs::new(Timestamp::MIN),
             silences: Vec::new(),
+            neighbours: None,
             coverage: Arc::default(),
-            baselines: None,
-            inputs: None,
+            learnt: Learnt::default(),
         }
     }
 
+    /// Looks at so many homes a round from now on.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
     /// Compares from now on with what [`crate::history::learn`] has learnt.
-    pub fn set_baselines(&mut self, baselines: RecordBatch) {
-        self.baselines = Some(baselines);
-        self.inputs = None;
+    pub fn set_baselines(&mut self, baselines: &RecordBatch) {
+        self.learnt = Learnt::new(baselines);
+        self.homes.keys().for_each(|home| self.changed.push(home));
     }
 
     /// Goes on from episodes that [`crate::history::episodes`] made of what the lake holds, as after a restart: who was in bed then is still
@@ -92,7 +142,8 @@ impl Live {
         for facts in self.homes.values() {
             self.episodes.set_residents(&facts.home, facts.residents);
         }
-        self.inputs = None;
+        self.homes.keys().for_each(|home| self.changed.push(home));
+        self.neighbours = None;
     }
 
     /// The detections in use.
@@ -123,7 +174,7 @@ impl Live {
         &mut self.signs
     }
 
-    /// What the last round knew of why findings are quiet, and of what cannot be found.
+    /// What the last rounds knew of why findings are quiet, and of what cannot be found.
     #[must_use]
     pub fn coverage(&self) -> &Coverage {
         &self.coverage
@@ -142,8 +193,9 @@ impl Live {
     /// Says what is known of a home, or says it anew.
     pub fn set_home(&mut self, facts: HomeFacts) {
         self.episodes.set_residents(&facts.home, facts.residents);
+        self.changed.push(&facts.home);
+        self.neighbours = None;
         self.homes.insert(facts.home.clone(), facts);
-        self.inputs = None;
     }
 
     /// Takes accepted observations, in any order and more than once. A home that nobody registered is taken with default facts: a
@@ -153,56 +205,96 @@ impl Live {
         for observation in observations {
             match self.episodes.push(observation) {
                 Pushed::Irrelevant => continue,
-                Pushed::Taken => fed.taken += 1,
                 Pushed::Duplicate => fed.duplicates += 1,
-                Pushed::TooLate => fed.too_late += 1,
+                Pushed::Taken => {
+                    fed.taken += 1;
+                    self.changed.push(&observation.home);
+                }
+                Pushed::TooLate => {
+                    fed.too_late += 1;
+                    self.changed.push(&observation.home);
+                }
             }
             if !self.homes.contains_key(&observation.home) {
                 self.set_home(HomeFacts::unregistered(observation.home.clone(), observation.area.clone()));
             }
-        }
-        if fed.taken + fed.too_late > 0 {
-            self.inputs = None;
         }
         fed
     }
 
     /// All of a home's event times before `complete_to` have been fed.
     pub fn advance(&mut self, home: &HomeId, complete_to: Timestamp) {
+        let before = self.episodes.complete_to(home);
+        if before.is_some_and(|before| complete_to <= before) {
+            return;
+        }
         self.episodes.advance(home, complete_to);
-        self.inputs = None;
+        self.changed.push(home);
+        if before.is_none() {
+            // Its neighbours count it from now on.
+            self.neighbours = None;
+        }
     }
 
-    /// What all detections find in all homes.
+    /// From when on every episode that began is remembered, if its home was fed from before then.
+    #[must_use]
+    pub fn remembers_from(&self, now: Timestamp) -> Timestamp {
+        let window = self.detections.iter().map(|d| d.meaning.window).max().unwrap_or(Duration::ZERO);
+        now - window - MARGIN
+    }
+
+    /// A round at once: see [`Self::look`].
     pub async fn tick(&mut self, now: Timestamp) -> Round {
         self.look(now).run().await
     }
 
-    /// A round over all homes as things stand, to be run beside: what comes meanwhile is not in it.
+    /// A round over the homes whose turn it is as things stand, to be run beside: what comes meanwhile is not in it.
     pub fn look(&mut self, now: Timestamp) -> Look {
+        let homes = self.next_homes();
+        let before = self.remembers_from(now);
+        let mut episodes = Vec::new();
+        for home in &homes {
+            self.episodes.forget(home, before);
+            episodes.extend(self.episodes.of(home));
+        }
+        let complete = |home: &HomeId| self.episodes.complete_to(home);
+        let facts = || homes.iter().filter_map(|home| self.homes.get(home));
+        let sensors = |home: &HomeId| self.episodes.sensors(home).to_vec();
+        Arc::make_mut(&mut self.coverage).renew(&homes, Coverage::new(&episodes, facts(), sensors));
+        let inputs = Inputs::new(&episodes, facts().map(|facts| (facts, complete(&facts.home))));
+        let inputs = inputs.with_baselines(self.learnt.of(&homes));
         let silences = self.signs.episodes(now);
-        let inputs = match self.inputs.take().filter(|_| silences == self.silences) {
-            Some(inputs) => inputs,
-            None => {
-                let window = self.detections.iter().map(|d| d.meaning.window).max().unwrap_or(Duration::ZERO);
-                self.episodes.forget(now - window - MARGIN);
-                let complete = self.homes.values().map(|facts| (facts, self.episodes.complete_to(&facts.home)));
-                let complete: Vec<_> = complete.collect();
-                let mut episodes = self.episodes.all();
-                let sensors = |home: &HomeId| self.episodes.sensors(home).to_vec();
-                self.coverage = Arc::new(Coverage::new(&episodes, self.homes.values(), sensors));
-                episodes.extend(silences.iter().cloned());
-                self.silences = silences;
-                let inputs = Inputs::new(&episodes, complete);
-                match &self.baselines {
-                    Some(baselines) => inputs.with_baselines(baselines.clone()),
-                    None => inputs,
-                }
-            }
-        };
-        self.inputs = Some(inputs.clone());
-        let (engine, coverage) = (Arc::clone(&self.engine), Arc::clone(&self.coverage));
-        Look { engine, detections: self.detections.clone(), inputs, coverage, now }
+        if silences != self.silences {
+            self.silences = silences;
+            self.neighbours = None;
+        }
+        let neighbours = self.neighbours.take().unwrap_or_else(|| {
+            Inputs::new(&self.silences, self.homes.values().map(|facts| (facts, complete(&facts.home))))
+        });
+        self.neighbours = Some(neighbours.clone());
+        let homes = homes.into_iter().map(|home| (complete(&home).unwrap_or(Timestamp::MIN), home));
+        Look {
+            engine: Arc::clone(&self.engine),
+            detections: self.detections.clone(),
+            homes: homes.map(|(complete_to, home)| (home, complete_to)).collect(),
+            inputs,
+            neighbours,
+            coverage: Arc::clone(&self.coverage),
+            now,
+        }
+    }
+
+    /// The homes of the next round: those that changed, the longest waiting first, and some in turn.
+    fn next_homes(&mut self) -> BTreeSet<HomeId> {
+        let in_turn = self.pace.in_turn.max(self.homes.len().div_ceil(ROUNDS_OF_A_TURN));
+        let from = self.turn.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let turn: Vec<HomeId> =
+            self.homes.range((from, Bound::Unbounded)).take(in_turn).map(|(home, _)| home.clone()).collect();
+        self.turn = turn.last().cloned().filter(|_| turn.len() == in_turn);
+        turn.iter().for_each(|home| self.changed.push(home));
+        let mut homes = self.changed.pop(self.pace.homes_max);
+        homes.retain(|home| self.homes.contains_key(home));
+        homes
     }
 
     /// What the urgent detections find in one home: the short way for a call. It has plans of its own, so that it waits for no round.
@@ -210,9 +302,18 @@ impl Live {
         let Some(facts) = self.homes.get(home) else { return Round::default() };
         let complete_to = self.episodes.complete_to(home);
         let inputs = Inputs::new(&self.episodes.of(home), [(facts, complete_to)]);
-        // Nothing explains a call away.
-        let (engine, coverage) = (Arc::clone(&self.engine), Arc::default());
-        Look { engine, detections: self.urgent.clone(), inputs, coverage, now }.run().await
+        Look {
+            engine: Arc::clone(&self.engine),
+            detections: self.urgent.clone(),
+            homes: BTreeMap::from([(home.clone(), complete_to.unwrap_or(Timestamp::MIN))]),
+            neighbours: inputs.clone(),
+            inputs,
+            // Nothing explains a call away.
+            coverage: Arc::default(),
+            now,
+        }
+        .run()
+        .await
     }
 }
 
@@ -221,21 +322,43 @@ impl Live {
 pub struct Look {
     engine: Arc<Engine>,
     detections: Vec<Detection>,
+    homes: BTreeMap<HomeId, Timestamp>,
     inputs: Inputs,
+    neighbours: Inputs,
     coverage: Arc<Coverage>,
     now: Timestamp,
 }
 
 impl Look {
+    /// The homes it looks at, each with the time up to which it is known. Detections that rest on signs look at all there are.
+    #[must_use]
+    pub fn homes(&self) -> &BTreeMap<HomeId, Timestamp> {
+        &self.homes
+    }
+
     /// What the detections find.
     pub async fn run(self) -> Round {
+        let Self { engine, detections, inputs, neighbours, coverage, now, .. } = self;
+        let answers = detections.into_iter().map(move |detection| {
+            let inputs = if detection.meaning.rests_on_signs { &neighbours } else { &inputs };
+            let (engine, asked, inputs) = (Arc::clone(&engine), detection.clone(), inputs.clone());
+            async move {
+                let task = SpawnedTask::spawn(async move { engine.evaluate(&asked, &inputs, now).await });
+                let answer = task.join().await.unwrap_or_else(|panicked| {
+                    let source = Box::new(DataFusionError::ExecutionJoin(Box::new(panicked)));
+                    Err(EvaluateError::Run { detection: detection.name.clone(), source })
+                });
+                (detection, answer)
+            }
+        });
+        let mut answers = futures::stream::iter(answers).buffered(AT_ONCE);
         let mut round = Round::default();
-        for detection in &self.detections {
-            match self.engine.evaluate(detection, &self.inputs, self.now).await {
+        while let Some((detection, answer)) = answers.next().await {
+            match answer {
                 Ok(mut findings) => {
-                    self.coverage.mark(&detection.meaning, &mut findings, self.now);
+                    coverage.mark(&detection.meaning, &mut findings, now);
                     // What others rest on is forgotten in part: they were told in their time, or were not so.
-                    let (over, known) = (self.now - detection.meaning.window, self.now - KEEP_MAX);
+                    let (over, known) = (now - detection.meaning.window, now - KEEP_MAX);
                     let is_whole =
                         |f: &Finding| f.raised_at >= known && f.cleared_at.is_none_or(|cleared| cleared >= over);
                     round.findings.extend(findings.into_iter().filter(is_whole));

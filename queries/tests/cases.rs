@@ -110,7 +110,7 @@ impl Case {
         }
         if self.context.table_exist("baselines")? {
             let sql = "SELECT home_id, key, slot, known_at, value, n_days FROM baselines";
-            live.set_baselines(self.baselines(&self.rows(sql).await?));
+            live.set_baselines(&self.baselines(&self.rows(sql).await?));
         }
         // Rooms and boots are said by those cases that need them.
         let observations = self.context.table("observations").await?;

@@ -1,20 +1,32 @@
--- Away for too long: inferred to be out for 24 hours (key 'hours', 4 to 48), or a planned absence is over and the home is still as quiet as
+-- Away for too long: inferred to be out for longer than is usual for this person (baselines/absences: 4 to 24 hours), 24 hours where that is not
+-- known (key 'hours', 4 to 48), or a planned absence is over and the home is still as quiet as
 -- it was an hour later. The door was the last that moved; the next activity of any kind ends it.
 WITH limits AS (
   SELECT h.home_id, least($now, h.complete_to) AS known_to,
-    least(greatest(coalesce(max(CASE WHEN p.key = 'hours' THEN p.value END), 24.0), 4.0), 48.0) AS hours
+    max(CASE WHEN p.key = 'hours' THEN p.value END) AS hours
   FROM homes h
   LEFT JOIN params p ON p.home_id = h.home_id AND p.detection = 'away_too_long'
   WHERE h.complete_to IS NOT NULL
   GROUP BY h.home_id, h.complete_to
 ),
 -- An inferred absence expires by itself; the quiet that began with it goes on.
+-- The person's own, as it was known on leaving.
+own AS (
+  SELECT a.home_id, a.started_at, first_value(b.value ORDER BY b.known_at DESC) / 60.0 AS hours
+  FROM episodes a
+  JOIN baselines b ON b.baseline = 'absences' AND b.home_id = a.home_id
+    AND b.known_at <= a.started_at AND b.known_at > plus_minutes(a.started_at, -2880.0)
+  WHERE a.kind = 'away'
+  GROUP BY a.home_id, a.started_at
+),
 inferred AS (
   SELECT a.home_id, a.started_at AS left_at, q.end_known_at, l.known_to, false AS planned,
-    greatest(plus_minutes(a.started_at, l.hours * 60.0), a.start_known_at) AS raised_at
+    greatest(plus_minutes(a.started_at, least(greatest(coalesce(l.hours, o.hours, 24.0), 4.0), 48.0) * 60.0), a.start_known_at)
+      AS raised_at
   FROM episodes a
   JOIN limits l ON l.home_id = a.home_id
   JOIN episodes q ON q.kind = 'quiet' AND q.home_id = a.home_id AND q.started_at = a.started_at
+  LEFT JOIN own o ON o.home_id = a.home_id AND o.started_at = a.started_at
   WHERE a.kind = 'away'
 ),
 planned AS (

@@ -1,12 +1,13 @@
 -- Out of bed at night, not back. The exit begins between 22:00 and 06:00 by the home's clock, after the person had settled.
--- Raised after 30 minutes when other activity showed that the person got up, after 45 when nothing did
+-- Raised after 30 minutes when other activity showed that the person got up (or after the person's own usual nights, between 15 and 60:
+-- see baselines/night_absence), after 45 when nothing did
 -- (defaults on the market cluster at 20 to 30 minutes; a chattering mat is a likelier reason for an exit without activity).
 -- A mat that lost the person twice in the last day and a half without anybody having got up is not believed so soon: three hours then
 -- (chattering mats lose a sleeper for an hour and more; what moves in the meantime is seen by others).
 -- Own numbers of a home: confirmed_minutes, unconfirmed_minutes, chattering_minutes. Below 5 minutes it is not known yet which of the two it is.
 WITH limits AS (
   SELECT h.home_id, h.time_zone, least($now, h.complete_to) AS known_to,
-    greatest(coalesce(max(CASE WHEN p.key = 'confirmed_minutes' THEN p.value END), 30.0), 5.0) AS confirmed_minutes,
+    max(CASE WHEN p.key = 'confirmed_minutes' THEN p.value END) AS confirmed_minutes,
     greatest(coalesce(max(CASE WHEN p.key = 'unconfirmed_minutes' THEN p.value END), 45.0), 5.0) AS unconfirmed_minutes,
     greatest(coalesce(max(CASE WHEN p.key = 'chattering_minutes' THEN p.value END), 180.0), 5.0) AS chattering_minutes
   FROM homes h
@@ -24,10 +25,20 @@ believed AS (
   WHERE e.kind = 'out_of_bed'
   GROUP BY e.home_id, e.bed_id, e.started_at
 ),
+-- The person's own, as it was known when the bed was left.
+own AS (
+  SELECT e.home_id, e.bed_id, e.started_at, first_value(b.value ORDER BY b.known_at DESC) AS minutes
+  FROM episodes e
+  JOIN baselines b ON b.baseline = 'night_absence' AND b.home_id = e.home_id AND b.bed_id = e.bed_id
+    AND b.known_at <= e.started_at AND b.known_at > plus_minutes(e.started_at, -2880.0)
+  WHERE e.kind = 'out_of_bed'
+  GROUP BY e.home_id, e.bed_id, e.started_at
+),
 exits AS (
   SELECT e.home_id, e.bed_id, e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to,
     attribute(e.attributes, 'confirmed') = 'true' AS confirmed,
-    CASE WHEN attribute(e.attributes, 'confirmed') = 'true' THEN l.confirmed_minutes
+    CASE WHEN attribute(e.attributes, 'confirmed') = 'true'
+        THEN greatest(coalesce(l.confirmed_minutes, o.minutes, 30.0), 5.0)
       WHEN b.drop_outs >= 2 THEN greatest(l.chattering_minutes, l.unconfirmed_minutes)
       ELSE l.unconfirmed_minutes END AS minutes,
     date_part('hour', local_time(e.started_at, l.time_zone)) AS local_hour
@@ -35,6 +46,7 @@ exits AS (
   JOIN limits l ON l.home_id = e.home_id
   JOIN believed b ON b.home_id = e.home_id AND b.started_at = e.started_at
     AND (b.bed_id IS NOT DISTINCT FROM e.bed_id)
+  LEFT JOIN own o ON o.home_id = e.home_id AND o.bed_id = e.bed_id AND o.started_at = e.started_at
   WHERE e.kind = 'out_of_bed'
 ),
 -- When each exit crosses its limit; what was not known at that instant may not count.

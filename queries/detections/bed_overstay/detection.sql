@@ -1,25 +1,48 @@
--- In bed without a break for 10 hours (a Beijing programme's limit for the bedroom). A gap under a minute is the mat's, not the
+-- In bed without a break for 10 hours (a Beijing programme's limit for the bedroom), or two hours longer than this person is ever in bed on
+-- such a morning (baselines/bed_times; working days and weekends apart). A gap under a minute is the mat's, not the
 -- person's. Own number of a home: hours. Switch it off (key 'off', value 1) for people who cannot get up.
 WITH limits AS (
-  SELECT h.home_id, least($now, h.complete_to) AS known_to,
+  SELECT h.home_id, h.time_zone, least($now, h.complete_to) AS known_to,
     greatest(coalesce(max(CASE WHEN p.key = 'hours' THEN p.value END), 10.0), 1.0) AS hours,
     coalesce(max(CASE WHEN p.key = 'off' THEN p.value END), 0.0) AS is_off
   FROM homes h
   LEFT JOIN params p ON p.home_id = h.home_id AND p.detection = 'bed_overstay'
   WHERE h.complete_to IS NOT NULL
-  GROUP BY h.home_id, h.complete_to
+  GROUP BY h.home_id, h.time_zone, h.complete_to
 ),
-overstays AS (
-  SELECT b.home_id, b.bed_id, b.started_at, b.end_known_at, l.known_to, l.hours,
-    greatest(plus_minutes(b.started_at, l.hours * 60.0), b.start_known_at) AS raised_at
+stays AS (
+  SELECT b.home_id, b.bed_id, b.started_at, b.start_known_at, b.end_known_at, l.known_to, l.hours, l.time_zone,
+    CASE WHEN date_part('dow', local_time(plus_minutes(b.started_at, -720.0), l.time_zone)) IN (5, 6)
+      THEN 'get_up/weekend' ELSE 'get_up/weekday' END AS key
   FROM episodes b
   JOIN limits l ON l.home_id = b.home_id
   WHERE b.kind = 'in_bed' AND l.is_off < 0.5
+),
+-- When this person is up at the latest, as it was known when the stay began: hours since noon.
+own AS (
+  SELECT s.home_id, s.bed_id, s.started_at, first_value(t.value ORDER BY t.known_at DESC) AS up
+  FROM stays s
+  JOIN baselines t ON t.baseline = 'bed_times' AND t.home_id = s.home_id AND t.bed_id = s.bed_id AND t.key = s.key
+    AND t.known_at <= s.started_at AND t.known_at > plus_minutes(s.started_at, -2880.0)
+  GROUP BY s.home_id, s.bed_id, s.started_at
+),
+deadlines AS (
+  SELECT s.*, plus_minutes(s.started_at, s.hours * 60.0) AS by_hours,
+    next_at_hour(s.started_at, s.time_zone, o.up + 14.0) AS by_habit
+  FROM stays s
+  LEFT JOIN own o ON o.home_id = s.home_id AND o.bed_id = s.bed_id AND o.started_at = s.started_at
+),
+overstays AS (
+  SELECT *,
+    -- Who lies down in the morning has not failed to get up.
+    greatest(start_known_at, CASE WHEN by_habit < by_hours AND minutes_between(started_at, by_habit) >= 300.0
+      THEN by_habit ELSE by_hours END) AS raised_at
+  FROM deadlines
 )
 SELECT CASE WHEN o.bed_id IS NULL THEN 'home' ELSE 'bed' END AS subject_kind,
   coalesce(o.bed_id, o.home_id) AS subject_id, o.home_id, o.raised_at,
   CASE WHEN o.end_known_at <= o.known_to THEN o.end_known_at END AS cleared_at,
-  o.started_at AS in_bed_since, o.hours
+  o.started_at AS in_bed_since, round(minutes_between(o.started_at, o.raised_at) / 6.0) / 10.0 AS hours
 FROM overstays o
 WHERE o.raised_at <= o.known_to
   AND (o.end_known_at IS NULL OR o.end_known_at > o.raised_at)

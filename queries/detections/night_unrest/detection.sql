@@ -1,8 +1,8 @@
--- A restless night: out of bed more than four times between 22:00 and 06:00 by the home's clock. One finding a night, at the exit that is one
+-- A restless night: out of bed more than four times, and more than is usual for this person (baselines/night_exits), between 22:00 and 06:00 by the home's clock. One finding a night, at the exit that is one
 -- too many; over in the morning. Own number of a home: exits.
 WITH limits AS (
   SELECT h.home_id, h.time_zone, least($now, h.complete_to) AS known_to,
-    greatest(coalesce(max(CASE WHEN p.key = 'exits' THEN p.value END), 4.0), 1.0) AS limit_exits
+    max(CASE WHEN p.key = 'exits' THEN p.value END) AS limit_exits
   FROM homes h
   LEFT JOIN params p ON p.home_id = h.home_id AND p.detection = 'night_unrest'
   WHERE h.complete_to IS NOT NULL
@@ -22,11 +22,24 @@ numbered AS (
     min(started_at) OVER (PARTITION BY home_id, bed_id, morning) AS first_exit_at
   FROM exits
   WHERE local_hour >= 22 OR local_hour < 6
+),
+-- As it was known before the night began.
+owned AS (
+  SELECT n.home_id, n.bed_id, n.morning, first_value(b.value ORDER BY b.known_at DESC) AS own
+  FROM (SELECT DISTINCT home_id, bed_id, morning FROM numbered) n
+  JOIN baselines b ON b.baseline = 'night_exits' AND b.home_id = n.home_id AND b.bed_id = n.bed_id
+    AND b.known_at <= plus_minutes(n.morning, -480.0) AND b.known_at > plus_minutes(n.morning, -3360.0)
+  GROUP BY n.home_id, n.bed_id, n.morning
+),
+limited AS (
+  SELECT n.*, o.own
+  FROM numbered n
+  LEFT JOIN owned o ON o.home_id = n.home_id AND o.bed_id = n.bed_id AND o.morning = n.morning
 )
 SELECT CASE WHEN bed_id IS NULL THEN 'home' ELSE 'bed' END AS subject_kind,
   coalesce(bed_id, home_id) AS subject_id, home_id, start_known_at AS raised_at,
   CASE WHEN greatest(morning, start_known_at) <= known_to THEN greatest(morning, start_known_at) END AS cleared_at,
   n AS exits, first_exit_at
-FROM numbered
-WHERE n = CAST(floor(limit_exits) AS bigint) + 1
+FROM limited
+WHERE n = CAST(floor(greatest(coalesce(limit_exits, greatest(own, 4.0), 4.0), 1.0)) AS bigint) + 1
   AND start_known_at <= known_to

@@ -1,8 +1,9 @@
--- Not in bed by 01:00 by the home's clock (two hours after a usual bedtime of 23:00), at home, and not just up for a moment: the bed has been
+-- Not in bed two hours after this person is there at the latest (baselines/bed_times; working days and weekends apart), or by 01:00 by the
+-- home's clock (two hours after a usual bedtime of 23:00) where that is not known; at home, and not just up for a moment: the bed has been
 -- empty for four hours then. Own number of a home: hour, as 1.5 for half past one. Only beds that were slept in lately.
 WITH limits AS (
   SELECT h.home_id, h.time_zone, least($now, h.complete_to) AS known_to,
-    coalesce(max(CASE WHEN p.key = 'hour' THEN p.value END), 1.0) AS "hour"
+    max(CASE WHEN p.key = 'hour' THEN p.value END) AS "hour"
   FROM homes h
   LEFT JOIN params p ON p.home_id = h.home_id AND p.detection = 'not_in_bed'
   WHERE h.complete_to IS NOT NULL
@@ -15,12 +16,28 @@ empty AS (
   FROM episodes b
   WHERE b.kind = 'in_bed'
 ),
-crossings AS (
-  SELECT e.*, l.known_to,
-    greatest(next_at_hour(plus_minutes(e.left_at, 240.0), l.time_zone, l."hour"), e.left_known_at) AS raised_at
+-- The night that the bed may be missed in: that of the first one o'clock after it has been empty for four hours.
+nights AS (
+  SELECT e.*, l.known_to, l.time_zone, l."hour",
+    CASE WHEN date_part('dow', local_time(plus_minutes(next_at_hour(plus_minutes(e.left_at, 240.0), l.time_zone, 1.0), -720.0),
+        l.time_zone)) IN (5, 6) THEN 'to_bed/weekend' ELSE 'to_bed/weekday' END AS key
   FROM empty e
   JOIN limits l ON l.home_id = e.home_id
   WHERE e.left_at IS NOT NULL
+),
+own AS (
+  SELECT n.home_id, n.bed_id, n.left_at, first_value(t.value ORDER BY t.known_at DESC) AS bedtime
+  FROM nights n
+  JOIN baselines t ON t.baseline = 'bed_times' AND t.home_id = n.home_id AND t.bed_id = n.bed_id AND t.key = n.key
+    AND t.known_at <= n.left_at AND t.known_at > plus_minutes(n.left_at, -2880.0)
+  GROUP BY n.home_id, n.bed_id, n.left_at
+),
+crossings AS (
+  SELECT n.*,
+    greatest(next_at_hour(plus_minutes(n.left_at, 240.0), n.time_zone, coalesce(n."hour", o.bedtime + 14.0, 1.0)), n.left_known_at)
+      AS raised_at
+  FROM nights n
+  LEFT JOIN own o ON o.home_id = n.home_id AND o.bed_id = n.bed_id AND o.left_at = n.left_at
 )
 SELECT CASE WHEN c.bed_id IS NULL THEN 'home' ELSE 'bed' END AS subject_kind,
   coalesce(c.bed_id, c.home_id) AS subject_id, c.home_id, c.raised_at,

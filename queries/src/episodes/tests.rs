@@ -180,7 +180,7 @@ fn forgetting_keeps_what_lasts_and_what_ended_since_it_began() {
     let kinds = |episodes: &mut Episodes| episodes.of(&home()).iter().map(|e| e.kind.to_string()).collect::<Vec<_>>();
     assert_eq!(kinds(&mut episodes), ["in_bed", "in_bed", "out_of_bed", "quiet", "quiet", "quiet"]);
     // Out of bed since 02:00: what was over before is gone.
-    episodes.forget(at("07:00:00"));
+    episodes.forget(&home(), at("07:00:00"));
     assert_eq!(kinds(&mut episodes), ["in_bed", "out_of_bed", "quiet", "quiet"]);
     episodes.push_seen(&home(), bed("08:10:00", 1.0));
     for minute in 0..100 {
@@ -188,7 +188,7 @@ fn forgetting_keeps_what_lasts_and_what_ended_since_it_began() {
         episodes.push_seen(&home(), seen(time, "pir", "motion_event", None, 1.0));
     }
     episodes.advance(&home(), at("09:50:00"));
-    episodes.forget(at("08:30:00"));
+    episodes.forget(&home(), at("08:30:00"));
     assert_eq!(kinds(&mut episodes), ["in_bed", "out_of_bed"]);
 }
 

@@ -115,7 +115,7 @@ impl Recording {
         moments.iter().map(move |moment| {
             place = self.feed(&mut episodes, place, *moment);
             episodes.seal(home, *moment);
-            episodes.forget(*moment - window);
+            episodes.forget(home, *moment - window);
             let mut silent = episodes.clone();
             silent.seal(home, *moment + lasting);
             Silenced { from: *moment, episodes: silent.of(home) }
