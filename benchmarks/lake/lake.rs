@@ -2,7 +2,7 @@
 //! product does with it. `run.py` puts the figures beside those of other programs.
 //!
 //! `lake generate <lake> <homes> <days> <polls-a-batch>` · `lake queries <lake> <queries.json> <repeats>` ·
-//! `lake commits <lake> <n> compact|leave` · `lake erase <lake> <home>`. Each prints one JSON object.
+//! `lake users <lake> <queries.json> <repeats>`: the same with the memory of live detection beside · `lake commits <lake> <n> compact|leave` · `lake contend <lake> <n>` · `lake erase <lake> <home>`. Each prints one JSON object.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's answer is its output")]
 
@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use carebed_contract::clock::{Clock, SystemClock};
 use carebed_contract::id::HomeId;
 use carebed_contract::labels::{Epoch, Lane};
@@ -23,10 +24,14 @@ use carebed_contract::value::Value;
 use carebed_pipeline::accept::Marks;
 use carebed_pipeline::store::{Commit, Config, Erasure, Store};
 use carebed_queries::engine::Limits;
-use carebed_queries::sql::{Lake, Snapshot, SqlSession};
+use carebed_queries::episodes::{Definitions, Episode, Episodes};
+use carebed_queries::history::{self, Span};
+use carebed_queries::home::HomeFacts;
+use carebed_queries::sql::{Lake, Recent, Snapshot, SqlSession};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
+use tokio::sync::Mutex;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -47,10 +52,16 @@ fn main() -> Outcome<()> {
             ["generate", lake, homes, days, polls] => {
                 generate(lake.as_ref(), homes.parse()?, days.parse()?, polls.parse()?).await
             }
-            ["queries", lake, queries, repeats] => queries_of(lake.as_ref(), queries.as_ref(), repeats.parse()?).await,
+            ["queries", lake, queries, repeats] => {
+                queries_of(lake.as_ref(), queries.as_ref(), repeats.parse()?, false).await
+            }
+            ["users", lake, queries, repeats] => {
+                queries_of(lake.as_ref(), queries.as_ref(), repeats.parse()?, true).await
+            }
             ["commits", lake, n, upkeep] => commits(lake.as_ref(), n.parse()?, upkeep == "compact").await,
+            ["contend", lake, n] => contend(lake.as_ref(), n.parse()?).await,
             ["erase", lake, home] => erase(lake.as_ref(), home).await,
-            _ => Err("usage: lake generate|queries|commits|erase …, see the head of lake.rs".into()),
+            _ => Err("usage: lake generate|queries|users|commits|contend|erase …, see the head of lake.rs".into()),
         }
     })?;
     println!("{answer}");
@@ -199,18 +210,48 @@ fn rss_mib() -> u64 {
     line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-async fn session(lake: &Path) -> Outcome<SqlSession> {
+const LIMITS: Limits = Limits { memory_bytes: 8 << 30, partitions: 2, time: Duration::from_secs(600) };
+
+/// The episodes of a lake, as live detection has those of the last days.
+#[derive(Debug)]
+struct Memory(Mutex<Episodes>);
+
+#[async_trait]
+impl Recent for Memory {
+    async fn of(&self, homes: Vec<HomeId>) -> Option<(Timestamp, Vec<Episode>)> {
+        let mut episodes = self.0.lock().await;
+        Some((Timestamp::from_millis(START), homes.iter().flat_map(|home| episodes.of(home)).collect()))
+    }
+}
+
+async fn session(lake: &Path, with_memory: bool) -> Outcome<SqlSession> {
     let store = Store::open_read(Config::local(lake)?).await?;
-    let limits = Limits { memory_bytes: 8 << 30, partitions: 2, time: Duration::from_secs(600) };
-    Ok(SqlSession::open(Snapshot::new(&Lake::of(&store), store.view(), &[]), limits, usize::MAX).await?)
+    let (lake, view) = (Lake::of(&store), store.view());
+    if !with_memory {
+        return Ok(SqlSession::open(Snapshot::new(&lake, view, &[]), LIMITS, usize::MAX).await?);
+    }
+    let plain = SqlSession::open(Snapshot::new(&lake, Arc::clone(&view), &[]), LIMITS, usize::MAX).await?;
+    let answer = plain.run("SELECT DISTINCT home_id, area FROM observations").await?;
+    let mut csv = Vec::new();
+    carebed_queries::sql::write(&answer, carebed_queries::sql::Format::Csv, &mut csv)?;
+    let mut homes = Vec::new();
+    for line in String::from_utf8(csv)?.lines().skip(1) {
+        let (home, area) = line.split_once(',').ok_or("home and area")?;
+        homes.push(HomeFacts::unregistered(home.parse()?, area.parse()?));
+    }
+    let (definitions, all) = (Arc::new(Definitions::builtin()?), Span { from: Timestamp::MIN, to: Timestamp::MAX });
+    let episodes = history::episodes(&lake, &view, all, &homes, definitions, LIMITS).await?;
+    let recent: Arc<dyn Recent> = Arc::new(Memory(Mutex::new(episodes)));
+    let snapshot = Snapshot::new(&lake, view, &homes).with_recent(&recent);
+    Ok(SqlSession::open(snapshot, LIMITS, usize::MAX).await?)
 }
 
 /// Times of each query in milliseconds: planning alone, and all of it. The first run is apart, as the cold one.
-async fn queries_of(lake: &Path, queries: &Path, repeats: usize) -> Outcome<serde_json::Value> {
+async fn queries_of(lake: &Path, queries: &Path, repeats: usize, with_memory: bool) -> Outcome<serde_json::Value> {
     let clock = SystemClock::new();
     let queries: BTreeMap<String, String> = serde_json::from_slice(&std::fs::read(queries)?)?;
     let before = clock.monotonic();
-    let session = session(lake).await?;
+    let session = session(lake, with_memory).await?;
     let open = clock.monotonic() - before;
     let mut answers = serde_json::Map::new();
     for (name, sql) in queries {
@@ -274,6 +315,70 @@ async fn commits(lake: &Path, n: u32, compact: bool) -> Outcome<serde_json::Valu
         "commits": n, "compact": compact, "ms_p50": at(5_000), "ms_p99": at(9_900), "ms_most": at(9_999),
         "rss_mib": memory, "files": store.view().observations.files.len(), "files_most": files_most,
         "log_files": std::fs::read_dir(lake.join("observations/_delta_log"))?.count(),
+    }))
+}
+
+/// What three queries that never end take from commits: how long a commit of 3,000 rows takes without and with them, in turns, so
+/// that both meet the same lake. The queries run as the centre runs them: on threads of their own, bounded.
+async fn contend(lake: &Path, n: u32) -> Outcome<serde_json::Value> {
+    const TURNS: u32 = 4;
+    const QUERIES: [&str; 3] = [
+        "SELECT bed_id, quantity, date_trunc('hour', event_time) AS hour, avg(value) FROM observations GROUP BY 1, 2, 3",
+        "SELECT bed_id, event_time, lag(value) OVER (PARTITION BY bed_id ORDER BY event_time) AS l FROM observations \
+         WHERE quantity = 'heart_rate' ORDER BY l DESC LIMIT 10",
+        "SELECT count(*) FROM observations a JOIN observations b ON a.bed_id = b.bed_id AND a.event_time = b.event_time",
+    ];
+    let clock = SystemClock::new();
+    let store = Store::open(Config::local(lake)?).await?;
+    let names = [quantity("bed_occupancy")?, quantity("heart_rate")?, quantity("respiratory_rate")?];
+    let mut beds = (0..100).map(Bed::new).collect::<Outcome<Vec<_>>>()?;
+    let analysts = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (mut idle, mut busy, mut asked) = (Vec::new(), Vec::new(), 0);
+    for turn in 0..2 * TURNS {
+        let with_queries = turn % 2 == 1;
+        let running: Vec<_> = QUERIES
+            .iter()
+            .filter(|_| with_queries)
+            .map(|sql| {
+                let (lake, view) = (Lake::of(&store), store.view());
+                analysts.spawn(async move {
+                    let limits = Limits { memory_bytes: 256 << 20, partitions: 1, time: Duration::from_secs(600) };
+                    while let Ok(session) =
+                        SqlSession::open(Snapshot::new(&lake, Arc::clone(&view), &[]), limits, 1_000).await
+                    {
+                        // Over its memory is an end like another.
+                        let _answer = session.run(sql).await;
+                    }
+                })
+            })
+            .collect();
+        for number in 0..n {
+            let mut rows = Vec::new();
+            let from = i64::from(turn * n + number) * 10;
+            beds.iter_mut().for_each(|bed| bed.batch(from..from + 10, &names, &mut rows));
+            let took = millis(commit(&store, &clock, rows, from).await?);
+            if with_queries {
+                busy.push(took)
+            } else {
+                idle.push(took)
+            }
+            // As often as a busy centre commits, so that the queries have their time.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        asked += running.len();
+        running.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+    analysts.shutdown_background();
+    let at = |times: &[f64], percent: usize| {
+        let mut times = times.to_vec();
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() * percent / 100).copied().unwrap_or(f64::NAN)
+    };
+    let (p99_idle, p99_busy) = (at(&idle, 99), at(&busy, 99));
+    Ok(json!({
+        "commits": idle.len() + busy.len(), "queries_started": asked,
+        "idle_ms_p50": at(&idle, 50), "idle_ms_p99": p99_idle, "busy_ms_p50": at(&busy, 50), "busy_ms_p99": p99_busy,
+        "ratio_p99": p99_busy / p99_idle,
     }))
 }
 

@@ -16,11 +16,12 @@ use carebed_pipeline::store::Store;
 use carebed_queries::engine::Limits;
 use carebed_queries::home::HomeFacts;
 use carebed_queries::postgres::{self, Server, Users};
-use carebed_queries::sql::{Lake, Latest, Snapshot, Source, SqlError};
+use carebed_queries::sql::{Lake, Latest, Recent, Snapshot, Source, SqlError};
 use tokio::sync::{Mutex, oneshot};
 
 use crate::config::{Config, Sql};
 use crate::facts::Params;
+use crate::live::InMemory;
 
 use tables::AlertLog;
 
@@ -34,14 +35,16 @@ pub struct CentreTables {
     /// What was read of the log so far; it is only ever appended to.
     alerts: Mutex<AlertLog>,
     latest: Arc<Latest>,
+    episodes: Arc<dyn Recent>,
 }
 
 impl CentreTables {
     /// Reads beside a centre in this process.
     #[must_use]
-    pub fn new(store: &Store, registry: &Registry, params: Params, database: &Database) -> Self {
+    pub fn new(store: &Store, registry: &Registry, params: Params, database: &Database, episodes: InMemory) -> Self {
+        let episodes: Arc<dyn Recent> = Arc::new(episodes);
         let (store, registry, log) = (store.clone(), registry.clone(), Log::new(database.clone()));
-        Self { store, registry, params, log, alerts: Mutex::default(), latest: Arc::default() }
+        Self { store, registry, params, log, alerts: Mutex::default(), latest: Arc::default(), episodes }
     }
 }
 
@@ -56,7 +59,7 @@ impl Source for CentreTables {
         let mut tables = tables::registry(&self.registry, &homes);
         tables.push(("alerts", alerts.table()));
         let snapshot = Snapshot::new(&Lake::of(&self.store), self.store.view(), &facts);
-        Ok(snapshot.with_tables(tables).with_latest(&self.latest))
+        Ok(snapshot.with_tables(tables).with_latest(&self.latest).with_recent(&self.episodes))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::analysts::CentreTables;
 use crate::config::{Config, host_and_port};
 use crate::detections;
 use crate::facts::Params;
-use crate::live::{Heard, LiveTask};
+use crate::live::{Heard, InMemory, LiveTask};
 
 /// Events of one kind on their way from ingest to live detection. When detection falls behind, ingest takes no more
 /// routine data, and the spools keep it; calls have a channel of their own.
@@ -44,6 +44,7 @@ pub struct Centre {
     registry: Registry,
     console: Console,
     live: LiveTask,
+    in_memory: InMemory,
     events: (Events, Heard),
     actions: mpsc::Receiver<HomeAction>,
 }
@@ -70,7 +71,7 @@ impl Centre {
         let console = Console::bind(console, database.clone(), registry.clone(), actions_in, Arc::clone(&clock))
             .await
             .context("failed to open the console")?;
-        let live = LiveTask::open(
+        let (live, in_memory) = LiveTask::open(
             &store,
             detections,
             &registry,
@@ -87,6 +88,7 @@ impl Centre {
             registry,
             console,
             live,
+            in_memory,
             events: events(),
             actions,
         })
@@ -116,7 +118,7 @@ impl Centre {
     /// When `params.toml` cannot be read.
     pub fn tables(&self) -> anyhow::Result<CentreTables> {
         let params = Params::load(&self.config.params())?;
-        Ok(CentreTables::new(&self.store, &self.registry, params, &self.database))
+        Ok(CentreTables::new(&self.store, &self.registry, params, &self.database, self.in_memory.clone()))
     }
 
     /// Runs until told to stop, in order: ingest commits what it has, detection takes the last events, the desk logs

@@ -1,9 +1,9 @@
 //! Read-only SQL over one view of the lake, for analysts.
 //!
 //! Tables: `observations`, `gaps`, `dead_letters` as the view shows them (committed files and rows on their way), `latest` from memory,
-//! the homes' facts as `homes`, `beds` and `params`, what the service centre adds, the views of `queries/views`, and `episodes`, which are
-//! made from the observations of the homes that a statement asks about: with `home_id = …` that is quick, without it takes as long as
-//! reading everything.
+//! the homes' facts as `homes`, `beds` and `params`, what the service centre adds, the views of `queries/views`, and `episodes`: beside
+//! live detection those that began in the last days come from its memory (`started_at >= …`); others are made from the observations of
+//! the homes that a statement asks about. With `home_id = …` that is quick, without it takes as long as reading everything.
 //!
 //! A [`Tables`] stays open and sees the newest snapshot in each statement; a [`SqlSession`] is one over one snapshot.
 
@@ -12,6 +12,7 @@ mod dictionary;
 pub mod facts;
 mod latest;
 mod live_table;
+mod recent;
 mod snapshot;
 mod table;
 mod views;
@@ -49,6 +50,7 @@ use crate::engine::{EngineError, Limits, runtime, session};
 pub use answer::{Answer, Format, WriteError, write};
 pub use latest::Latest;
 use live_table::LiveTable;
+pub use recent::Recent;
 use snapshot::Seen;
 pub use snapshot::{Scope, Snapshot, Source};
 pub use views::{ViewFile, reports, views};

@@ -4,6 +4,8 @@
 //! they take their share of the processors. What counts is in the table: each figure is compared with what was offered.
 
 pub mod home;
+pub mod ingest;
+mod packs;
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};

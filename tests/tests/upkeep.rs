@@ -127,6 +127,30 @@ async fn an_operator_keeps_gives_away_restores_and_forgets() {
     }
 }
 
+/// Small files and merged ones, with a home erased from both: what other programs read is what carebed answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_programs_read_the_same_rows() {
+    let Some(python) = carebed_tests::real::python(&["duckdb", "polars", "deltalake", "pyarrow"]) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name).to_string_lossy().into_owned();
+    let (folder, answer) = (path("data"), path("answer.parquet"));
+    data(folder.as_ref()).await;
+    for (step, rows) in [(None, "40"), (Some(["maintain", ""]), "40"), (Some(["erase", "home-1"]), "20")] {
+        match step {
+            Some(["erase", home]) => drop(done(&["erase", "--data", &folder, "--home", home, "--yes"]).await),
+            Some([command, _]) => drop(done(&[command, "--data", &folder]).await),
+            None => {}
+        }
+        let all = "SELECT * FROM observations";
+        done(&["sql", "--data", &folder, "--format", "parquet", "--output", &answer, "-c", all]).await;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/rows.py");
+        let table = format!("{folder}/lake/observations");
+        let read = Command::new(&python).args([script, &table, &answer]).output().await.unwrap();
+        assert!(read.status.success(), "{step:?}: {}", String::from_utf8_lossy(&read.stderr));
+        assert_eq!(String::from_utf8(read.stdout).unwrap().trim(), rows, "{step:?}");
+    }
+}
+
 fn walk(folder: &Path) -> Vec<String> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

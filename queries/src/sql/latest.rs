@@ -33,7 +33,8 @@ const TEXTS: [&str; 5] = ["area", "room", "unit", "text", "quality"];
 
 /// Columns of `latest`.
 pub(super) fn schema() -> SchemaRef {
-    let mut fields: Vec<Field> = SERIES.iter().chain(&TEXTS).map(|name| Field::new(*name, DataType::Utf8, true)).collect();
+    let mut fields: Vec<Field> =
+        SERIES.iter().chain(&TEXTS).map(|name| Field::new(*name, DataType::Utf8, true)).collect();
     fields.push(Field::new("value", DataType::Float64, true));
     fields.extend(["event_time", "received_time"].map(|name| Field::new(name, time_type(), true)));
     Arc::new(Schema::new(fields))

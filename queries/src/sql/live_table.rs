@@ -20,7 +20,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use tokio::sync::Mutex;
 
 use super::snapshot::{Scope, Seen, Snapshot};
-use super::{EPISODES, LATEST, lake_table, latest};
+use super::{EPISODES, LATEST, lake_table, latest, recent};
 use crate::engine::{EngineError, Limits};
 use crate::episodes::{self, Definitions, Episodes};
 use crate::history::{self, Span};
@@ -170,7 +170,7 @@ impl TableProvider for LiveTable {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let useful = |filter: &Expr| match self.kind {
             Kind::Lake => true,
-            Kind::Episodes { .. } => only_home(filter),
+            Kind::Episodes { .. } => only_home(filter) || recent::is_from(filter),
             Kind::Latest { .. } | Kind::Fact => false,
         };
         let support = |filter: &&Expr| match useful(filter) {
@@ -197,6 +197,11 @@ impl TableProvider for LiveTable {
             },
             Kind::Episodes { limits, made } => {
                 let homes = self.homes_asked(state, &snapshot, filters)?;
+                if let (Some(recent), Some(from)) = (&snapshot.recent, recent::from(filters))
+                    && let Some(rows) = recent::rows(recent.as_ref(), &homes, from).await
+                {
+                    return self.rows_scan(rows, projection);
+                }
                 let rows = Self::make_episodes(&snapshot, homes, *limits, made).await?;
                 self.rows_scan(rows, projection)
             }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use carebed_contract::id::Area;
 use carebed_pipeline::view::View;
 
-use super::{Lake, Latest, SqlError, facts};
+use super::{Lake, Latest, Recent, SqlError, facts};
 use crate::engine::Inputs;
 use crate::home::HomeFacts;
 
@@ -20,6 +20,7 @@ pub struct Snapshot {
     pub(super) homes: Arc<[HomeFacts]>,
     pub(super) facts: Vec<(&'static str, RecordBatch)>,
     pub(super) latest: Arc<Latest>,
+    pub(super) recent: Option<Arc<dyn Recent>>,
 }
 
 impl Snapshot {
@@ -28,7 +29,7 @@ impl Snapshot {
     pub fn new(lake: &Lake, view: Arc<View>, homes: &[HomeFacts]) -> Self {
         let complete = homes.iter().map(|facts| (facts, view.complete.get(&facts.home).map(|c| c.complete_to)));
         let facts = Inputs::new(&[], complete).into_facts().into_iter().chain(facts::empty()).collect();
-        Self { lake: lake.clone(), view, homes: homes.into(), facts, latest: Arc::default() }
+        Self { lake: lake.clone(), view, homes: homes.into(), facts, latest: Arc::default(), recent: None }
     }
 
     /// With last values that were remembered before, for whoever takes many snapshots of one lake.
@@ -45,6 +46,12 @@ impl Snapshot {
             self.facts.push((name, rows));
         }
         self
+    }
+
+    /// With what live detection has in memory.
+    #[must_use]
+    pub fn with_recent(self, recent: &Arc<dyn Recent>) -> Self {
+        Self { recent: Some(Arc::clone(recent)), ..self }
     }
 
     pub(super) fn fact(&self, name: &str) -> Option<&RecordBatch> {

@@ -63,6 +63,7 @@ impl LakeTable {
         view: TableView,
         by_day: bool,
     ) -> Self {
+        let files_schema = with_views(&files_schema);
         let day = by_day.then(day_field);
         let fields = files_schema.fields().iter().cloned().chain(day);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -160,7 +161,9 @@ impl LakeTable {
     /// Rows on their way that are asked for, sorted if they are not too many.
     fn hot(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<(RecordBatch, bool)> {
         let batches = self.view.hot.iter().map(|batch| {
-            let mut columns = batch.columns().to_vec();
+            let words = batch.columns().iter().zip(self.files_schema.fields());
+            let mut columns: Vec<_> =
+                words.map(|(column, field)| cast(column, field.data_type())).collect::<Result<_, _>>()?;
             if self.by_day {
                 let time = batch.schema().index_of("event_time")?;
                 columns.push(cast(batch.column(time), &DataType::Date32)?);
@@ -189,6 +192,15 @@ impl LakeTable {
         let source = source.try_with_sort_information(order.into_iter().collect())?;
         Ok(DataSourceExec::from_data_source(source))
     }
+}
+
+/// Words as views into the dictionaries of pages: thousands of rows share one word, and none of them copies it.
+fn with_views(schema: &Schema) -> SchemaRef {
+    let view = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        _ => Arc::clone(field),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(view).collect::<Vec<_>>()))
 }
 
 fn day_field() -> Arc<Field> {

@@ -363,3 +363,130 @@ async fn a_button_that_hangs_is_no_new_call_after_a_restart() {
     let told: Vec<_> = calls.iter().map(|call| (call.started_at, call.ended_at)).collect();
     assert_eq!(told, [(at("2026-05-02T14:00:00Z"), None)]);
 }
+
+/// What `latest` must say, from all rows.
+const LAST: &str = "SELECT home_id, bed_id, device_id, quantity, event_time, value FROM \
+    (SELECT *, row_number() OVER (PARTITION BY home_id, bed_id, device_id, quantity ORDER BY event_time DESC, received_time DESC) AS n \
+    FROM observations) WHERE n = 1 ORDER BY ALL";
+const LATEST_SAYS: &str = "SELECT home_id, bed_id, device_id, quantity, event_time, value FROM latest ORDER BY ALL";
+
+#[tokio::test]
+async fn the_last_values_are_remembered_through_commits_merges_and_erasures() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let (lake, latest) = (Lake::of(&store), Arc::<Latest>::default());
+    let check = async |view: Arc<View>, n: usize, what: &str| {
+        let snapshot = Snapshot::new(&lake, view, &homes()).with_latest(&latest);
+        let session = SqlSession::open(snapshot, Limits::default(), 1_000).await.unwrap();
+        let told = text(&session, LATEST_SAYS).await;
+        assert_eq!(told, text(&session, LAST).await, "{what}");
+        assert_eq!(told.lines().count(), n + 1, "{what}");
+    };
+    let row = |home: &str, bed: &str, quantity: &str, minute: u64, value: f64| {
+        let time = at("2026-05-01T23:50:00Z") + Duration::from_secs(60 * minute);
+        observation(home, bed, "mat", quantity, time, Some(value), "good")
+    };
+    let commit = async |rows: Vec<Observation>| {
+        let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+        let commit = Commit { rows: vec![rows.into()], marks, ..Commit::default() };
+        store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
+    };
+    let hot = |rows: Vec<Observation>| {
+        let mut view = View::clone(&store.view());
+        view.version += 1_000;
+        let hot = schema::to_batch(&rows.iter().collect::<Vec<_>>()).unwrap();
+        view.observations = TableView { hot: Arc::from([hot]), ..view.observations };
+        Arc::new(view)
+    };
+    check(store.view(), 0, "nothing there").await;
+    for minute in 0..20 {
+        let of = |home: &str, bed: &str| row(home, bed, "heart_rate", minute, 60.0 + minute as f64);
+        commit(vec![of("h1", "b1"), of("h2", "b2"), of("h2", "b3")]).await;
+        check(store.view(), 3, &format!("commit {minute}")).await;
+    }
+    commit(vec![row("h1", "b1", "heart_rate", 3, 1.0), row("h1", "b1", "battery", 2, 90.0)]).await;
+    check(store.view(), 4, "a late row, and a new series in the past").await;
+    check(hot(vec![row("h1", "b1", "heart_rate", 30, 99.0), row("h3", "b9", "heart_rate", 1, 5.0)]), 5, "on its way")
+        .await;
+    check(hot(vec![row("h1", "b1", "heart_rate", 1, 99.0)]), 4, "late and on its way").await;
+    check(store.view(), 4, "what was on its way is taken back").await;
+    while store.compact(at("2026-06-05T00:00:00Z")).await.unwrap().is_some() {}
+    check(store.view(), 4, "merged").await;
+    let now = at("2026-06-05T00:00:00Z");
+    let erasure = carebed_pipeline::store::Erasure {
+        id: "e1".to_owned(),
+        home: "h2".parse().unwrap(),
+        bed: None,
+        from: Some(at("2026-05-02T00:00:00Z")),
+        until: now,
+        asked_at: now,
+    };
+    store.erase(&erasure, Duration::ZERO, now).await.unwrap();
+    check(store.view(), 4, "the newest of a home erased, the older are left").await;
+    store
+        .erase(&carebed_pipeline::store::Erasure { id: "e2".to_owned(), from: None, ..erasure }, Duration::ZERO, now)
+        .await
+        .unwrap();
+    check(store.view(), 2, "a home erased").await;
+}
+
+/// The memory of live detection, for a test: it knows what began since a time, and counts who asks.
+#[derive(Debug)]
+struct Memory(Timestamp, std::sync::Mutex<(Live, usize)>);
+
+#[async_trait::async_trait]
+impl Recent for Memory {
+    async fn of(&self, homes: Vec<carebed_contract::id::HomeId>) -> Option<(Timestamp, Vec<crate::episodes::Episode>)> {
+        let mut inner = self.1.lock().unwrap();
+        inner.1 += 1;
+        let episodes = homes.iter().flat_map(|home| inner.0.episodes().of(home)).collect();
+        Some((self.0, episodes))
+    }
+}
+
+#[tokio::test]
+async fn recent_episodes_come_from_memory_and_older_ones_from_the_lake() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let mut rows = Vec::new();
+    for (home, bed) in [("h1", "b1"), ("h2", "b2")] {
+        for hour in 0..48_u64 {
+            let time = at("2026-05-01T12:00:00Z") + Duration::from_secs(3_600 * hour);
+            rows.push(observation(home, bed, "mat", "bed_occupancy", time, Some((hour % 2) as f64), "good"));
+        }
+    }
+    let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+    let commit = Commit { rows: vec![Rows::from(rows.clone())], marks, ..Commit::default() };
+    store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
+    let engine = Arc::new(Engine::new(Limits::default()).unwrap());
+    let mut live = Live::new(engine, Vec::new(), Arc::new(Definitions::builtin().unwrap()));
+    live.feed(&rows);
+    let since = at("2026-05-02T12:00:00Z");
+    let memory = Arc::new(Memory(since, std::sync::Mutex::new((live, 0))));
+    let recent: Arc<dyn Recent> = Arc::<Memory>::clone(&memory);
+    let lake = Lake::of(&store);
+    let with = Snapshot::new(&lake, store.view(), &homes()).with_recent(&recent);
+    let with = SqlSession::open(with, Limits::default(), 1_000).await.unwrap();
+    let without = session(&lake, &store.view(), 1_000).await;
+    for (filter, asked) in [
+        ("started_at >= '2026-05-02T12:00:00Z'", 1),
+        ("started_at > TIMESTAMP '2026-05-02T20:00:00Z' AND home_id = 'h1' AND kind = 'in_bed'", 1),
+        ("'2026-05-02T20:00:00Z' <= started_at AND ended_at IS NOT NULL", 1),
+        ("started_at >= CAST('2026-05-02T20:00:00.5Z' AS TIMESTAMP)", 1),
+        // Older than what is in memory, or without a beginning: from the lake.
+        ("started_at >= '2026-05-02T11:00:00Z'", 1),
+        ("started_at < '2026-05-02T20:00:00Z'", 0),
+        ("started_at >= '2026-05-02T20:00:00Z' OR home_id = 'h1'", 0),
+        ("TRUE", 0),
+    ] {
+        let sql = format!("SELECT home_id, kind, started_at, ended_at FROM episodes WHERE {filter} ORDER BY ALL");
+        memory.1.lock().unwrap().1 = 0;
+        let (told, expected) = (text(&with, &sql).await, text(&without, &sql).await);
+        // How far the homes are known differs: the one counts to the last row, the other to what was said.
+        let ended =
+            |text: &str| text.lines().filter(|line| !line.ends_with(',')).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(ended(&told), ended(&expected), "{filter}");
+        assert!(ended(&told).len() > 2, "{filter}: {told}");
+        assert_eq!(memory.1.lock().unwrap().1, asked, "{filter}: how often memory was asked");
+    }
+}

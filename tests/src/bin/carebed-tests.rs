@@ -1,7 +1,7 @@
 //! Long runs against real programs, each with a ledger: it exits with 1 when anything is lost, doubled or too late.
 //!
 //! `faults`: random faults. `drain`: three days of a home at once. `herd`: a thousand homes return at once. `flood`: ten times
-//! what the centre commits.
+//! what the centre commits. `ingest`: values a second, beside another program.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -15,7 +15,8 @@ const USAGE: &str = "usage: carebed-tests COMMAND [--broker embedded|mosquitto] 
   drain   [--within 300]
   herd    [--homes 1000] [--within 600] [--memory 192]
   flood   [--homes 50] [--within 120] [--memory 192]
-(seconds and MiB)";
+  ingest  [--gateways 200] [--packs 1000] [--areas 2] [--other 50]
+(seconds and MiB; with CAREBED_PYTHON set, ingest also runs benchmarks/ingest/peer.py, with so many packs of each gateway)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +48,7 @@ impl Arguments {
             "faults" => &["n", "seed", "homes"],
             "drain" => &["within"],
             "herd" | "flood" => &["homes", "within", "memory"],
+            "ingest" => &["gateways", "packs", "areas", "other"],
             _ => return None,
         };
         let (mut broker, mut numbers) = (BrokerKind::Embedded, BTreeMap::new());
@@ -87,6 +89,18 @@ fn go(arguments: Arguments) -> anyhow::Result<bool> {
         let outcome = runtime.block_on(faults::run(&programs, &plan))?;
         say(&format!("{plan:?}\n{outcome}"));
         return Ok(outcome.is_good());
+    }
+    if arguments.command == "ingest" {
+        let plan = load::ingest::Plan {
+            gateways: arguments.count("gateways", 200)?,
+            packs: arguments.number("packs", 1_000),
+            areas: arguments.count("areas", 2)?,
+            python: std::env::var_os("CAREBED_PYTHON").map(Into::into),
+            packs_of_other: arguments.number("other", 50),
+        };
+        let shown = runtime.block_on(load::ingest::ingest(&programs, &plan))?;
+        say(&format!("ingest {plan:?}\n{}", shown.text));
+        return Ok(shown.is_good);
     }
     let (homes, within) = match arguments.command.as_str() {
         "drain" => (1, 300),
