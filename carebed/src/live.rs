@@ -504,7 +504,9 @@ impl LiveTask {
             let known = known.as_ref().and_then(|home| home.beds.iter().find(|bed| bed.id == id).cloned());
             known.unwrap_or_else(|| Bed { name: id.to_string(), id, person: None })
         };
-        let lamp = inventory.devices.iter().find(|device| device.actions.iter().any(|action| action == "set"));
+        // A siren can be set, too: what records that it is a lamp is asked first.
+        let can_be_set = inventory.devices.iter().filter(|device| device.actions.iter().any(|action| action == "set"));
+        let lamp = can_be_set.min_by_key(|device| !device.quantities.iter().any(|recorded| recorded.as_str() == "lamp_on"));
         let home = Home {
             area: topic.area.clone(),
             gateway: topic.gateway.clone(),

@@ -1,4 +1,4 @@
-//! What an operator's step asks of the home: the lamp that says "help is coming".
+//! What is asked of the home: the lamp that says "help is coming", or, before anybody is told, "please give a sign".
 
 use std::time::Duration;
 
@@ -12,6 +12,12 @@ use crate::registry::Home;
 
 /// After this a command is not carried out any more: a lamp lit late misleads.
 pub const EXPIRES_AFTER: Duration = Duration::from_secs(300);
+
+/// The longest warning that a gateway takes, as in its commands.
+const WARN_MAX: Duration = Duration::from_secs(15 * 60);
+/// What is done with the lamp.
+const SET: &str = "set";
+const WARN: &str = "warn";
 
 /// A command for one home, with what is needed to address it.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,19 +34,29 @@ pub struct HomeAction {
 
 /// What a transition of `alert` asks of its home; `open` are all alerts that are not resolved.
 ///
-/// A care alert of P1 or P2 lights the lamp when somebody acknowledges it. The lamp goes out when the last of them
-/// in that home is resolved.
+/// An alert that waits for a confirmation in the home lets the lamp blink meanwhile, so that whoever is there may move or
+/// press cancel; when that comes, the lamp goes out. A care alert of P1 or P2 lights the lamp when somebody acknowledges it.
+/// The lamp goes out when the last of them in that home is resolved.
 #[must_use]
 pub fn asked(transition: &Transition, alert: &Alert, open: &[&Alert], home: &Home) -> Option<HomeAction> {
     let lights = |alert: &Alert| alert.class == Class::Care && alert.priority <= Priority::P2;
-    let value = match transition.change {
-        Change::Acknowledged { .. } if lights(alert) => true,
-        Change::Resolved { .. } if lights(alert) && alert.step(State::Acknowledged).is_some() => {
-            let is_helped = |other: &&Alert| other.home == alert.home && other.id != alert.id && lights(other);
-            if open.iter().copied().any(|other| is_helped(&other) && other.state >= State::Acknowledged) {
+    let helped = || {
+        let is_helped = |other: &&Alert| other.home == alert.home && other.id != alert.id && lights(other);
+        open.iter().copied().any(|other| is_helped(&other) && other.state >= State::Acknowledged)
+    };
+    let (action, value) = match &transition.change {
+        Change::Raised(raised) if raised.suppressed.is_none() && !raised.late => {
+            let seconds = raised.opens_at?.since(transition.at).as_secs();
+            (WARN, serde_json::Value::from(seconds.clamp(1, WARN_MAX.as_secs())))
+        }
+        Change::Acknowledged { .. } if lights(alert) => (SET, true.into()),
+        Change::Resolved { .. } => {
+            let lit = lights(alert) && alert.step(State::Acknowledged).is_some();
+            let blinks = alert.opens_at.is_some_and(|opens_at| transition.at < opens_at);
+            if !(lit || blinks) || helped() {
                 return None;
             }
-            false
+            (SET, false.into())
         }
         _ => return None,
     };
@@ -51,8 +67,8 @@ pub fn asked(transition: &Transition, alert: &Alert, open: &[&Alert], home: &Hom
         command: Command {
             id: format!("lamp-{}-{}", transition.alert, transition.number),
             device: home.lamp.clone()?,
-            action: "set".to_owned(),
-            value: value.into(),
+            action: action.to_owned(),
+            value,
             expires_at: transition.at + EXPIRES_AFTER,
         },
     })

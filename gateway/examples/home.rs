@@ -11,23 +11,19 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement ends where an assumption does")]
 
+mod side;
+
 use std::fmt::Write as _;
 use std::future::{Ready, ready};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use carebed_contract::clock::{Clock as _, SystemClock};
-use carebed_contract::digest::Digest;
-use carebed_contract::labels::{Labels, Lane};
-use carebed_contract::receipt::Receipt;
-use carebed_contract::topic::{Channel, Topic};
+use carebed_contract::labels::Lane;
 use rand::RngExt as _;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
-use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use side::{Batch, Process, centre, cpu, gateway_program, mosquitto, rss};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -42,8 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::main]
 async fn main() {
-    let program = std::env::current_exe().unwrap().parent().unwrap().join("../carebed-gateway");
-    assert!(program.is_file(), "{} is absent: cargo build --release -p carebed-gateway", program.display());
+    let program = gateway_program();
     let folder = tempfile::tempdir().unwrap();
     let mut boards = Vec::new();
     for _ in 0..BOARDS {
@@ -53,7 +48,7 @@ async fn main() {
     let (mut events, address) = (centre(broker.port).await, broker.port);
     let gateway = gateway(&program, folder.path(), &boards, address);
     let pid = gateway.0.id();
-    wait(&mut events, |heard| matches!(heard, Heard::Routine)).await;
+    wait(&mut events, Lane::Routine).await;
     sleep(Duration::from_secs(5)).await;
 
     let before = cpu(pid);
@@ -72,7 +67,7 @@ async fn main() {
         let board = boards.first().unwrap();
         let pressed = Instant::now();
         board.pressed.fetch_not(Ordering::SeqCst);
-        wait(&mut events, |heard| matches!(heard, Heard::Urgent)).await;
+        wait(&mut events, Lane::Urgent).await;
         took.push(pressed.elapsed());
     }
     took.sort();
@@ -133,35 +128,6 @@ impl Board {
     }
 }
 
-/// A process that ends with this program.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-struct Broker {
-    port: u16,
-    _process: Process,
-}
-
-async fn mosquitto(folder: &Path) -> Broker {
-    let found = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"].map(PathBuf::from).into_iter().find(|p| p.is_file());
-    let program = found.expect("mosquitto is absent; install the Debian package mosquitto");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = folder.join("mosquitto.conf");
-    std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"))
-        .unwrap();
-    let process = Command::new(program).arg("-c").arg(&config).stderr(Stdio::null()).spawn().unwrap();
-    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        sleep(Duration::from_millis(20)).await;
-    }
-    Broker { port, _process: Process(process) }
-}
-
 fn gateway(program: &Path, folder: &Path, boards: &[Board], broker: u16) -> Process {
     let (config, home) = (folder.join("gateway.toml"), folder.join("home.toml"));
     let spool = folder.join("spool");
@@ -191,65 +157,13 @@ fn gateway(program: &Path, folder: &Path, boards: &[Board], broker: u16) -> Proc
     Process(command.env("CAREBED_LOG", "warn").spawn().unwrap())
 }
 
-enum Heard {
-    Urgent,
-    Routine,
-}
-
-async fn wait(events: &mut mpsc::UnboundedReceiver<Heard>, want: impl Fn(&Heard) -> bool + Sync + Send) {
+async fn wait(events: &mut mpsc::UnboundedReceiver<Batch>, lane: Lane) {
     let wanted = async {
-        while let Some(heard) = events.recv().await {
-            if want(&heard) {
+        while let Some(batch) = events.recv().await {
+            if batch.lane == lane {
                 return;
             }
         }
     };
     timeout(PATIENCE, wanted).await.expect("the gateway says nothing");
-}
-
-/// The centre's side: hears batches and gives receipts.
-async fn centre(port: u16) -> mpsc::UnboundedReceiver<Heard> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let mut options = MqttOptions::new("centre", "127.0.0.1", port);
-    let mut network = rumqttc::NetworkOptions::new();
-    network.set_tcp_nodelay(true);
-    options.set_network_options(network);
-    options.set_max_packet_size(Some(5 << 20));
-    let (client, mut eventloop) = AsyncClient::new(options, 1_000);
-    for lane in Lane::ALL {
-        client.try_subscribe(Topic::filter(None, Channel::Batch(lane)), QoS::AtLeastOnce).unwrap();
-    }
-    tokio::spawn(async move {
-        while let Ok(event) = eventloop.poll().await {
-            let Event::Incoming(Packet::Publish(publish)) = event else { continue };
-            let topic = Topic::parse(std::str::from_utf8(&publish.topic).unwrap()).unwrap();
-            let properties = publish.properties.unwrap();
-            let labels = Labels::decode(&properties.correlation_data.unwrap()).unwrap();
-            let Labels { epoch, lane, seq, prev, .. } = labels;
-            let digest = Digest::of_batch(epoch, lane, seq, prev, &properties.content_type.unwrap(), &publish.payload);
-            let receipt = Receipt { epoch, lane, next: seq + 1, digest, centre_time: SystemClock::new().now() };
-            let answer = Topic { channel: Channel::Receipt, ..topic };
-            client.try_publish(answer.to_string(), QoS::AtLeastOnce, false, receipt.encode()).unwrap();
-            let heard = if lane == Lane::Urgent { Heard::Urgent } else { Heard::Routine };
-            if sender.send(heard).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// CPU seconds of a process so far.
-fn cpu(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    let ticks: u32 = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().unwrap()).sum();
-    // USER_HZ is 100 on every Linux of the last decades.
-    f64::from(ticks) / 100.0
-}
-
-fn rss(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }

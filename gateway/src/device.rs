@@ -125,6 +125,10 @@ impl Device {
         if old.board == self.board {
             (self.health, self.since, self.last_good) = (old.health, old.since, old.last_good);
         }
+        if old.board.id == self.board.id && old.board.profile == self.board.profile {
+            // It knows how far counters have come: a press meanwhile is a press.
+            self.decoder = old.decoder.clone();
+        }
     }
 
     /// What is to be told. The first answer after a start or a silence tells every state; then changes are told at once

@@ -25,6 +25,7 @@ use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
 use carebed_device_profiles::decoder::Decoded;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use self::address::Address;
 pub use self::mqtt::LocalBroker;
@@ -96,8 +97,22 @@ pub struct Write {
 /// The links of a home.
 #[derive(Debug)]
 pub struct Links {
+    broker: LocalBroker,
+    events: mpsc::Sender<LinkEvent>,
+    clock: Arc<dyn Clock>,
+    shutdown: Shutdown,
+    running: Vec<Running>,
     /// Boards by index, and the way to the link that owns each.
     writes: Vec<mpsc::Sender<Write>>,
+}
+
+/// A task that owns an endpoint.
+#[derive(Debug)]
+struct Running {
+    endpoint: Endpoint,
+    writes: mpsc::Sender<Write>,
+    stop: Shutdown,
+    task: JoinHandle<()>,
 }
 
 impl Links {
@@ -109,31 +124,59 @@ impl Links {
         clock: &Arc<dyn Clock>,
         shutdown: &Shutdown,
     ) -> Self {
-        let mut endpoints: Vec<(Endpoint, mpsc::Sender<Write>, mpsc::Receiver<Write>)> = Vec::new();
-        let mut writes = Vec::new();
-        for (index, board) in boards.iter().enumerate() {
-            let shares = |(endpoint, ..): &(Endpoint, _, _)| endpoint.address.is_same_place(&board.link);
-            let at = endpoints.iter().position(shares).unwrap_or_else(|| {
-                let (sender, receiver) = mpsc::channel(WRITES_MAX);
-                endpoints.push((Endpoint { address: board.link.clone(), boards: Vec::new() }, sender, receiver));
-                endpoints.len() - 1
-            });
-            if let Some((endpoint, sender, _)) = endpoints.get_mut(at) {
-                endpoint.boards.push((index, Arc::clone(board)));
-                writes.push(sender.clone());
-            }
+        let mut links = Self {
+            broker: broker.clone(),
+            events: events.clone(),
+            clock: Arc::clone(clock),
+            shutdown: shutdown.clone(),
+            running: Vec::new(),
+            writes: Vec::new(),
+        };
+        links.start_missing(boards);
+        links
+    }
+
+    /// Ends the tasks of endpoints that are no longer, or whose boards have changed; the others go on as if nothing had
+    /// happened. When it returns, nothing more comes of those that ended.
+    pub async fn end_changed(&mut self, boards: &[Arc<Board>], broker: &LocalBroker) {
+        let wanted = endpoints(boards);
+        let is_kept = |running: &Running| {
+            let same_broker = self.broker == *broker || running.endpoint.address != Address::Broker;
+            same_broker && wanted.contains(&running.endpoint)
+        };
+        let (kept, ended): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running).into_iter().partition(is_kept);
+        (self.running, self.broker) = (kept, broker.clone());
+        for Running { stop, task, .. } in ended {
+            stop.cancel();
+            // A task that panicked has ended, too.
+            let _ended = task.await;
         }
-        for (endpoint, _, writes) in endpoints {
-            let (events, clock, shutdown) = (events.clone(), Arc::clone(clock), shutdown.clone());
-            let broker = broker.clone();
-            tokio::spawn(async move {
+    }
+
+    /// Starts what [`Self::end_changed`] ended, and what is new.
+    pub fn start_missing(&mut self, boards: &[Arc<Board>]) {
+        let missing: Vec<Endpoint> = endpoints(boards)
+            .into_iter()
+            .filter(|endpoint| self.running.iter().all(|running| running.endpoint != *endpoint))
+            .collect();
+        for endpoint in missing {
+            let (writes, waiting) = mpsc::channel(WRITES_MAX);
+            let stop = self.shutdown.child_token();
+            let (of, stopped, broker) = (endpoint.clone(), stop.clone(), self.broker.clone());
+            let (events, clock) = (self.events.clone(), Arc::clone(&self.clock));
+            let task = tokio::spawn(async move {
                 tokio::select! {
-                    () = endpoint.run(broker, writes, events, clock) => {}
-                    () = shutdown.cancelled() => {}
+                    () = of.run(broker, waiting, events, clock) => {}
+                    () = stopped.cancelled() => {}
                 }
             });
+            self.running.push(Running { endpoint, writes, stop, task });
         }
-        Self { writes }
+        let owner = |index: usize| {
+            let owner = self.running.iter().find(|running| running.endpoint.boards.iter().any(|(at, _)| *at == index));
+            owner.map(|running| running.writes.clone())
+        };
+        self.writes = (0..boards.len()).filter_map(owner).collect();
     }
 
     /// Hands a write to the link that owns the board; given back when the link has no room for it.
@@ -147,6 +190,19 @@ impl Links {
     }
 }
 
+/// Which boards share a connection.
+fn endpoints(boards: &[Arc<Board>]) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (index, board) in boards.iter().enumerate() {
+        let board = (index, Arc::clone(board));
+        match endpoints.iter_mut().find(|endpoint| endpoint.address.is_same_place(&board.1.link)) {
+            Some(endpoint) => endpoint.boards.push(board),
+            None => endpoints.push(Endpoint { address: board.1.link.clone(), boards: vec![board] }),
+        }
+    }
+    endpoints
+}
+
 /// An error with its cause, for people.
 fn told(error: &dyn std::error::Error) -> String {
     match error.source() {
@@ -156,6 +212,7 @@ fn told(error: &dyn std::error::Error) -> String {
 }
 
 /// Boards that share a connection.
+#[derive(Debug, Clone, PartialEq)]
 struct Endpoint {
     address: Address,
     boards: Vec<(usize, Arc<Board>)>,

@@ -143,7 +143,7 @@ pub async fn run_with(
     );
     let stop_uplink = Shutdown::new();
     let mut uplink = tokio::spawn(mqtt.run(stop_uplink.clone()));
-    let mut stop_links = shutdown.child_token();
+    let stop_links = shutdown.child_token();
     let links = Links::start(&boards, &config.devices_broker, &link_sender, &clock, &stop_links);
     drop(link_sender);
 
@@ -193,15 +193,14 @@ pub async fn run_with(
             }
             () = product_timer(&*clock, show_due) => {}
             Some(reload) = outside.reloads.recv() => {
-                // What the old links still have to say is taken before they are left.
                 if let Some((config, home)) = gateway.accept(reload) {
-                    stop_links.cancel();
-                    while let Ok(Some(event)) = tokio::time::timeout(GOODBYE, link_events.recv()).await {
+                    let boards: Vec<_> = home.boards.iter().cloned().map(Arc::new).collect();
+                    gateway.links.end_changed(&boards, &config.devices_broker).await;
+                    // What the old links still had to say means what the old files say it means.
+                    while let Ok(event) = link_events.try_recv() {
                         gateway.on_link(event).await?;
                     }
-                    let (sender, events) = mpsc::channel(EVENTS_MAX);
-                    (link_events, stop_links) = (events, shutdown.child_token());
-                    gateway.reload(config, home, &sender, &stop_links);
+                    gateway.reload(config, home, &boards);
                 }
             }
             () = wire_timer(retry_due) => gateway.delivery.pump().await?,

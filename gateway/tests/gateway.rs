@@ -1,6 +1,7 @@
 //! The whole gateway between a real Modbus TCP server and a scripted centre.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail where an assumption does")]
 
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod support;
 
 use std::path::Path;

@@ -6,10 +6,13 @@ mod bench;
 use std::time::Duration;
 
 use bench::{Bench, board_on, climate_on, no_broker, serial};
-use carebed_gateway::link::{LocalBroker, Write};
+use carebed_gateway::link::address::Address;
+use carebed_gateway::link::scan::Search;
+use carebed_gateway::link::{LocalBroker, Write, reading};
 use carebed_simulator::bus::line::{PtyLine, TcpLine};
 use carebed_simulator::bus::{Bus, Station};
 use carebed_simulator::fact::Fact;
+use carebed_simulator::meter::{Dialect, Meter};
 use carebed_simulator::radar::BedRadar;
 use carebed_simulator::zigbee::ZigbeeBridge;
 use tokio::time::Instant;
@@ -95,6 +98,86 @@ async fn a_radar_is_set_up_heard_and_set_up_again_after_a_restart() {
     line.replug().unwrap();
     bench.hears(&["radar-1 bed_occupancy 0 good"]).await;
     assert!(line.speaker().is_set_up());
+}
+
+/// Meters are asked by their number, and found again after the adapter was pulled out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn household_meters_are_asked_over_a_serial_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut power = PtyLine::plug(&path("ttyPOWER"), Meter::new(Dialect::Dlt645, 2_241_020_208, 1_234_567)).unwrap();
+    let water = PtyLine::plug(&path("ttyWATER"), Meter::new(Dialect::Cjt188, 78_330_011_223_344, 4_321)).unwrap();
+    let devices = format!(
+        "[[device]]\nid = \"power-1\"\nprofile = \"china/dlt645-2007\"\nlink = \"{}\"\naddress = \"002241020208\"\nevery = \"200ms\"\n\
+         [device.inputs.energy]\nroom = \"bedroom\"\n\
+         [[device]]\nid = \"water-1\"\nprofile = \"china/cjt188-2004\"\nlink = \"{}\"\naddress = \"78330011223344\"\nevery = \"200ms\"\n\
+         [device.inputs.volume]\nroom = \"bedroom\"\n",
+        serial(power.path()),
+        serial(water.path())
+    );
+    let mut bench = Bench::start(&devices, &no_broker());
+    bench.hears(&["power-1 energy 12345.67 good", "water-1 water_volume 43.21 good"]).await;
+    water.speaker().hundredths += 1;
+    bench.hears(&["water-1 water_volume 43.22 good"]).await;
+    power.unplug();
+    bench.hears(&["power-1 energy - bad:no_answer"]).await;
+    power.speaker().hundredths += 100;
+    power.replug().unwrap();
+    bench.hears(&["power-1 energy 12346.67 good"]).await;
+}
+
+/// A line is searched at each speed; on a pseudo-terminal the other end sees which one was set.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_search_finds_who_answers_at_which_speed_and_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = Bus::new(vec![Station::climate(7, 21.5, 48.0), Station::board(9)], 1);
+    let mut line = PtyLine::plug(&folder.path().join("ttyBUS"), bus).unwrap();
+    line.only_at(19_200);
+    let settings = ["9600 8N1", "19200 8N1"].map(|text| text.to_owned().try_into().unwrap()).to_vec();
+    let place = Address::Serial { path: line.path().to_owned(), line: settings[0] };
+    let profiles = Search::all_profiles();
+    let search = Search { place, settings, units: (6..=9).collect(), timeout: Duration::from_millis(100), profiles };
+    let found = search.run(drop).await.unwrap();
+    let rows: Vec<_> = found.iter().map(|found| (found.setting.unwrap().to_string(), found.unit.unwrap())).collect();
+    assert_eq!(rows, [("19200 8N1".to_owned(), 7), ("19200 8N1".to_owned(), 9)]);
+    assert!(found[0].fits.contains(&"xy/md02".to_owned()), "{found:?}");
+    assert!(found[1].fits.contains(&"waveshare/modbus-di8".to_owned()), "{found:?}");
+
+    let radar = BedRadar::new(true, Duration::from_millis(100), 3);
+    let line = PtyLine::plug(&folder.path().join("ttyRADAR"), radar).unwrap();
+    let place = Address::Serial { path: line.path().to_owned(), line: "115200 8N1".to_owned().try_into().unwrap() };
+    let settings = vec!["115200 8N1".to_owned().try_into().unwrap()];
+    let search = Search { place, settings, ..search };
+    let found = search.run(drop).await.unwrap();
+    assert!(found[0].unit.is_none() && found[0].fits.contains(&"micradar/r60abd1".to_owned()), "{found:?}");
+    assert!(!line.speaker().is_set_up(), "a search only asks");
+}
+
+/// `read` uses the links themselves: each kind gives its table, and who does not answer is named with the reason.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_in_a_home_is_read_once_whatever_it_hangs_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = Bus::new(vec![Station::board(1), Station::climate(2, 21.5, 48.0)], 1);
+    let line = PtyLine::plug(&folder.path().join("ttyBUS"), bus).unwrap();
+    let radar = BedRadar::new(true, Duration::from_millis(100), 3);
+    let radar = PtyLine::plug(&folder.path().join("ttyRADAR"), radar).unwrap();
+    let link = serial(line.path());
+    let radar = format!(
+        "[[device]]\nid = \"radar-1\"\nprofile = \"micradar/r60abd1\"\nlink = \"{}\"\n\
+         [device.inputs.bed_occupancy]\nbed = \"b1\"\n",
+        serial(radar.path())
+    );
+    let absent = climate_on("serial:/dev/nothing-is-here", 9);
+    let home = bench::home(&[board_on(&link, 1), climate_on(&link, 2), climate_on(&link, 3), radar, absent].concat());
+    let boards: Vec<_> = home.boards.into_iter().map(std::sync::Arc::new).collect();
+    let clock: std::sync::Arc<dyn carebed_contract::clock::Clock> =
+        std::sync::Arc::new(carebed_contract::clock::SystemClock::new());
+    let readings = reading::read(&boards, &no_broker(), &clock, Duration::from_secs(8)).await;
+    let whole: Vec<bool> = readings.iter().map(|reading| reading.is_whole).collect();
+    assert_eq!(whole, [true, true, false, true, false], "{readings:?}");
+    assert_eq!((readings[0].points.len(), readings[1].points.len()), (8, 2));
+    assert!(readings[2].failure.as_ref().unwrap().contains("no answer within"), "{readings:?}");
+    assert!(readings[4].failure.as_ref().unwrap().contains("No such file"), "{readings:?}");
 }
 
 /// The gateway's own broker is this crate's program, started when a device needs it, and again after it was killed.

@@ -7,7 +7,7 @@
 //! it with the table.
 //!
 //! Beside the board there are a [`bus`] of Modbus RTU stations with the manners of real ones, a bed [`radar`] that speaks by
-//! itself, and [`zigbee`] devices behind a bridge.
+//! itself, the [`meter`]s of Chinese homes, and [`zigbee`] devices behind a bridge.
 //!
 //! The crate knows nothing of gateways or of the centre: whoever connects is a Modbus client. The board's protocol is
 //! written here a second time, not taken from a library, so that a gateway is not tested against its own codec.
@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod wiring;
 
 pub mod bus;
+pub mod meter;
 pub mod radar;
 pub mod zigbee;
 

@@ -66,6 +66,16 @@ pub(crate) fn policy() -> Policy {
                 "Left the bed at {exit_at}, not back for {minutes} minutes.",
             ),
         ),
+        Rule {
+            wait: Duration::from_secs(300),
+            ..rule(
+                "inactivity_cap",
+                Priority::P1,
+                Class::Care,
+                text("长时间无活动", "No activity"),
+                text("家中长时间无活动。", "No activity for a long time."),
+            )
+        },
         rule(
             "gateway_offline",
             Priority::P3,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use carebed_alerts::alert::AlertId;
+use carebed_contract::finding::Finding;
 use serde_json::json;
 
 use crate::harness::{Centre, finding, start};
@@ -57,5 +58,26 @@ async fn the_lamp_burns_while_somebody_is_at_it() {
     let off = centre.action().await.command;
     assert!(off.id.starts_with(&format!("lamp-{}", ids[1])), "it burns until the last is resolved");
     assert_eq!(off.value, json!(false));
+    centre.stop().await;
+}
+
+/// Before anybody is told that nobody moves, the home may give a sign: the lamp blinks, and goes out when it does.
+#[tokio::test]
+async fn the_home_is_warned_before_people_are_told_of_inactivity() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut centre = Centre::open(dir.path()).await;
+    let quiet = finding("inactivity_cap", 0);
+    let id = AlertId::of(&quiet);
+    centre.findings(std::slice::from_ref(&quiet)).await;
+    let warning = centre.action().await.command;
+    assert_eq!((warning.device.as_str(), warning.action.as_str(), warning.value), ("lamp-1", "warn", json!(300)));
+    assert_eq!(centre.get(&format!("/api/v1/alerts/{id}")).await.1["state"], "waiting");
+    // Somebody moves, or presses cancel: the finding is over, and nobody is told.
+    let over = Finding { cleared_at: Some(start() + Duration::from_secs(60)), ..quiet };
+    centre.clock.advance(Duration::from_secs(60));
+    centre.findings(&[over]).await;
+    let dark = centre.action().await.command;
+    assert_eq!((dark.action.as_str(), dark.value), ("set", json!(false)));
+    assert_eq!(centre.get(&format!("/api/v1/alerts/{id}")).await.1["state"], "resolved");
     centre.stop().await;
 }

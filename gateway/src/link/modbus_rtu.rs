@@ -56,10 +56,17 @@ impl ModbusRtu {
         }
     }
 
-    pub(super) async fn ask(&mut self, ask: Ask, wake: Option<&(Vec<u8>, Duration)>) -> Result<Vec<u8>, NoAnswer> {
+    /// Opens the line if it is closed, and listens for as long as answers to what was asked before may come.
+    pub(super) async fn open(&mut self) -> Result<(), NoAnswer> {
         if self.line.open().await? {
-            self.transactions.reset();
+            self.transactions.reset(self.now());
+            self.listen_until(self.transactions.quiet_at()).await?;
         }
+        Ok(())
+    }
+
+    pub(super) async fn ask(&mut self, ask: Ask, wake: Option<&(Vec<u8>, Duration)>) -> Result<Vec<u8>, NoAnswer> {
+        self.open().await?;
         if let Some((bytes, pause)) = wake {
             self.line.send(bytes).await?;
             self.listen_until(self.now() + *pause).await?;
@@ -100,7 +107,7 @@ impl ModbusRtu {
         match outcome {
             Ok(outcome) => Ok(outcome?),
             Err(error) => {
-                self.transactions.reset();
+                self.transactions.reset(self.now());
                 Err(error.into())
             }
         }

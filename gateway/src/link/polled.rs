@@ -73,6 +73,14 @@ impl Wire {
         }
     }
 
+    /// Opens what is closed, so that the time it takes is not held against the device that is asked.
+    async fn open(&mut self) -> Result<(), NoAnswer> {
+        match self {
+            Self::Tcp(_) => Ok(()),
+            Self::Rtu(rtu) => rtu.open().await,
+        }
+    }
+
     /// Listens while nothing is asked.
     async fn idle(&mut self) {
         match self {
@@ -181,8 +189,12 @@ impl Polled {
         let Some(target) = self.targets.get(slot.device) else { return Vec::new() };
         let Some(block) = target.blocks.get(slot.block).cloned() else { return Vec::new() };
         let (index, board, ask) = (target.index, Arc::clone(&target.board), target.ask(block.request()));
+        let opened = self.wire.open().await;
         let began = self.now();
-        let mut answer = self.wire.ask(ask, board.profile.link.wake.as_ref()).await;
+        let mut answer = match opened {
+            Ok(()) => self.wire.ask(ask, board.profile.link.wake.as_ref()).await,
+            Err(error) => Err(error),
+        };
         for _ in 0..RETRIES {
             if matches!(answer, Err(NoAnswer::Failed(Failure::Damaged(_)))) {
                 answer = self.wire.ask(ask, board.profile.link.wake.as_ref()).await;

@@ -227,6 +227,12 @@ impl Transactions {
         self.asked.len() < ASKED_MAX && !self.asked.iter().any(alike)
     }
 
+    /// The earliest moment at which anything may be asked.
+    #[must_use]
+    pub fn quiet_at(&self) -> Duration {
+        self.quiet_at
+    }
+
     /// Begins a transaction and says what to send; none while it may not be sent (see [`Self::ready_at`]) or another runs.
     pub fn begin(&mut self, ask: Ask, now: Duration) -> Option<Vec<u8>> {
         self.owed.retain(|owed| owed.until > now);
@@ -315,9 +321,11 @@ impl Transactions {
         self.drained
     }
 
-    /// The connection is a new one: what was on its way died with the old one.
-    pub fn reset(&mut self) {
+    /// The connection is a new one. What was asked over the old one, perhaps by another program, may still be answered: the
+    /// line is listened to for as long as an answer may be late before anything is asked.
+    pub fn reset(&mut self, now: Duration) {
         self.current = None;
+        self.quiet_at = self.quiet_at.max(now + self.timing.quarantine);
     }
 
     fn end(&mut self, outcome: Outcome, now: Duration) -> Outcome {

@@ -1,10 +1,10 @@
 //! When to ask which device what. Pure; times are wire time since an arbitrary start.
 //!
 //! Devices that answer are asked by deadline. A device that failed twice in a row is asked one thing once a second at most,
-//! its cheapest. Once it has failed for three seconds as well (wb-mqtt-serial's figures) its circuit is open: it is probed
-//! only when nobody who answers has to wait for it, or out of a small share of the line's time. A device that has never
-//! answered is not given so much credit: its circuit is open from its first failure until it first answers, so that a start
-//! on a bus with dead devices costs the others one time-out of each. So however many are dead, the others keep their rate.
+//! its cheapest, and lets others go first; one that has never answered so far, from its first failure on. So a start on a bus
+//! with dead devices costs the others one time-out of each. Once a device has failed for three seconds as well
+//! (wb-mqtt-serial's figures) its circuit is open: it is probed only when nobody who answers has to wait for it, or out of a
+//! small share of the line's time. So however many are dead, the others keep their rate.
 
 use std::time::Duration;
 
@@ -64,8 +64,7 @@ impl Course {
 
     /// Counted by what was asked in vain, not by the time since: so that the silence is noticed in time.
     fn is_open(&self) -> bool {
-        self.failing()
-            .is_some_and(|failed| !self.has_answered || failed.last.saturating_sub(failed.since) >= OPEN_AFTER)
+        self.failing().is_some_and(|failed| failed.last.saturating_sub(failed.since) >= OPEN_AFTER)
     }
 }
 

@@ -2,18 +2,14 @@
 
 use std::sync::Arc;
 
-use carebed_contract::Shutdown;
-use tokio::sync::mpsc;
-
 use super::Reload;
 use super::gateway::Gateway;
 use crate::actions::Actions;
 use crate::config::Config;
 use crate::device::Device;
 use crate::gather::Gather;
-use crate::home::HomeFile;
+use crate::home::{Board, HomeFile};
 use crate::known::Known;
-use crate::link::{LinkEvent, Links};
 use crate::signals::Signals;
 
 impl Gateway {
@@ -40,18 +36,11 @@ impl Gateway {
         Some((config, home))
     }
 
-    /// Goes on with changed files; the old links have ended and everything they said was taken. A device whose wiring is
-    /// unchanged keeps its state; of the others, what was told of an input that is still there is remembered, so that a
-    /// held button does not call anew.
-    pub(super) fn reload(
-        &mut self,
-        config: Config,
-        home: HomeFile,
-        events: &mpsc::Sender<LinkEvent>,
-        stop_links: &Shutdown,
-    ) {
+    /// Goes on with changed files; links whose boards have changed have ended and everything they said was taken. A device
+    /// whose wiring is unchanged keeps its state; of the others, what was told of an input that is still there is remembered,
+    /// so that a held button does not call anew.
+    pub(super) fn reload(&mut self, config: Config, home: HomeFile, boards: &[Arc<Board>]) {
         let now = self.now();
-        let boards: Vec<_> = home.boards.iter().cloned().map(Arc::new).collect();
         let old = std::mem::take(&mut self.devices);
         let device = |board: &Arc<_>| {
             let mut device = Device::new(&home.home, Arc::clone(board), config.heartbeat, now.wall);
@@ -60,7 +49,7 @@ impl Gateway {
         };
         self.devices = boards.iter().map(device).collect();
         self.known = Known::new(boards.iter().map(|board| board.profile.polls.len()), now.monotonic);
-        self.links = Links::start(&boards, &config.devices_broker, events, &self.clock, stop_links);
+        self.links.start_missing(boards);
         let gathered = std::mem::replace(
             &mut self.gather,
             Gather::new(config.routine_every, config.complete_every, now.monotonic),

@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub(crate) at: Instant,
 }
 
-fn home(devices: &str) -> HomeFile {
+pub(crate) fn home(devices: &str) -> HomeFile {
     let text = format!(
         "[home]\nid = \"h1\"\narea = \"360702\"\n[gateway]\nid = \"g1\"\n[[room]]\nid = \"bedroom\"\n\
          [[bed]]\nid = \"b1\"\nroom = \"bedroom\"\n{devices}"

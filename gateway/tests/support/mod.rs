@@ -35,6 +35,8 @@ pub(crate) struct Terminals {
     pub(crate) answers_with: Option<usize>,
     /// Answers nothing but exceptions.
     pub(crate) refuses: bool,
+    /// How often the inputs were read; tests set it back.
+    pub(crate) reads: u32,
 }
 
 /// A Waveshare board.
@@ -55,6 +57,7 @@ impl tokio_modbus::server::Service for Board {
         ready(match request {
             _ if terminals.refuses => Err(ExceptionCode::ServerDeviceBusy),
             Request::ReadDiscreteInputs(0, 8) => {
+                terminals.reads += 1;
                 let inputs = terminals.inputs;
                 let n_inputs = terminals.answers_with.unwrap_or(8);
                 Ok(Response::ReadDiscreteInputs((0..n_inputs).map(|n| inputs >> (n % 8) & 1 == 1).collect()))
@@ -84,8 +87,57 @@ impl Board {
         board
     }
 
+    /// Waits until the terminals are so.
+    pub(crate) async fn until(&self, want: impl Fn(&Terminals) -> bool) {
+        let wanted = async {
+            while !want(&self.terminals.lock().unwrap()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(PATIENCE, wanted).await.expect("the terminals stay otherwise");
+    }
+
     pub(crate) fn set(&self, change: impl FnOnce(&mut Terminals)) {
         change(&mut self.terminals.lock().unwrap());
+    }
+}
+
+/// Hears what is published on one topic of a home's broker.
+pub(crate) struct Ears {
+    events: rumqttc::EventLoop,
+}
+
+impl Ears {
+    /// Returns when the broker has taken the subscription.
+    pub(crate) async fn at(broker: SocketAddr, topic: &str) -> Self {
+        let listening = async {
+            loop {
+                let options = rumqttc::MqttOptions::new("ears", broker.ip().to_string(), broker.port());
+                let (client, mut events) = rumqttc::AsyncClient::new(options, 8);
+                client.try_subscribe(topic, rumqttc::QoS::AtLeastOnce).unwrap();
+                loop {
+                    match events.poll().await {
+                        Ok(rumqttc::Event::Incoming(rumqttc::Packet::SubAck(_))) => return Self { events },
+                        Ok(_) => {}
+                        Err(_) => break,
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, listening).await.expect("no broker in the home")
+    }
+
+    /// The next payload.
+    pub(crate) async fn next(&mut self) -> String {
+        let heard = async {
+            loop {
+                if let rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) = self.events.poll().await.unwrap() {
+                    return String::from_utf8_lossy(&publish.payload).into_owned();
+                }
+            }
+        };
+        timeout(PATIENCE, heard).await.expect("nobody publishes")
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,13 +37,16 @@ impl Speaker for Bus {
 pub struct PtyLine<S> {
     path: PathBuf,
     speaker: Arc<Mutex<S>>,
+    /// The speed at which it understands; 0: any.
+    baud: Arc<AtomicU32>,
     plugged: Option<Shutdown>,
 }
 
 impl<S: Speaker> PtyLine<S> {
     /// Plugs a speaker into a new pseudo-terminal that is found at `path`, as adapters are below `/dev/serial/by-id`.
     pub fn plug(path: &Path, speaker: S) -> io::Result<Self> {
-        let mut line = Self { path: path.to_owned(), speaker: Arc::new(Mutex::new(speaker)), plugged: None };
+        let (speaker, baud) = (Arc::new(Mutex::new(speaker)), Arc::default());
+        let mut line = Self { path: path.to_owned(), speaker, baud, plugged: None };
         line.replug()?;
         Ok(line)
     }
@@ -56,6 +60,12 @@ impl<S: Speaker> PtyLine<S> {
     /// The speaker, to look at it or to change it.
     pub fn speaker(&self) -> MutexGuard<'_, S> {
         self.speaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the speaker understand one speed only. A pseudo-terminal carries bytes at any, but both its ends see which one
+    /// was set.
+    pub fn only_at(&mut self, baud: u32) {
+        self.baud.store(baud, Ordering::Relaxed);
     }
 
     /// Pulls the adapter out: the terminal goes, and so does its path.
@@ -77,11 +87,16 @@ impl<S: Speaker> PtyLine<S> {
         std::os::unix::fs::symlink(terminal, &self.path)?;
         let stop = Shutdown::new();
         let (speaker, stopped) = (Arc::clone(&self.speaker), stop.clone());
+        let baud = Arc::clone(&self.baud);
+        let understands = move |line: &SerialStream| {
+            let wanted = baud.load(Ordering::Relaxed);
+            wanted == 0 || line.baud_rate().is_ok_and(|set| set == wanted)
+        };
         tokio::spawn(async move {
             // The other end stays open with this one: without it, reading fails until somebody opens the terminal.
             let _other_end = slave;
             tokio::select! {
-                _ended = converse(master, &speaker) => {}
+                _ended = converse(master, &speaker, understands) => {}
                 () = stopped.cancelled() => {}
             }
         });
@@ -124,7 +139,7 @@ impl<S: Speaker> TcpLine<S> {
                 let (speaker, stop) = (Arc::clone(&speaker), stop.clone());
                 tokio::spawn(async move {
                     tokio::select! {
-                        _ended = converse(stream, &speaker) => {}
+                        _ended = converse(stream, &speaker, |_| true) => {}
                         () = stop.cancelled() => {}
                     }
                 });
@@ -152,7 +167,11 @@ impl<S> Drop for TcpLine<S> {
 }
 
 /// Carries bytes between a speaker and whoever is at the other end, each at its time.
-async fn converse<S: Speaker>(mut stream: impl AsyncRead + AsyncWrite + Unpin, speaker: &Mutex<S>) -> io::Result<()> {
+async fn converse<S: Speaker, L: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: L,
+    speaker: &Mutex<S>,
+    understands: impl Fn(&L) -> bool,
+) -> io::Result<()> {
     let lock = || speaker.lock().unwrap_or_else(PoisonError::into_inner);
     let mut coming: Vec<(Instant, Vec<u8>)> = Vec::new();
     let mut bytes = [0; 512];
@@ -165,6 +184,9 @@ async fn converse<S: Speaker>(mut stream: impl AsyncRead + AsyncWrite + Unpin, s
                 let n_bytes = read?;
                 if n_bytes == 0 {
                     return Ok(());
+                }
+                if !understands(&stream) {
+                    continue;
                 }
                 let now = Instant::now();
                 let said = lock().hear(bytes.get(..n_bytes).unwrap_or_default());
