@@ -51,26 +51,33 @@ impl Boots {
         Self { boot, now: Duration::ZERO, anchor: None, earlier: BTreeMap::new() }
     }
 
-    /// Takes note of a batch that was found in the spool at start. Batches of a lane come in their order.
+    /// Takes note of a batch without times that was found in the spool at start.
     pub fn recall(&mut self, batch: &Batch) {
-        let unsure = self.earlier.values().any(|boot| boot.anchor.is_none() && boot.after.is_none());
-        if !is_timeless(batch.span) && !unsure {
-            return;
-        }
         let Some(read) = Clocks::read(&batch.sealed) else { return };
-        if is_timeless(batch.span) {
-            let Some(sealed) = read.sealed else { return };
-            let boot = self.earlier.entry(read.boot).or_default();
-            boot.lasted = boot.lasted.max(sealed);
-            boot.before = boot.before.max(Some(batch.span.complete_to).filter(|known| *known > Timestamp::MIN));
-            return;
-        }
+        let Some(sealed) = read.sealed else { return };
+        let boot = self.earlier.entry(read.boot).or_default();
+        boot.lasted = boot.lasted.max(sealed);
+        boot.before = boot.before.max(Some(batch.span.complete_to).filter(|known| *known > Timestamp::MIN));
+    }
+
+    /// Whether batches with times may say something of the boots without.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.earlier.values().any(|boot| boot.anchor.is_none())
+    }
+
+    /// Compares with a batch that has times, after all without were recalled; of each lane from its first batch on. Says
+    /// whether those behind it in its lane may say more.
+    pub fn compare(&mut self, batch: &Batch) -> bool {
+        let Some(read) = Clocks::read(&batch.sealed) else { return true };
         if let Some(boot) = self.earlier.get_mut(&read.boot) {
             boot.anchor = boot.anchor.or(read.anchor);
         }
         for (_, boot) in self.earlier.range_mut(..read.boot).filter(|_| batch.span.from < Timestamp::MAX) {
-            boot.after.get_or_insert(batch.span.from);
+            boot.after = Some(boot.after.map_or(batch.span.from, |after| after.min(batch.span.from)));
         }
+        // The boots of a lane come in their order.
+        self.earlier.range(read.boot..).any(|(_, boot)| boot.anchor.is_none())
     }
 
     /// What is known of the time now.
@@ -199,7 +206,7 @@ mod tests {
         assert_eq!(boots.sealed_at(&last.sealed), Some(SealedAt::Bounded(at(-400))), "its intervals are kept");
 
         // A boot in between that knew the time bounds it closer, and what claims to be later than possible does not.
-        boots.recall(&batch(6, 1, 2, Some(Anchor::new(secs(0), at(-900))), known));
+        assert!(!boots.compare(&batch(6, 1, 2, Some(Anchor::new(secs(0), at(-900))), known)));
         assert_eq!(boots.sealed_at(&last.sealed), Some(SealedAt::Bounded(at(-899))));
     }
 
@@ -208,7 +215,12 @@ mod tests {
         let mut boots = Boots::new(6);
         let early = batch(5, 9, 10, None, Timestamp::MIN);
         boots.recall(&early);
-        boots.recall(&batch(5, 800, 805, Some(Anchor::new(secs(0), at(-5000))), at(-5000)));
+        // The other lane goes on with a later boot; that does not make it less known.
+        let calm = Some(Anchor::new(secs(0), at(-5000)));
+        assert!(!boots.compare(&batch(6, 1, 2, calm, at(-4000))));
+        assert!(boots.is_unsure() && boots.compare(&batch(4, 1, 2, calm, at(-6000))));
+        assert!(!boots.compare(&batch(5, 800, 805, calm, at(-5000))));
+        assert!(!boots.is_unsure());
         assert_eq!(boots.sealed_at(&early.sealed), Some(SealedAt::Known(at(-4990))));
     }
 }

@@ -232,11 +232,10 @@ impl Spool {
         self.urgent.entries.iter().map(|entry| entry.from).min().unwrap_or(Timestamp::MAX)
     }
 
-    /// The first batch of a lane that was sealed without knowing the time: its earliest event time is
+    /// The batches of a lane that were sealed without knowing the time: their earliest event time is
     /// [`Timestamp::MIN`].
-    #[must_use]
-    pub fn first_timeless(&self, lane: Lane) -> Option<u64> {
-        self.log(lane).entries.iter().find(|entry| entry.from == Timestamp::MIN).map(|entry| entry.seq)
+    pub fn timeless(&self, lane: Lane) -> impl Iterator<Item = u64> + '_ {
+        self.log(lane).entries.iter().filter(|entry| entry.from == Timestamp::MIN).map(|entry| entry.seq)
     }
 
     /// Batches not yet released.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::process::until;
+use crate::process::{Program, until};
 use crate::world::{BrokerKind, Programs, World};
 
 use fault::Fault;
@@ -51,8 +51,8 @@ pub struct Outcome {
     pub committed: usize,
     /// Levels taken that no row shows, each with its story.
     pub lost: Vec<String>,
-    /// Levels that died in the memory of a gateway whose disk had failed, and whose loss `gaps` declares.
-    pub declared: usize,
+    /// Levels that died in the memory of a gateway whose disk had failed, and whose loss `gaps` declares; each with its story.
+    pub declared: Vec<String>,
     /// Observations that stand in the table more than once.
     pub doubled: i64,
     /// Rows that contradict what the devices said.
@@ -62,13 +62,28 @@ pub struct Outcome {
     /// Rows of `dead_letters`.
     pub dead_letters: i64,
     /// From a call to its reception, at worst.
-    pub longest_call: Duration,
+    pub longest_call: Delay,
     /// From a routine observation to its reception, at worst.
-    pub longest_routine: Duration,
-    /// Programs that ended by themselves and were started again, as a service manager does.
-    pub ended: usize,
-    /// What the programs said, when something is not good.
+    pub longest_routine: Delay,
+    /// Programs that ended by themselves and were started again, as a service manager does; with their last words.
+    pub ended: Vec<String>,
+    /// What the programs said, when something is lost or not good.
     pub said: String,
+}
+
+/// From an observation to its reception.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delay {
+    /// How long.
+    pub length: Duration,
+    /// Of which device, and when it was observed.
+    pub of: String,
+}
+
+impl std::fmt::Display for Delay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.1} s ({})", self.length.as_secs_f64(), self.of)
+    }
 }
 
 impl Outcome {
@@ -86,16 +101,18 @@ impl std::fmt::Display for Outcome {
         writeln!(f, "taken                  {}", self.taken)?;
         writeln!(f, "committed              {}", self.committed)?;
         writeln!(f, "lost                   {}", self.lost.len())?;
-        writeln!(f, "lost and declared      {}", self.declared)?;
+        writeln!(f, "lost and declared      {}", self.declared.len())?;
         writeln!(f, "doubled                {}", self.doubled)?;
         writeln!(f, "wrong                  {}", self.wrong.len())?;
         writeln!(f, "gaps declared          {}", self.gaps)?;
         writeln!(f, "dead letters           {}", self.dead_letters)?;
-        writeln!(f, "longest delay, calls   {:.1} s", self.longest_call.as_secs_f64())?;
-        writeln!(f, "longest delay, routine {:.1} s", self.longest_routine.as_secs_f64())?;
-        write!(f, "ended by themselves    {}", self.ended)?;
-        self.lost
+        writeln!(f, "longest delay, calls   {}", self.longest_call)?;
+        writeln!(f, "longest delay, routine {}", self.longest_routine)?;
+        write!(f, "ended by themselves    {}", self.ended.len())?;
+        self.ended
             .iter()
+            .chain(&self.declared)
+            .chain(&self.lost)
             .chain(&self.wrong)
             .chain([&self.said])
             .filter(|s| !s.is_empty())
@@ -109,6 +126,8 @@ struct Life {
     number: u64,
     /// Its disk has refused writes: what it takes lies in memory.
     disk_failed: bool,
+    /// It began without knowing the time, and may end so: what it took then bears a time that is marked.
+    timeless: bool,
 }
 
 /// The lives of all gateways.
@@ -121,7 +140,11 @@ impl Lives {
     }
 
     fn end(&self, home: usize) {
-        self.change(home, |life| *life = Life { number: life.number + 1, disk_failed: false });
+        self.change(home, |life| *life = Life { number: life.number + 1, ..Life::default() });
+    }
+
+    fn begin_timeless(&self, home: usize) {
+        self.change(home, |life| life.timeless = true);
     }
 
     fn distrust(&self, home: usize) {
@@ -158,7 +181,7 @@ pub async fn run(programs: &Programs, plan: &Plan) -> anyhow::Result<Outcome> {
         *outcome.faults.entry(fault.name()).or_default() += 1;
         let length = Duration::from_micros(rng.random_range(50_000..1_500_000));
         fault.suffer(&mut world, &lives, length).await?;
-        outcome.ended += revive(&mut world, &lives)?;
+        outcome.ended.extend(revive(&mut world, &lives)?);
     }
 
     stop.store(true, Ordering::Relaxed);
@@ -170,18 +193,21 @@ pub async fn run(programs: &Programs, plan: &Plan) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Starts what has ended, as a service manager does. Says how many.
-fn revive(world: &mut World, lives: &Lives) -> anyhow::Result<usize> {
-    let mut ended = 0;
+/// Starts what has ended, as a service manager does. Says what that was.
+fn revive(world: &mut World, lives: &Lives) -> anyhow::Result<Vec<String>> {
+    let last = |program: &Program| program.said().lines().last().unwrap_or_default().to_owned();
+    let mut ended = Vec::new();
     if !world.centre.runs() {
+        ended.push(format!("the centre ended: {}", last(&world.centre)));
         world.centre.start(None)?;
-        ended += 1;
     }
     for index in 0..world.homes.len() {
-        if world.homes.get_mut(index).is_some_and(|home| !home.gateway.runs()) {
+        if let Some(home) = world.homes.get_mut(index)
+            && !home.gateway.runs()
+        {
+            ended.push(format!("gateway {} ended: {}", home.id, last(&home.gateway)));
             lives.end(index);
             world.start_gateway(index, None)?;
-            ended += 1;
         }
     }
     Ok(ended)
@@ -189,7 +215,7 @@ fn revive(world: &mut World, lives: &Lives) -> anyhow::Result<usize> {
 
 async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &mut Outcome) -> anyhow::Result<()> {
     outcome.taken = ledger.iter().map(Contact::taken).sum();
-    outcome.ended += revive(world, lives)?;
+    outcome.ended.extend(revive(world, lives)?);
     let world = &*world;
     let compared = async || -> anyhow::Result<(usize, Compared)> {
         let (rows, gaps) = (ledger::rows(world).await?, gaps(world).await?);
@@ -208,7 +234,7 @@ async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &m
     outcome.dead_letters = world.numbers("SELECT count(*) FROM dead_letters").await?.iter().sum();
     outcome.longest_call = longest(world, "urgent").await?;
     outcome.longest_routine = longest(world, "routine").await?;
-    if !outcome.is_good() {
+    if !outcome.is_good() || !outcome.declared.is_empty() {
         outcome.said = format!("{}\n{}", ledger::told(world).await?, world.said());
     }
     Ok(())
@@ -219,13 +245,16 @@ async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &m
 const DOUBLED: &str = "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM observations WHERE quality = 'good' \
     GROUP BY gateway_id, boot, device_id, quantity, event_time)";
 
-async fn longest(world: &World, lane: &str) -> anyhow::Result<Duration> {
+async fn longest(world: &World, lane: &str) -> anyhow::Result<Delay> {
+    // Whose time is marked has no delay to speak of.
     let sql = format!(
-        "SELECT coalesce(max(arrow_cast(received_time, 'Int64') - arrow_cast(event_time, 'Int64')), 0) \
-         FROM observations WHERE lane = '{lane}'"
+        "SELECT arrow_cast(received_time, 'Int64') - arrow_cast(event_time, 'Int64') AS delay, device_id, event_time \
+         FROM observations WHERE lane = '{lane}' AND quality = 'good' ORDER BY delay DESC LIMIT 1"
     );
-    let millis = world.numbers(&sql).await?.first().copied().unwrap_or(0);
-    Ok(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+    let csv = carebed::sql::answer(&world.data(), &sql, carebed::cli::Format::Csv).await?;
+    let mut cells = csv.lines().nth(1).unwrap_or_default().splitn(2, ',');
+    let millis = cells.next().and_then(|millis| millis.parse().ok()).unwrap_or(0);
+    Ok(Delay { length: Duration::from_millis(millis), of: cells.next().unwrap_or_default().to_owned() })
 }
 
 async fn gaps(world: &World) -> anyhow::Result<BTreeMap<String, i64>> {

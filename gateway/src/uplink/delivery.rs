@@ -38,9 +38,13 @@ impl Delivery {
         let session = Session::new(window, |lane| spool.base(lane));
         let boot = spool.boot();
         let mut boots = Boots::new(boot);
+        let batch = |lane, seq| spool.batch(lane, seq).ok().flatten();
         for lane in Lane::ALL {
-            let timeless = spool.first_timeless(lane).unwrap_or(spool.next(lane))..spool.next(lane);
-            timeless.filter_map(|seq| spool.batch(lane, seq).ok().flatten()).for_each(|batch| boots.recall(&batch));
+            spool.timeless(lane).filter_map(|seq| batch(lane, seq)).for_each(|batch| boots.recall(&batch));
+        }
+        for lane in Lane::ALL.into_iter().filter(|_| boots.is_unsure()).collect::<Vec<_>>() {
+            let timed = (spool.base(lane)..spool.next(lane)).filter_map(|seq| batch(lane, seq));
+            let _rest = timed.filter(|batch| !is_timeless(batch.span)).find(|batch| !boots.compare(batch));
         }
         let call_waits = watch::Sender::new(spool.base(Lane::Urgent) < spool.next(Lane::Urgent));
         let (keeper, troubles) = (Keeper::new(spool), Vec::new());
@@ -151,7 +155,7 @@ impl Delivery {
             let end = |lane| match lane {
                 // What has no time yet waits for it, unless it is urgent.
                 Lane::Routine if !self.boots.is_time_known() => {
-                    spool.first_timeless(lane).map_or(spool.end(lane), |seq| seq.min(spool.end(lane)))
+                    spool.timeless(lane).next().map_or(spool.end(lane), |seq| seq.min(spool.end(lane)))
                 }
                 _ => spool.end(lane),
             };

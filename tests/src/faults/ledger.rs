@@ -84,6 +84,8 @@ impl Mover {
     }
 }
 
+/// Both sides tell whole milliseconds, and carry them on.
+const RESOLUTION: Duration = Duration::from_millis(5);
 /// How far off the time of a row may be that is marked as not known.
 const MARKED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -128,7 +130,7 @@ pub(super) struct Compared {
     /// Levels taken, not in the table, and not declared.
     pub(super) lost: Vec<String>,
     /// Levels taken by a gateway whose disk had failed, not in the table, and declared in `gaps`.
-    pub(super) declared: usize,
+    pub(super) declared: Vec<String>,
     /// Rows that contradict the contact.
     pub(super) wrong: Vec<String>,
 }
@@ -143,13 +145,16 @@ pub(super) fn compare(ledger: &[Contact], rows: &Rows, gaps: &BTreeMap<String, i
         let mut marked = marked.clone();
         for (index, level) in levels.iter().enumerate() {
             let end = levels.get(index + 1).map_or(Timestamp::MAX, |next| next.shown);
-            let during = || timed.iter().filter(|(at, _)| *at >= level.shown && *at < end);
+            let during = || timed.iter().filter(|(at, _)| *at >= level.shown - RESOLUTION && *at < end - RESOLUTION);
             if let Some(life) = level.taken
                 && !during().any(|(_, on)| *on == level.on)
-                && !take(&mut marked, level)
+                && !(life.timeless && take(&mut marked, level))
             {
                 if life.disk_failed && gaps.get(gateway).is_some_and(|n| *n > 0) {
-                    compared.declared += 1;
+                    compared.declared.push(format!(
+                        "{device}: level {} shown at {} died with the memory of its gateway, as `gaps` says",
+                        level.on, level.shown
+                    ));
                 } else {
                     let disk = if life.disk_failed { ", its disk had failed, and no gap says so" } else { "" };
                     let told = format!("{device}: level {} shown at {} has no row{disk}", level.on, level.shown);
@@ -166,9 +171,10 @@ pub(super) fn compare(ledger: &[Contact], rows: &Rows, gaps: &BTreeMap<String, i
     compared
 }
 
-/// Takes a marked row that may be about a level.
+/// Takes the marked row that may be about a level.
 fn take(marked: &mut Vec<(Timestamp, bool)>, level: &Level) -> bool {
-    let (from, to) = (level.shown - MARKED_WITHIN, level.shown + MARKED_WITHIN);
-    let found = marked.iter().position(|(at, on)| *on == level.on && (from..=to).contains(at));
-    found.map(|index| marked.remove(index)).is_some()
+    let off = |at: Timestamp| at.since(level.shown).max(level.shown.since(at));
+    let like = marked.iter().enumerate().filter(|(_, (at, on))| *on == level.on && off(*at) < MARKED_WITHIN);
+    let nearest = like.min_by_key(|(_, (at, _))| off(*at)).map(|(index, _)| index);
+    nearest.map(|index| marked.remove(index)).is_some()
 }
