@@ -162,9 +162,10 @@ fn config_file(path: &Path) -> anyhow::Result<Config> {
     Ok(Config::parse(&path.display().to_string(), &text(path)?)?)
 }
 
+/// One thread: a home's work is small, and handing each answer from one thread to another would cost more than the answer.
+/// Files are written on threads of their own.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().context("failed to start the runtime")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")
 }
 
 fn print(text: &str) -> anyhow::Result<Exit> {
