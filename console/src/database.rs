@@ -101,6 +101,13 @@ const TABLES: &[&str] = &[
     "CREATE INDEX IF NOT EXISTS intervals_by_end ON intervals (ended_at)",
 ];
 
+/// One connection: writes are in one order anyway, and reads here are short. It never grows old, since a file does not go away. With
+/// an age sqlx 0.9 starts a task that walks over the idle connections, as many as a counter says that two threads may
+/// bring below zero: the task then spins for ever, and the program neither ends nor has that thread.
+fn pool() -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None)
+}
+
 impl Database {
     /// Opens the file at `path`, or makes it.
     pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
@@ -112,8 +119,7 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
-        // One connection: writes are in one order anyway, and reads here are short.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(open)?;
+        let pool = pool().connect_with(options).await.map_err(open)?;
         let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&pool).await.map_err(open)?;
         if found > FORMAT {
             return Err(DatabaseError::Newer { path: path.to_owned(), found });
@@ -129,7 +135,7 @@ impl Database {
     pub async fn open_read(path: &Path) -> Result<Self, DatabaseError> {
         let open = |source| DatabaseError::Open { path: path.to_owned(), source };
         let options = SqliteConnectOptions::new().filename(path).read_only(true);
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(open)?;
+        let pool = pool().connect_with(options).await.map_err(open)?;
         Ok(Self { pool, _lock: None })
     }
 
