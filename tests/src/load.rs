@@ -126,7 +126,7 @@ pub async fn herd(programs: &Programs, plan: &Plan) -> anyhow::Result<Shown> {
 
 /// Homes send more than mosquitto queues by default for a centre that does not read: it acknowledges, drops, and says so in
 /// its log only.
-pub async fn dropped(programs: &Programs) -> anyhow::Result<Shown> {
+pub async fn dropped(programs: &Programs, plan: &Plan) -> anyhow::Result<Shown> {
     const HOMES: usize = 5;
     /// More than a window, so that the next batches show the hole.
     const BATCHES: u64 = 700;
@@ -153,7 +153,7 @@ pub async fn dropped(programs: &Programs) -> anyhow::Result<Shown> {
     let load = Load::start(homes, 0);
     let drops = until(PATIENCE, || async { world.broker.said().contains("being dropped").then_some(()) }).await;
     world.centre_network.clear();
-    let emptied = load.emptied(PATIENCE).await;
+    let emptied = load.emptied(plan.within).await;
     let table = load.stop(&world).await?;
     let text = format!(
         "the broker dropped messages: {}\nall receipted: {emptied}\n{table}{}",
@@ -163,15 +163,16 @@ pub async fn dropped(programs: &Programs) -> anyhow::Result<Shown> {
     Ok(Shown { text, is_good: drops.is_some() && emptied && table.is_good() })
 }
 
-/// Homes that offer ten times what the centre commits, for as long as the plan says; `tell` gets a line now and then.
+/// Homes that offer ten times what the centre commits, for as long as the plan says; `tell` gets a line now and then. Each batch
+/// is a quarter of an hour of a typical home, so that what detection makes of the rows is what it makes of real ones.
 pub async fn flood(programs: &Programs, plan: &Plan, tell: impl Fn(&str) + Send + Sync) -> anyhow::Result<Shown> {
     const TIMES: u64 = 10;
     const RECORDS: u64 = 100;
     /// Batches a home may offer before anything is committed.
     const FIRST: u64 = 100;
     let world = world(programs, plan).await?;
-    let start = SystemClock::new().now() - Duration::from_secs(12 * 3600);
-    let kind = kind(&world, start, Duration::from_millis(500), RECORDS);
+    let start = SystemClock::new().now() - Duration::from_secs(60 * 86_400);
+    let kind = kind(&world, start, Duration::from_secs(900), RECORDS);
     let homes = (0..plan.homes).map(|number| LightHome::new(&kind, number, None)).collect::<anyhow::Result<_>>()?;
     let usage = Usage::watch(world.centre.id());
     let load = Load::start(homes, FIRST);
@@ -184,7 +185,7 @@ pub async fn flood(programs: &Programs, plan: &Plan, tell: impl Fn(&str) + Send 
         let elapsed = told.elapsed();
         if elapsed >= TELL_EVERY {
             let rate = |now: u64, before: u64| {
-                ((now - before) * RECORDS * 1000)
+                (now.saturating_sub(before) * RECORDS * 1000)
                     .checked_div(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
                     .unwrap_or(0)
             };
@@ -212,7 +213,7 @@ pub async fn flood(programs: &Programs, plan: &Plan, tell: impl Fn(&str) + Send 
         offered as f64 / receipted.max(1) as f64
     )?;
     writeln!(text, "committed               {:.0} rows/s", (receipted * RECORDS) as f64 / seconds)?;
-    writeln!(text, "kept in spools          {} rows, {} MiB", (offered - receipted) * RECORDS, bytes >> 20)?;
+    writeln!(text, "kept in spools          {} rows, {} MiB", offered.saturating_sub(receipted) * RECORDS, bytes >> 20)?;
     writeln!(
         text,
         "centre's RSS            {} MiB before, {} MiB at most, bound {bound} MiB (before + ingest.memory_mib {})",

@@ -1,7 +1,7 @@
 //! Long runs against real programs, each with a ledger: it exits with 1 when anything is lost, doubled or too late.
 //!
 //! `faults`: random faults. `drain`: three days of a home at once. `herd`: a thousand homes return at once. `flood`: ten times
-//! what the centre commits. `ingest`: values a second, beside another program.
+//! what the centre commits. `dropped`: homes send more than mosquitto queues by default. `ingest`: values a second, beside another program.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ const USAGE: &str = "usage: carebed-tests COMMAND [--broker embedded|mosquitto] 
   drain   [--within 300]
   herd    [--homes 1000] [--within 600] [--memory 192]
   flood   [--homes 50] [--within 120] [--memory 192]
+  dropped [--within 300]
   ingest  [--gateways 200] [--packs 1000] [--areas 2] [--other 50]
 (seconds and MiB; with CAREBED_PYTHON set, ingest also runs benchmarks/ingest/peer.py, with so many packs of each gateway)";
 
@@ -46,7 +47,7 @@ impl Arguments {
         let (command, mut rest) = arguments.split_first()?;
         let known: &[&str] = match command.as_str() {
             "faults" => &["n", "seed", "homes"],
-            "drain" => &["within"],
+            "drain" | "dropped" => &["within"],
             "herd" | "flood" => &["homes", "within", "memory"],
             "ingest" => &["gateways", "packs", "areas", "other"],
             _ => return None,
@@ -103,7 +104,7 @@ fn go(arguments: Arguments) -> anyhow::Result<bool> {
         return Ok(shown.is_good);
     }
     let (homes, within) = match arguments.command.as_str() {
-        "drain" => (1, 300),
+        "drain" | "dropped" => (1, 300),
         "herd" => (1_000, 600),
         _ => (50, 120),
     };
@@ -117,6 +118,7 @@ fn go(arguments: Arguments) -> anyhow::Result<bool> {
         match arguments.command.as_str() {
             "drain" => load::drain(&programs, &plan).await,
             "herd" => load::herd(&programs, &plan).await,
+            "dropped" => load::dropped(&programs, &plan).await,
             _ => load::flood(&programs, &plan, say).await,
         }
     })?;
