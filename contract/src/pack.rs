@@ -211,9 +211,7 @@ impl Pack {
         }
         let raw = match ContentType::parse(content_type) {
             Some(ContentType::Cbor) => cbor::decode(bytes)?,
-            Some(ContentType::CborZstd) => {
-                cbor::decode(&decompress(bytes).map_err(DecodeError::Compression)?)?
-            }
+            Some(ContentType::CborZstd) => cbor::decode(&decompress(bytes).map_err(DecodeError::Compression)?)?,
             Some(ContentType::Json) => json::decode(bytes)?,
             None => return Err(DecodeError::ContentType(content_type.to_owned())),
         };

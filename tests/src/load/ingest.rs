@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::packs::{Packs, VALUES};
 use super::Shown;
+use super::packs::{Packs, VALUES};
 use crate::process::{Program, until};
 use crate::world::{PATIENCE, Programs};
 
@@ -53,7 +53,10 @@ pub async fn ingest(programs: &Programs, plan: &Plan) -> anyhow::Result<Shown> {
     let mut text = text;
     if let Some(python) = &plan.python {
         let (theirs, rows, expected) = other(programs, plan, python).await?;
-        writeln!(text, "paho+pyarrow+deltalake  {theirs:.0} values/s receipted; {rows} of {expected} rows in its table")?;
+        writeln!(
+            text,
+            "paho+pyarrow+deltalake  {theirs:.0} values/s receipted; {rows} of {expected} rows in its table"
+        )?;
         write!(text, "ratio                   {:.1}", ours / theirs)?;
         is_good &= rows == expected;
     }
@@ -95,13 +98,23 @@ async fn ours(programs: &Programs, plan: &Plan) -> anyhow::Result<(f64, String, 
     let distinct = "SELECT count(*) FROM (SELECT DISTINCT gateway_id, epoch, seq FROM observations)";
     let batches = number(&store, distinct).await?;
     ages.sort_unstable();
-    let age = |percent: usize| ages.get((ages.len() * percent / 100).min(ages.len().saturating_sub(1))).copied().unwrap_or(0);
+    let age =
+        |percent: usize| ages.get((ages.len() * percent / 100).min(ages.len().saturating_sub(1))).copied().unwrap_or(0);
     let values = n_packs * VALUES;
     let rate = values as f64 / seconds;
     let mut text = String::new();
-    writeln!(text, "carebed                 {rate:.0} values/s receipted: {values} values in packs of {VALUES}, {seconds:.1} s")?;
+    writeln!(
+        text,
+        "carebed                 {rate:.0} values/s receipted: {values} values in packs of {VALUES}, {seconds:.1} s"
+    )?;
     writeln!(text, "in the table            {rows} rows of {batches} packs")?;
-    writeln!(text, "newest row SQL sees     {} ms old p50, {} ms p99 ({} looks, the question's own time included)", age(50), age(99), ages.len())?;
+    writeln!(
+        text,
+        "newest row SQL sees     {} ms old p50, {} ms p99 ({} looks, the question's own time included)",
+        age(50),
+        age(99),
+        ages.len()
+    )?;
     Ok((rate, text, u64::try_from(rows) == Ok(values) && u64::try_from(batches) == Ok(n_packs)))
 }
 
@@ -134,7 +147,8 @@ fn areas(plan: &Plan) -> anyhow::Result<Vec<Area>> {
 fn make(plan: &Plan, packs: u64) -> anyhow::Result<Vec<Packs>> {
     let each = plan.gateways.div_ceil(plan.areas);
     // Of yesterday, so that nothing is in the future.
-    let start = Timestamp::from_millis(SystemClock::new().now().millis() / 86_400_000 * 86_400_000) - Duration::from_secs(20 * 86_400);
+    let start = Timestamp::from_millis(SystemClock::new().now().millis() / 86_400_000 * 86_400_000)
+        - Duration::from_secs(20 * 86_400);
     let areas = areas(plan)?;
     areas.iter().enumerate().map(|(n, area)| Packs::make(area, n * each, each, packs, start)).collect()
 }
@@ -162,7 +176,9 @@ async fn see(store: Store, shutdown: Shutdown) -> anyhow::Result<Vec<i64>> {
         tokio::time::sleep(LOOK_EVERY).await;
         // The newest commit's files and what is on its way; older files cannot hold it.
         let since = SystemClock::new().now() - Duration::from_secs(5);
-        let sql = format!("SELECT CAST(max(received_time) AS bigint) FROM observations WHERE received_time > TIMESTAMP '{since}'");
+        let sql = format!(
+            "SELECT CAST(max(received_time) AS bigint) FROM observations WHERE received_time > TIMESTAMP '{since}'"
+        );
         let newest = number(&store, &sql).await?;
         if newest > 0 {
             ages.push(SystemClock::new().now().millis() - newest);

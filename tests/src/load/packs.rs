@@ -90,7 +90,8 @@ impl Packs {
                 sender.sent += 1;
                 next = index + 1;
             }
-            let event = tokio::time::timeout(SILENCE_MAX, polling.poll()).await.context("the broker says nothing")??;
+            let event =
+                tokio::time::timeout(SILENCE_MAX, polling.poll()).await.context("the broker says nothing")??;
             match event {
                 Event::Incoming(Packet::ConnAck(_)) => {
                     let filter = Topic::filter(Some(&self.area), Channel::Receipt);
@@ -98,7 +99,8 @@ impl Packs {
                 }
                 Event::Incoming(Packet::SubAck(_)) => open = true,
                 Event::Incoming(Packet::Publish(publish)) => {
-                    let Some(sender) = self.gateways.iter_mut().find(|s| s.receipts.as_bytes() == &*publish.topic) else {
+                    let Some(sender) = self.gateways.iter_mut().find(|s| s.receipts.as_bytes() == &*publish.topic)
+                    else {
                         continue;
                     };
                     let told = usize::try_from(Receipt::decode(&publish.payload)?.next)?;
@@ -148,7 +150,11 @@ fn pack(number: usize, seq: u64, start: Timestamp, chance: &mut StdRng) -> anyho
     let series = |quantity| Series::parse(&format!("home-{number:05}/bed-{number:05}/mat-1/{quantity}"));
     let first = seq * POLLS;
     let times: Vec<Timestamp> = (first..first + POLLS)
-        .map(|poll| start + POLL * u32::try_from(poll).unwrap_or(u32::MAX) + Duration::from_millis(chance.random_range(0..1_000)))
+        .map(|poll| {
+            start
+                + POLL * u32::try_from(poll).unwrap_or(u32::MAX)
+                + Duration::from_millis(chance.random_range(0..1_000))
+        })
         .collect();
     let mut records = Vec::new();
     let mut put = |quantity, time, value| -> anyhow::Result<()> {
