@@ -10,8 +10,9 @@ use anyhow::{Context as _, bail};
 use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
+use carebed_pipeline::view::View;
 use carebed_queries::engine::{Baseline, Detection};
-use carebed_queries::history::{self, Span};
+use carebed_queries::history::{self, HalfHours, Span, Told};
 use carebed_queries::home::{HomeFacts, TIME_ZONE_DEFAULT};
 use carebed_queries::sql::Lake;
 use chrono::{DateTime, Timelike as _};
@@ -58,6 +59,10 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
     let find = async |list: &[Detection], baselines: &[Baseline]| {
         history::backtest(&loaded.engine, &lake, &view, span, &homes, list, baselines).await
     };
+    if arguments.as_received {
+        spinner.finish_and_clear();
+        return as_received(&arguments, &loaded, (&lake, &view), span, &homes).await;
+    }
     let mut round = find(&loaded.list, &loaded.baselines).await?;
     // What the changed ones find takes the place of what those of the same name find now, and is compared with it.
     let mut differences = Vec::new();
@@ -115,6 +120,53 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
         Format::Parquet => bail!("findings are written as a table, csv, json or jsonl"),
     }
     Ok(if round.failed.is_empty() { Exit::Done } else { Exit::Refused })
+}
+
+/// What would have been told while the data came as it did.
+async fn as_received(
+    arguments: &BacktestArguments,
+    loaded: &detections::Detections,
+    (lake, view): (&Lake, &Arc<View>),
+    span: Span,
+    homes: &[HomeFacts],
+) -> anyhow::Result<Exit> {
+    let (learnt, mut failed) =
+        history::learn(&loaded.engine, lake, view, span, homes, &loaded.baselines, HalfHours::OfLongQuiets).await?;
+    // What happened within the span may have come later.
+    let received = Span { from: span.from, to: if arguments.to.is_some() { span.to } else { Timestamp::MAX } };
+    let (told, also) = history::as_received(&loaded.engine, lake, view, received, homes, &loaded.list, &learnt).await?;
+    failed.extend(also);
+    for error in &failed {
+        complain(&format!("error: {error}"));
+    }
+    let line = |told: &Told| {
+        let Told { finding: f, told_at, taken_back_at } = told;
+        let after = told_at.since(f.raised_at).as_secs() / 60;
+        let back = taken_back_at.map(|at| format!("  taken back {at}")).unwrap_or_default();
+        format!(
+            "{told_at}  {:<24}{:<28}raised {}  after {after} min{back}",
+            f.detection,
+            f.subject.to_string(),
+            f.raised_at
+        )
+    };
+    match arguments.format {
+        Format::Json => say(&serde_json::to_string_pretty(&told.iter().map(json).collect::<Vec<_>>())?),
+        Format::Jsonl => told.iter().for_each(|told| say(&json(told).to_string())),
+        Format::Table => told.iter().for_each(|told| say(&line(told))),
+        Format::Csv | Format::Parquet => bail!("what was told is written as a table, json or jsonl"),
+    }
+    let back = told.iter().filter(|told| told.taken_back_at.is_some()).count();
+    let within = history::LOOK_EVERY.as_secs() / 60;
+    complain(&format!(
+        "{} findings told (looked at every {within} minutes), {back} of them taken back by later data",
+        told.len()
+    ));
+    Ok(if failed.is_empty() { Exit::Done } else { Exit::Refused })
+}
+
+fn json(told: &Told) -> serde_json::Value {
+    serde_json::json!({ "finding": told.finding, "told_at": told.told_at, "taken_back_at": told.taken_back_at })
 }
 
 /// What only the version in use finds (`-`), and what only the changed one does (`+`).

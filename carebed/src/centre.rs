@@ -11,6 +11,7 @@ use carebed_alerts::rule::Rule;
 use carebed_console::database::Database;
 use carebed_console::desk::Desk;
 use carebed_console::home_action::HomeAction;
+use carebed_console::log::Log;
 use carebed_console::registry::Registry;
 use carebed_console::{Config as ConsoleConfig, Console};
 use carebed_contract::Shutdown;
@@ -75,7 +76,7 @@ impl Centre {
             &store,
             detections,
             &registry,
-            &console,
+            (&console, Log::new(database.clone())),
             (config.detection.clone(), params),
             Arc::clone(&clock),
         );

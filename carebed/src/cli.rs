@@ -247,6 +247,9 @@ pub struct BacktestArguments {
     /// A folder of changed detections and baselines, used in place of those of the same name; what they find otherwise is listed.
     #[arg(long)]
     pub with: Option<PathBuf>,
+    /// As it would have been told while the data came as it did, in the order and at the times at which the centre received it.
+    #[arg(long, conflicts_with = "with")]
+    pub as_received: bool,
     /// Draws one home's night, from local noon to noon: `h1/2026-03-01`.
     #[arg(long)]
     pub draw: Option<crate::backtest::Night>,

@@ -18,6 +18,7 @@ use anyhow::{Context as _, bail};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Int64Type, TimestampMillisecondType};
+use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
 use carebed_queries::engine::{Asked, Baseline, Detection, Engine, Inputs, Limits};
@@ -257,9 +258,9 @@ impl Case {
             None => inputs,
         };
         let raised = engine.evaluate(detection, &inputs, self.end).await?;
-        let raised = raised.iter().filter_map(|finding| self.grid.minute(finding.raised_at));
+        let is_false = |f: &&Finding| self.grid.is_false(f.raised_at, f.cleared_at.unwrap_or(self.end));
         let mut home = Home {
-            n_false: raised.filter(|minute| self.grid.counts(*minute)).count(),
+            n_false: raised.iter().filter(is_false).count(),
             days: self.grid.days(),
             n_door_last: self.moments.door_last.len(),
             ..Home::default()

@@ -8,12 +8,17 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use carebed_console::database::Database;
+use carebed_console::intervals::Intervals;
+use carebed_console::log::Log;
 use carebed_console::registry::{Home, Registry};
 use carebed_contract::id::HomeId;
+use carebed_contract::interval::Interval;
+use carebed_contract::time::Timestamp;
 use carebed_queries::home::{HomeFacts, Param};
 use serde::Deserialize;
 
 use crate::config::Config;
+use crate::incidents;
 
 /// Homes' own numbers for detections.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,6 +70,7 @@ impl Params {
             beds: home.beds.iter().map(|bed| bed.id.clone()).collect(),
             params: self.0.get(&home.id).cloned().unwrap_or_default(),
             intervals: Vec::new(),
+            incidents: Vec::new(),
         }
     }
 }
@@ -77,7 +83,23 @@ pub async fn of_data(config: &Config) -> anyhow::Result<Vec<HomeFacts>> {
     }
     let database = Database::open_read(&config.database()).await?;
     let registry = Registry::load(&database).await.context("failed to read the registry")?;
-    Ok(registry.homes().iter().map(|home| params.facts(home)).collect())
+    // Whatever the time that is looked back over.
+    let since = Timestamp::from_millis(0);
+    let intervals = Intervals::load(&database, since).await.context("failed to read absences and visits")?;
+    let log = Log::new(database).since(0).await.context("failed to read the alert log")?;
+    let mut incidents = incidents::of(&log);
+    let facts = registry.homes().into_iter().map(|home| HomeFacts {
+        intervals: intervals_of(&intervals, &home.id),
+        incidents: incidents.remove(&home.id).unwrap_or_default(),
+        ..params.facts(&home)
+    });
+    Ok(facts.collect())
+}
+
+/// What people said of a home.
+#[must_use]
+pub fn intervals_of(intervals: &Intervals, home: &HomeId) -> Vec<Interval> {
+    intervals.of(home).into_iter().map(|entry| entry.interval).collect()
 }
 
 #[cfg(test)]

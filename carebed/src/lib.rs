@@ -16,6 +16,7 @@ pub mod broker;
 pub mod centre;
 pub mod detections;
 pub mod facts;
+mod incidents;
 pub mod live;
 pub mod serve;
 

@@ -15,12 +15,12 @@ use carebed_console::Console;
 use carebed_console::board::{Blind, Board};
 use carebed_console::desk::Desk;
 use carebed_console::intervals::Intervals;
+use carebed_console::log::Log;
 use carebed_console::registry::{Bed, Home, Registry, RegistryError};
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
 use carebed_contract::finding::{Finding, Subject};
 use carebed_contract::id::{Area, HomeId};
-use carebed_contract::interval::Interval;
 use carebed_contract::inventory::Inventory;
 use carebed_contract::labels::Lane;
 use carebed_contract::observation::Observation;
@@ -41,7 +41,8 @@ use tokio::task::JoinHandle;
 
 use crate::config::Detection as Settings;
 use crate::detections::{self, Detections};
-use crate::facts::Params;
+use crate::facts::{Params, intervals_of};
+use crate::incidents;
 
 /// How often it is seen whether a home's night is over and its baselines can be learnt.
 const LEARN_EVERY: Duration = Duration::from_secs(3_600);
@@ -73,6 +74,8 @@ pub struct LiveTask {
     since: Timestamp,
     engine: Arc<Engine>,
     baselines: Vec<Baseline>,
+    /// What really was the matter, which is nothing usual.
+    log: Log,
     /// What is usual in the homes, on its way from the lake.
     learning: Option<JoinHandle<Result<Learnt, HistoryError>>>,
     /// What analysts ask.
@@ -137,7 +140,7 @@ impl LiveTask {
         store: &Store,
         detections: Detections,
         registry: &Registry,
-        console: &Console,
+        (console, log): (&Console, Log),
         (settings, params): (Settings, Params),
         clock: Arc<dyn Clock>,
     ) -> (Self, InMemory) {
@@ -179,6 +182,7 @@ impl LiveTask {
             since,
             engine,
             baselines,
+            log,
             learning: None,
             asked,
             rebuilt_from: from,
@@ -363,10 +367,21 @@ impl LiveTask {
     fn begin_learning(&mut self) {
         let now = self.clock.now();
         let span = Span { from: now - Duration::from_secs(86_400), to: now };
-        let homes: Vec<HomeFacts> = self.live.homes().cloned().collect();
+        let mut homes: Vec<HomeFacts> = self.live.homes().cloned().collect();
+        let log = self.log.clone();
         let (lake, view) = (Lake::of(&self.store), self.store.view());
         let (engine, baselines) = (Arc::clone(&self.engine), self.baselines.clone());
         self.learning = Some(tokio::spawn(async move {
+            match log.since(0).await {
+                Ok(log) => {
+                    let mut incidents = incidents::of(&log);
+                    for facts in &mut homes {
+                        facts.incidents = incidents.remove(&facts.home).unwrap_or_default();
+                    }
+                }
+                // Learning from what was not usual is better than learning nothing.
+                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "failed to read the alert log"),
+            }
             history::learn(&engine, &lake, &view, span, &homes, &baselines, HalfHours::All).await
         }));
     }
@@ -506,7 +521,8 @@ impl LiveTask {
         };
         // A siren can be set, too: what records that it is a lamp is asked first.
         let can_be_set = inventory.devices.iter().filter(|device| device.actions.iter().any(|action| action == "set"));
-        let lamp = can_be_set.min_by_key(|device| !device.quantities.iter().any(|recorded| recorded.as_str() == "lamp_on"));
+        let lamp =
+            can_be_set.min_by_key(|device| !device.quantities.iter().any(|recorded| recorded.as_str() == "lamp_on"));
         let home = Home {
             area: topic.area.clone(),
             gateway: topic.gateway.clone(),
@@ -530,10 +546,6 @@ impl LiveTask {
 /// What detections may know of a home, what people said about it included.
 fn facts(params: &Params, intervals: &Intervals, home: &Home) -> HomeFacts {
     HomeFacts { intervals: intervals_of(intervals, &home.id), ..params.facts(home) }
-}
-
-fn intervals_of(intervals: &Intervals, home: &HomeId) -> Vec<Interval> {
-    intervals.of(home).into_iter().map(|entry| entry.interval).collect()
 }
 
 /// The end of the round that runs beside; never, when none does.

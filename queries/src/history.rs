@@ -1,5 +1,6 @@
 //! Episodes and detections over what a view of the lake holds: the same code and the same SQL as live.
 
+mod received;
 mod recording;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use crate::home::HomeFacts;
 use crate::live::Round;
 use crate::sql::{Lake, context};
 
+pub use received::{LOOK_EVERY, Told, as_received};
 pub use recording::{Move, Recording, Silenced};
 
 /// A stretch of event time.
@@ -100,6 +102,10 @@ pub async fn episodes(
     Ok(episodes)
 }
 
+/// What episodes are made of.
+const COLUMNS: [&str; 9] =
+    ["home_id", "bed_id", "device_id", "room", "quantity", "event_time", "value", "quality", "boot"];
+
 /// What may matter to episodes, in order of home and event time.
 async fn rows(
     lake: &Lake,
@@ -111,8 +117,6 @@ async fn rows(
 ) -> Result<DataFrame, HistoryError> {
     let quantities: Vec<Expr> = definitions.quantities().map(|q| lit(q.as_str())).collect();
     let observations = context(lake, view, limits)?.table("observations").await?;
-    let columns =
-        ["home_id", "bed_id", "device_id", "room", "quantity", "event_time", "value", "quality", "boot"].map(col);
     let in_span = col("event_time").gt_eq(time(span.from)).and(col("event_time").lt(time(span.to)));
     let mut wanted = in_span.and(col("quantity").in_list(quantities, false));
     let immediate: Vec<Expr> = definitions.immediate_states().map(|q| lit(q.as_str())).collect();
@@ -124,7 +128,7 @@ async fn rows(
         wanted = wanted.and(col("home_id").in_list(homes.iter().map(|f| lit(f.home.as_str())).collect(), false));
     }
     let order = vec![col("home_id").sort(true, true), col("event_time").sort(true, true)];
-    Ok(observations.filter(wanted)?.select(columns.to_vec())?.sort(order)?)
+    Ok(observations.filter(wanted)?.select(COLUMNS.map(col).to_vec())?.sort(order)?)
 }
 
 /// What detections would have found within `span`, with their findings as they stood at its end. Observations before it are read
@@ -294,7 +298,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn take(&mut self, batch: &RecordBatch, episodes: &mut Episodes) -> Result<(), String> {
         let definitions = Arc::clone(&self.definitions);
-        each_row(batch, &definitions, |home, time, seen| {
+        each_row(batch, &definitions, |_, home, time, seen| {
             if self.home.as_ref().is_none_or(|current| current.as_str() != home) {
                 self.finish(episodes);
                 self.home = Some(HomeId::new(home).map_err(|e| e.to_string())?);
@@ -359,11 +363,11 @@ impl Reader<'_> {
     }
 }
 
-/// Goes through the rows of a batch: home, event time, and what the row says to episodes if anything.
+/// Goes through the rows of a batch: its place, home, event time, and what the row says to episodes if anything.
 fn each_row(
     batch: &RecordBatch,
     definitions: &Definitions,
-    mut each: impl FnMut(&str, Timestamp, Option<Seen>) -> Result<(), String>,
+    mut each: impl FnMut(usize, &str, Timestamp, Option<Seen>) -> Result<(), String>,
 ) -> Result<(), String> {
     let text = |name: &str| {
         let column = batch.column_by_name(name).ok_or_else(|| format!("no column {name}"))?;
@@ -402,7 +406,7 @@ fn each_row(
             }
             None => None,
         };
-        each(homes.value(row), time, seen)?;
+        each(row, homes.value(row), time, seen)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use carebed_contract::id::{Area, BedId, HomeId};
 pub use carebed_contract::interval::{Interval, IntervalKind};
+use carebed_contract::time::Timestamp;
 use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer};
 
@@ -31,6 +32,24 @@ pub struct HomeFacts {
     /// Absences, visits and the like that somebody said.
     #[serde(default)]
     pub intervals: Vec<Interval>,
+    /// What really was the matter. It keeps nothing quiet, and it is nothing usual: baselines learn nothing from it. In the table `intervals`
+    /// these are of the kind `incident`.
+    #[serde(default)]
+    pub incidents: Vec<Incident>,
+}
+
+/// An alert that turned out to be so.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Incident {
+    /// The bed, where it was about one.
+    pub bed: Option<BedId>,
+    /// When it was raised.
+    pub started_at: Timestamp,
+    /// When it was resolved.
+    pub ended_at: Timestamp,
+    /// When somebody said that it was so.
+    pub entered_at: Timestamp,
 }
 
 /// A home's own number for a detection.
@@ -57,6 +76,7 @@ impl HomeFacts {
             beds: Vec::new(),
             params: Vec::new(),
             intervals: Vec::new(),
+            incidents: Vec::new(),
         }
     }
 }

@@ -23,7 +23,7 @@ use futures::StreamExt as _;
 
 use crate::coverage::Coverage;
 use crate::engine::{Detection, Engine, EvaluateError, Inputs};
-use crate::episodes::{Definitions, Episode, Episodes, KEEP_MAX, Pushed};
+use crate::episodes::{Definitions, Episode, Episodes, KEEP_MAX, Pushed, Seen};
 use crate::home::HomeFacts;
 use crate::signs::Signs;
 use learnt::Learnt;
@@ -220,6 +220,12 @@ impl Live {
             }
         }
         fed
+    }
+
+    /// Takes one already read, of a home that is known. For [`crate::history`].
+    pub(crate) fn feed_seen(&mut self, home: &HomeId, seen: Seen) {
+        self.episodes.push_seen(home, seen);
+        self.changed.push(home);
     }
 
     /// All of a home's event times before `complete_to` have been fed.

@@ -2,8 +2,8 @@
 //!
 //! A case file makes the tables `homes(home_id, time_zone, residents, complete_to)` and `observations(home_id, bed_id, device_id,
 //! quantity, event_time, value, quality)`, may make `params(home_id, detection, key, value)`, `intervals(home_id, bed_id, kind,
-//! started_at, ended_at, entered_at)`, `baselines(home_id, key, slot, known_at, value, n_days)` (of the baseline that the detection
-//! names) and `heard(home_id, event, at)` (a gateway was `heard` or `lost`), says `SET now = '…'`, and asks the
+//! started_at, ended_at, entered_at)`, `baselines(home_id, bed_id, key, slot, known_at, value, n_days)` (of the baseline that the detection
+//! names; `bed_id` may be missing) and `heard(home_id, event, at)` (a gateway was `heard` or `lost`), says `SET now = '…'`, and asks the
 //! tables `findings(subject, raised_at, cleared_at, evidence)` and `episodes`. Observations arrive in the order in which they
 //! were inserted.
 
@@ -64,16 +64,16 @@ impl Case {
         let numbers = |column: usize| {
             Arc::new(Int64Array::from_iter(rows.iter().map(|row| row[column].parse::<i64>().ok()))) as ArrayRef
         };
-        let known = TimestampMillisecondArray::from_iter(rows.iter().map(|row| Some(time(&row[3]).millis())));
+        let known = TimestampMillisecondArray::from_iter(rows.iter().map(|row| Some(time(&row[4]).millis())));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec![name.as_str(); rows.len()])),
             text(0),
-            Arc::new(StringArray::from(vec![None::<&str>; rows.len()])),
             text(1),
-            numbers(2),
+            text(2),
+            numbers(3),
             Arc::new(known.with_timezone("UTC")),
-            Arc::new(Float64Array::from_iter(rows.iter().map(|row| row[4].parse::<f64>().ok()))),
-            numbers(5),
+            Arc::new(Float64Array::from_iter(rows.iter().map(|row| row[5].parse::<f64>().ok()))),
+            numbers(6),
         ];
         RecordBatch::try_new(baselines_schema(), columns).unwrap()
     }
@@ -106,11 +106,14 @@ impl Case {
                 beds: Vec::new(),
                 params: params.iter().filter(|p| p[0] == home[0]).map(param).collect(),
                 intervals: intervals.iter().filter(|i| i[0] == home[0]).map(interval).collect(),
+                incidents: Vec::new(),
             });
         }
         if self.context.table_exist("baselines")? {
-            let sql = "SELECT home_id, key, slot, known_at, value, n_days FROM baselines";
-            live.set_baselines(&self.baselines(&self.rows(sql).await?));
+            let of_beds = self.context.table("baselines").await?.schema().has_column_with_unqualified_name("bed_id");
+            let bed = if of_beds { "bed_id" } else { "NULL AS bed_id" };
+            let sql = format!("SELECT home_id, {bed}, key, slot, known_at, value, n_days FROM baselines");
+            live.set_baselines(&self.baselines(&self.rows(&sql).await?));
         }
         // Rooms and boots are said by those cases that need them.
         let observations = self.context.table("observations").await?;
@@ -303,6 +306,21 @@ fn gateway_silent() {
 #[test]
 fn gateway_outage() {
     check("gateway_outage");
+}
+
+#[test]
+fn water_use() {
+    check("water_use");
+}
+
+#[test]
+fn apnea() {
+    check("apnea");
+}
+
+#[test]
+fn drift() {
+    check("drift");
 }
 
 #[test]

@@ -105,11 +105,14 @@ impl Grid {
         Timestamp::from_millis((minute + 1) * MINUTE_MS - 1 - self.offset_ms)
     }
 
-    /// The minute of an instant, when it lies in the counted days.
+    /// Whether an alert that held from one instant to another is a false one, as the references are judged: at some whole minute of it nothing
+    /// is left out and nobody is taken to be away.
     #[must_use]
-    pub(super) fn minute(&self, at: Timestamp) -> Option<usize> {
-        let minute = (at.millis() + self.offset_ms).div_euclid(MINUTE_MS) - self.first;
-        usize::try_from(minute).ok().filter(|m| *m < self.last.len())
+    pub(super) fn is_false(&self, from: Timestamp, to: Timestamp) -> bool {
+        let minute = |at: Timestamp| (at.millis() + self.offset_ms).div_euclid(MINUTE_MS) - self.first;
+        let minute = |at| usize::try_from(minute(at)).unwrap_or(0);
+        let is_away = |minute: usize| self.away.get(minute).copied().unwrap_or(true);
+        (minute(from)..minute(to)).any(|minute| self.counts(minute) && !is_away(minute))
     }
 
     /// The weekday of the first day, Monday 0.

@@ -28,7 +28,7 @@ said AS (
 -- From six in the evening to four in the afternoon: an afternoon's nap is no night.
 nights AS (
   SELECT s.home_id, s.bed_id, s.night, n.said_at, min(s.began) AS to_bed, max(s.began + s.hours) AS get_up,
-    max(s.end_known_at) AS known_at,
+    max(s.end_known_at) AS known_at, min(s.started_at) AS first_at,
     CASE WHEN date_part('dow', s.night) IN (5, 6) THEN 'weekend' ELSE 'weekday' END AS kind
   FROM sleeps s
   LEFT JOIN said n ON n.home_id = s.home_id AND n.bed_id = s.bed_id AND n.night = s.night
@@ -36,14 +36,16 @@ nights AS (
   GROUP BY s.home_id, s.bed_id, s.night, n.said_at
 ),
 times AS (
-  SELECT home_id, bed_id, night, said_at, known_at, kind, 'get_up/' || kind AS key, get_up AS at_hour FROM nights
+  SELECT home_id, bed_id, night, said_at, known_at, first_at, kind, 'get_up/' || kind AS key, get_up AS at_hour FROM nights
   UNION ALL
-  SELECT home_id, bed_id, night, said_at, known_at, kind, 'to_bed/' || kind, to_bed FROM nights
+  SELECT home_id, bed_id, night, said_at, known_at, first_at, kind, 'to_bed/' || kind, to_bed FROM nights
 )
 SELECT t.home_id, t.bed_id, t.key, CAST(NULL AS BIGINT) AS slot, a.known_at,
   percentile_cont(t.at_hour, 0.95) AS value, count(*) AS n_days
 FROM (SELECT DISTINCT home_id, known_at FROM asked) a
 JOIN times t ON t.home_id = a.home_id AND t.known_at <= a.known_at AND t.known_at > plus_minutes(a.known_at, -43200.0)
+  -- The night in which this midnight lies is not over.
+  AND t.first_at <= plus_minutes(a.known_at, -720.0)
 WHERE t.said_at IS NULL OR t.said_at > a.known_at
 GROUP BY t.home_id, t.bed_id, t.key, t.kind, a.known_at
 HAVING count(*) >= CASE WHEN t.kind = 'weekday' THEN 7 ELSE 5 END

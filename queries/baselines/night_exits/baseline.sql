@@ -26,7 +26,9 @@ said AS (
 SELECT n.home_id, n.bed_id, CAST(NULL AS VARCHAR) AS key, CAST(NULL AS BIGINT) AS slot, a.known_at,
   avg(CAST(n.n AS DOUBLE)) + 2.0 * stddev_samp(CAST(n.n AS DOUBLE)) AS value, count(*) AS n_days
 FROM (SELECT DISTINCT home_id, known_at FROM asked) a
-JOIN nights n ON n.home_id = a.home_id AND n.known_at <= a.known_at AND n.first_at > plus_minutes(a.known_at, -40320.0)
+JOIN nights n ON n.home_id = a.home_id AND n.known_at <= a.known_at AND n.first_at > plus_minutes(a.known_at, -41040.0)
+    -- The night in which this midnight lies is not over.
+    AND n.first_at <= plus_minutes(a.known_at, -720.0)
 LEFT JOIN said s ON s.home_id = n.home_id AND s.bed_id = n.bed_id AND s.night = n.night
 WHERE s.said_at IS NULL OR s.said_at > a.known_at
 GROUP BY n.home_id, n.bed_id, a.known_at

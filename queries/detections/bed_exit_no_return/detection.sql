@@ -37,6 +37,7 @@ own AS (
 exits AS (
   SELECT e.home_id, e.bed_id, e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to,
     attribute(e.attributes, 'confirmed') = 'true' AS confirmed,
+    l.time_zone,
     CASE WHEN attribute(e.attributes, 'confirmed') = 'true'
         THEN greatest(coalesce(l.confirmed_minutes, o.minutes, 30.0), 5.0)
       WHEN b.drop_outs >= 2 THEN greatest(l.chattering_minutes, l.unconfirmed_minutes)
@@ -51,11 +52,10 @@ exits AS (
 ),
 -- When each exit crosses its limit; what was not known at that instant may not count.
 crossings AS (
-  SELECT *, greatest(plus_minutes(left_at, minutes), start_known_at) AS raised_at
-  FROM exits
-  WHERE local_hour >= 22 OR local_hour < 6
+  SELECT *, date_part('hour', local_time(raised_at, time_zone)) + date_part('minute', local_time(raised_at, time_zone)) / 60.0 AS raised_hour
+  FROM (SELECT *, greatest(plus_minutes(left_at, minutes), start_known_at) AS raised_at FROM exits WHERE local_hour >= 22 OR local_hour < 6) e
 ),
--- Who gets up after four and moves about has begun the day: that is only told when nothing moves at the limit.
+-- Who is up after half past four and moves about has begun the day: that is only told when nothing moves at the limit.
 still AS (
   SELECT DISTINCT c.home_id, c.left_at
   FROM crossings c
@@ -84,7 +84,7 @@ LEFT JOIN overs o
   ON o.home_id = c.home_id AND o.left_at = c.left_at AND (o.bed_id IS NOT DISTINCT FROM c.bed_id)
 LEFT JOIN still s ON s.home_id = c.home_id AND s.left_at = c.left_at
 WHERE c.raised_at <= c.known_to
-  AND (NOT c.confirmed OR c.local_hour < 4 OR c.local_hour >= 22 OR s.home_id IS NOT NULL)
+  AND (c.raised_hour < 4.5 OR c.raised_hour >= 22.0 OR s.home_id IS NOT NULL)
   AND (c.end_known_at IS NULL OR c.end_known_at > c.raised_at)
   -- Not while the home is known to be empty.
   AND NOT EXISTS (

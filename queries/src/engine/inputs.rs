@@ -59,16 +59,21 @@ impl Inputs {
             words(params().map(|(_, p)| p.key.as_str())),
             Arc::new(params().map(|(_, p)| Some(p.value)).collect::<Float64Array>()),
         ];
-        let intervals: Vec<_> = facts().flat_map(|f| f.intervals.iter().map(move |interval| (f, interval))).collect();
+        let mut intervals = Vec::new();
+        for f in facts() {
+            let said =
+                f.intervals.iter().map(|i| (f, &i.bed, i.kind.as_str(), [i.started_at, i.ended_at, i.entered_at]));
+            intervals.extend(said);
+            let so = f.incidents.iter().map(|i| (f, &i.bed, "incident", [i.started_at, i.ended_at, i.entered_at]));
+            intervals.extend(so);
+        }
         let i = || intervals.iter();
-        let interval_columns: Vec<ArrayRef> = vec![
-            words(i().map(|(f, _)| f.home.as_str())),
-            Arc::new(i().map(|(_, i)| i.bed.as_ref().map(|bed| bed.as_str())).collect::<StringArray>()),
-            words(i().map(|(_, i)| i.kind.as_str())),
-            episodes::times(i().map(|(_, i)| Some(i.started_at))),
-            episodes::times(i().map(|(_, i)| Some(i.ended_at))),
-            episodes::times(i().map(|(_, i)| Some(i.entered_at))),
+        let mut interval_columns: Vec<ArrayRef> = vec![
+            words(i().map(|(f, ..)| f.home.as_str())),
+            Arc::new(i().map(|(_, bed, ..)| bed.as_ref().map(|bed| bed.as_str())).collect::<StringArray>()),
+            words(i().map(|(_, _, kind, _)| *kind)),
         ];
+        interval_columns.extend([0, 1, 2].map(|n| episodes::times(i().map(|(.., times)| times.get(n).copied()))));
         Self {
             episodes: Episodes::table(episodes),
             homes: batch(homes_schema(), home_columns),

@@ -111,6 +111,14 @@ pub(super) struct While {
     /// The predicate looks at the median of the values of so long, so that one odd value is not believed.
     #[serde(default, deserialize_with = "span::deserialize")]
     pub(super) smooth: Duration,
+    /// The predicate looks at how much the value has grown over so long: for a meter's reading. It does not hold before readings reach
+    /// back so far.
+    #[serde(default, deserialize_with = "span::deserialize")]
+    pub(super) over: Duration,
+    /// The mean of these measures of the bed while it lasts, and how many values made it, become attributes of the ended episode:
+    /// `{"heart_rate":61.2,"heart_rate_n":412}`.
+    #[serde(default)]
+    pub(super) means: Vec<Quantity>,
     /// A value older than this says nothing any more: the episode ends with its last value. For measures, which unlike states are
     /// not told again by a gateway that knows nothing new. Such an episode counts when a value after `hold` confirms it.
     #[serde(default, deserialize_with = "span::deserialize")]
@@ -196,6 +204,9 @@ pub(super) struct Missing {
     pub(super) above: Option<f64>,
     #[serde(deserialize_with = "span::deserialize")]
     pub(super) after: Duration,
+    /// Of a bed that gives it often it is missed sooner: after twice the longest wait between its last values, and after this at the soonest.
+    #[serde(default, deserialize_with = "span::deserialize")]
+    pub(super) soonest: Duration,
 }
 
 /// From a device's first missing answer to its next value.
@@ -295,7 +306,10 @@ impl Definitions {
     /// Whether some episode is made from this quantity.
     pub(crate) fn uses(&self, quantity: &Quantity) -> bool {
         let named = |rules: &Rules| {
-            rules.whiles.iter().any(|w| w.states.contains(quantity) || w.events.contains(quantity))
+            rules
+                .whiles
+                .iter()
+                .any(|w| w.states.contains(quantity) || w.events.contains(quantity) || w.means.contains(quantity))
                 || rules.missings.iter().any(|m| m.quantities.contains(quantity))
                 || rules.absences.iter().any(|a| a.buttons.contains(quantity))
         };

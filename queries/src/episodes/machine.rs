@@ -10,7 +10,7 @@ use carebed_contract::quantity::{Activity, Kind, Quantity};
 use carebed_contract::time::Timestamp;
 
 use super::Episode;
-use super::definition::{About, Absence, Definitions, Key, Missing, Rules, Silence, While};
+use super::definition::{About, Absence, Definitions, Exit, Key, Missing, Rules, Silence, While};
 use super::seen::Seen;
 
 /// What a machine works with, the same for all its life.
@@ -41,9 +41,11 @@ pub(super) struct Machine {
     /// What moved last: the room and the device.
     active_in: (Option<Room>, Option<DeviceId>),
     /// When a bed last gave what must not be missing, per rule.
-    given: Vec<(usize, Option<BedId>, Timestamp)>,
+    given: Vec<Given>,
     /// The latest values of measures that are smoothed.
     recent: Vec<Recent>,
+    /// Readings of meters, per rule and device.
+    meters: Vec<Meter>,
     /// The gateway's boot and its last observation.
     boot: Option<u64>,
     seen_at: Timestamp,
@@ -61,11 +63,45 @@ struct Recent {
     values: VecDeque<(Timestamp, f64)>,
 }
 
+/// When a bed last gave what must not be missing.
+#[derive(Debug, Clone)]
+struct Given {
+    rule: usize,
+    bed: Option<BedId>,
+    at: Timestamp,
+    /// How long it took from each of the last values to the next, the latest last.
+    waits: VecDeque<Duration>,
+}
+
+/// Waits looked at: as many as a mat that tells a changed value gives in a quarter of an hour or more.
+const WAITS: usize = 32;
+
+impl Given {
+    /// How long nothing must have come for it to be missed.
+    fn patience(&self, missing: &Missing) -> Duration {
+        let longest = self.waits.iter().max().filter(|_| self.waits.len() >= WAITS && !missing.soonest.is_zero());
+        longest.map_or(missing.after, |longest| (*longest * 2).clamp(missing.soonest, missing.after))
+    }
+}
+
+/// How much denser than the span looked at a meter's readings are kept.
+const READINGS: u32 = 64;
+
+#[derive(Debug, Clone)]
+struct Meter {
+    rule: usize,
+    device: DeviceId,
+    /// In order of time: the newest, and of the others no two closer than a [`READINGS`]th of the span.
+    readings: VecDeque<(Timestamp, f64)>,
+}
+
 #[derive(Debug, Clone)]
 struct Level {
     quantity: Quantity,
     device: DeviceId,
     value: f64,
+    /// When it became so.
+    since: Timestamp,
 }
 
 /// A stretch during which a `while` rule holds, interruptions included.
@@ -83,6 +119,8 @@ struct Span {
     holds_since: Timestamp,
     /// When a value last said that it holds.
     said_at: Timestamp,
+    /// Sums of the measures whose mean is asked for, with how many values.
+    sums: Vec<(Quantity, f64, u32)>,
 }
 
 /// Somebody may be leaving, or has left.
@@ -114,6 +152,7 @@ impl Machine {
             active_in: (None, None),
             given: Vec::new(),
             recent: Vec::new(),
+            meters: Vec::new(),
             boot: None,
             seen_at: Timestamp::MIN,
             open: Vec::new(),
@@ -146,9 +185,13 @@ impl Machine {
             );
         }
         let edge = self.edge(seen, setting.definitions);
+        self.sum(seen, setting);
         for (rule, definition) in setting.rules.whiles.iter().enumerate() {
             if definition.states.contains(&seen.quantity) {
-                let value = self.smoothed(definition.smooth, seen);
+                let value = match definition.over {
+                    Duration::ZERO => self.smoothed(definition.smooth, seen),
+                    over => self.grown(rule, over, seen),
+                };
                 self.hold(rule, definition, value, seen, setting, closed);
             }
             if edge.happened && definition.events.contains(&seen.quantity) {
@@ -226,11 +269,65 @@ impl Machine {
         sorted.get(sorted.len() / 2).copied().unwrap_or(seen.value)
     }
 
+    /// By how much a meter's reading has grown over so long, or a little longer; not a number while that is not known.
+    fn grown(&mut self, rule: usize, over: Duration, seen: &Seen) -> f64 {
+        let place = self.meters.iter().position(|m| m.rule == rule && m.device == seen.device);
+        let place = place.unwrap_or_else(|| {
+            self.meters.push(Meter { rule, device: seen.device.clone(), readings: VecDeque::new() });
+            self.meters.len() - 1
+        });
+        let Some(Meter { readings, .. }) = self.meters.get_mut(place) else { return f64::NAN };
+        if readings.back().is_some_and(|(_, last)| seen.value < *last) {
+            // Another meter, or one that began anew.
+            readings.clear();
+        }
+        let is_close = |readings: &VecDeque<(Timestamp, f64)>| {
+            let before = readings.len().checked_sub(2).and_then(|place| readings.get(place));
+            before.is_some_and(|(at, _)| seen.time.since(*at) < over / READINGS)
+        };
+        if is_close(readings) {
+            readings.pop_back();
+        }
+        readings.push_back((seen.time, seen.value));
+        while readings.get(1).is_some_and(|(at, _)| seen.time.since(*at) >= over) {
+            readings.pop_front();
+        }
+        match readings.front() {
+            // Whatever was used in a longer gap was not used in this span alone.
+            Some((at, first)) if (over..=over + over / 4).contains(&seen.time.since(*at)) => seen.value - first,
+            _ => f64::NAN,
+        }
+    }
+
+    /// Adds a measure to those whose mean is asked for.
+    fn sum(&mut self, seen: &Seen, setting: Setting<'_>) {
+        for span in self.spans.iter_mut().filter(|span| span.bed == seen.bed && span.interrupted_at.is_none()) {
+            let means = setting.rules.whiles.get(span.rule).map(|w| w.means.as_slice()).unwrap_or_default();
+            if !means.contains(&seen.quantity) || seen.value <= 0.0 {
+                continue;
+            }
+            match span.sums.iter_mut().find(|(quantity, ..)| *quantity == seen.quantity) {
+                Some((_, sum, n)) => (*sum, *n) = (*sum + seen.value, n.saturating_add(1)),
+                None => span.sums.push((seen.quantity.clone(), seen.value, 1)),
+            }
+        }
+    }
+
     /// The bed gave what must not be missing.
     fn give(&mut self, rule: usize, missing: &Missing, seen: &Seen, closed: &mut Vec<Episode>) {
-        match self.given.iter_mut().find(|(known, bed, _)| *known == rule && *bed == seen.bed) {
-            Some((_, _, at)) => *at = seen.time,
-            None => self.given.push((rule, seen.bed.clone(), seen.time)),
+        match self.given.iter_mut().find(|given| given.rule == rule && given.bed == seen.bed) {
+            Some(given) => {
+                let wait = seen.time.since(given.at);
+                // Two values of one instant are one, and who was not in bed gave nothing.
+                if !missing.soonest.is_zero() && !wait.is_zero() && wait <= missing.after {
+                    if given.waits.len() >= WAITS {
+                        given.waits.pop_front();
+                    }
+                    given.waits.push_back(wait);
+                }
+                given.at = seen.time;
+            }
+            None => self.given.push(Given { rule, bed: seen.bed.clone(), at: seen.time, waits: VecDeque::new() }),
         }
         self.end(&missing.kind, &seen.bed, seen.time, seen.time, closed);
     }
@@ -259,10 +356,15 @@ impl Machine {
             Kind::State => {
                 let known = self.levels.iter_mut().find(|l| l.quantity == seen.quantity && l.device == seen.device);
                 let before = match known {
-                    Some(level) => std::mem::replace(&mut level.value, seen.value),
+                    Some(level) => {
+                        if level.value.total_cmp(&seen.value).is_ne() {
+                            level.since = seen.time;
+                        }
+                        std::mem::replace(&mut level.value, seen.value)
+                    }
                     None => {
                         let (quantity, device) = (seen.quantity.clone(), seen.device.clone());
-                        self.levels.push(Level { quantity, device, value: seen.value });
+                        self.levels.push(Level { quantity, device, value: seen.value, since: seen.time });
                         0.0
                     }
                 };
@@ -298,6 +400,7 @@ impl Machine {
                     interrupted_at: None,
                     holds_since: seen.time,
                     said_at: seen.time,
+                    sums: Vec::new(),
                 });
                 self.spans.len() - 1
             });
@@ -328,7 +431,8 @@ impl Machine {
                 }
                 let exits = setting.rules.exits.iter().enumerate().filter(|(_, e)| known && *e.of == *definition.kind);
                 for (rule, exit) in exits {
-                    let confirmed_at = self.elsewhere_at.filter(|at| *at >= seen.time - exit.confirm_before);
+                    let moved = self.elsewhere_at.filter(|at| *at >= seen.time - exit.confirm_before);
+                    let confirmed_at = moved.or(self.is_seen(exit, seen.time, setting).then_some(seen.time));
                     self.leavings.push(Leaving { rule, bed: bed.clone(), left_at: seen.time, confirmed_at });
                 }
                 if definition.gap.is_zero() {
@@ -336,6 +440,18 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// A sensor that let go by itself would have, had nobody moved before it: whoever began to move a little while ago still does.
+    fn is_seen(&self, exit: &Exit, at: Timestamp, setting: Setting<'_>) -> bool {
+        self.levels.iter().any(|level| {
+            let is_inside = level.quantity.definition().is_some_and(|d| d.activity == Some(Activity::Inside));
+            is_inside
+                && level.value > 0.0
+                && level.since >= at - exit.confirm_after
+                && !setting.definitions.both_edges(&level.quantity)
+                && !observes(setting.rules, &exit.of, &level.quantity)
+        })
     }
 
     /// The device says nothing any more. What only it knew ends without anybody having done anything: a dead mat is
@@ -495,15 +611,16 @@ impl Machine {
         missing: &'a Missing,
         setting: Setting<'a>,
     ) -> impl Iterator<Item = (Timestamp, &'a Option<BedId>, Timestamp)> {
-        let given = self.given.iter().filter(move |(known, ..)| *known == rule);
-        given.filter_map(move |(_, bed, at)| {
+        let given = self.given.iter().filter(move |given| given.rule == rule);
+        given.filter_map(move |given| {
+            let (bed, at) = (&given.bed, given.at);
             let holds = |span: &&Span| {
                 let watched = setting.rules.whiles.get(span.rule).is_some_and(|w| *w.kind == *missing.of);
                 watched && span.known && span.bed == *bed && span.interrupted_at.is_none()
             };
-            let since = self.spans.iter().find(holds)?.holds_since.max(*at);
+            let since = self.spans.iter().find(holds)?.holds_since.max(at);
             let is_open = self.open.iter().any(|e| e.kind == missing.kind && e.bed == *bed);
-            (!is_open).then(|| (since + missing.after, bed, since))
+            (!is_open).then(|| (since + given.patience(missing), bed, since))
         })
     }
 
@@ -590,7 +707,8 @@ impl Machine {
         if let Some(place) = self.open.iter().position(|e| same(e, begun)) {
             self.open.remove(place);
         }
-        closed.push(Episode { ended_at: Some(ended_at), end_known_at: Some(known_at), ..begun.clone() });
+        let attributes = span.means().or_else(|| begun.attributes.clone());
+        closed.push(Episode { ended_at: Some(ended_at), end_known_at: Some(known_at), attributes, ..begun.clone() });
         for (number, exit) in setting.rules.exits.iter().enumerate().filter(|(_, exit)| *exit.of == *rule.kind) {
             let remembered = self.settled.iter_mut().find(|(rule, bed, _)| *rule == number && *bed == span.bed);
             let settled = ended_at.since(begun.started_at) >= exit.settled;
@@ -616,6 +734,16 @@ impl Machine {
 }
 
 impl Span {
+    /// The means that were asked for, as attributes.
+    fn means(&self) -> Option<Arc<str>> {
+        let fields = self.sums.iter().flat_map(|(quantity, sum, n)| {
+            let mean = (10.0 * sum / f64::from(*n)).round() / 10.0;
+            [(quantity.to_string(), mean.into()), (format!("{quantity}_n"), (*n).into())]
+        });
+        let fields: serde_json::Map<String, serde_json::Value> = fields.collect();
+        (!fields.is_empty()).then(|| serde_json::Value::Object(fields).to_string().into())
+    }
+
     fn due(&self, rule: &While) -> Option<Timestamp> {
         match self.interrupted_at {
             Some(at) => Some(at + rule.gap),

@@ -58,7 +58,7 @@ impl Recording {
         let mut stream = rows.execute_stream().await?;
         let mut read = Vec::new();
         while let Some(batch) = stream.next().await {
-            let keep = |_: &str, _, seen: Option<Seen>| {
+            let keep = |_, _: &str, _, seen: Option<Seen>| {
                 read.extend(seen);
                 Ok(())
             };
