@@ -16,6 +16,7 @@ mod side;
 
 use std::fmt::Write as _;
 use std::future::{Ready, ready};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -60,17 +61,32 @@ async fn main() {
     println!("  CPU  {percent:.2} % of a core");
     println!("  RSS  {:.1} MiB", rss(pid));
 
-    let mut took = Vec::new();
+    let (mut took, mut syncs) = (Vec::new(), Vec::new());
+    let mut file = std::fs::File::create(folder.path().join("control")).unwrap();
     for _ in 0..PRESSES {
         let pause = rand::rng().random_range(30..90);
         sleep(Duration::from_millis(pause)).await;
         while events.try_recv().is_ok() {}
+        let began = Instant::now();
+        file.write_all(&[0; 512]).unwrap();
+        file.sync_data().unwrap();
+        syncs.push(began.elapsed());
         let board = boards.first().unwrap();
         let pressed = Instant::now();
         board.pressed.fetch_not(Ordering::SeqCst);
         wait(&mut events, Lane::Urgent).await;
         took.push(pressed.elapsed());
     }
+    println!("{PRESSES} presses and releases, from the input to the centre's side of the broker");
+    tell(took);
+    println!("  RSS  {:.1} MiB", rss(pid));
+    println!(
+        "and what a call waits for besides: 512 bytes written and synced by this program, on the same disk meanwhile"
+    );
+    tell(syncs);
+}
+
+fn tell(mut took: Vec<Duration>) {
     took.sort();
     let at = |share: f64| {
         #[expect(
@@ -82,9 +98,7 @@ async fn main() {
         let index = ((took.len() - 1) as f64 * share) as usize;
         took.get(index).unwrap().as_secs_f64() * 1e3
     };
-    println!("{PRESSES} presses and releases, from the input to the centre's side of the broker");
     println!("  p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, longest {:.1} ms", at(0.5), at(0.9), at(0.99), at(1.0));
-    println!("  RSS  {:.1} MiB", rss(pid));
 }
 
 /// An input board; its first input is the call button.
