@@ -16,7 +16,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::process::{Program, until};
+use crate::process::until;
 use crate::world::{BrokerKind, Programs, World};
 
 use fault::Fault;
@@ -195,17 +195,16 @@ pub async fn run(programs: &Programs, plan: &Plan) -> anyhow::Result<Outcome> {
 
 /// Starts what has ended, as a service manager does. Says what that was.
 fn revive(world: &mut World, lives: &Lives) -> anyhow::Result<Vec<String>> {
-    let last = |program: &Program| program.said().lines().last().unwrap_or_default().to_owned();
     let mut ended = Vec::new();
     if !world.centre.runs() {
-        ended.push(format!("the centre ended: {}", last(&world.centre)));
+        ended.push(format!("the centre ended: {}", world.centre.last_words()));
         world.centre.start(None)?;
     }
     for index in 0..world.homes.len() {
         if let Some(home) = world.homes.get_mut(index)
             && !home.gateway.runs()
         {
-            ended.push(format!("gateway {} ended: {}", home.id, last(&home.gateway)));
+            ended.push(format!("gateway {} ended: {}", home.id, home.gateway.last_words()));
             lives.end(index);
             world.start_gateway(index, None)?;
         }

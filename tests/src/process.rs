@@ -14,6 +14,8 @@ pub struct Program {
     environment: Vec<(&'static str, PathBuf)>,
     log: PathBuf,
     child: Option<Child>,
+    /// How it ended by itself the last time.
+    status: Option<ExitStatus>,
 }
 
 impl Program {
@@ -26,6 +28,7 @@ impl Program {
             environment: Vec::new(),
             log: log.to_owned(),
             child: None,
+            status: None,
         }
     }
 
@@ -90,7 +93,19 @@ impl Program {
 
     /// Whether it runs.
     pub fn runs(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        let Some(child) = &mut self.child else { return false };
+        let ended = child.try_wait();
+        if let Ok(Some(status)) = ended {
+            self.status = Some(status);
+        }
+        matches!(ended, Ok(None))
+    }
+
+    /// How it ended, and its last words.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let status = self.status.map_or_else(|| "killed".to_owned(), |status| status.to_string());
+        format!("{status}; last it said: {}", self.said().lines().last().unwrap_or_default())
     }
 
     /// What it has said so far.

@@ -19,6 +19,8 @@ use crate::proxy::Proxy;
 
 /// How long anything may take before a test gives up on it. Generous: the machine may be busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a world may take to come up: centres made without optimisation, started on a busy machine.
+const COMES_UP: Duration = Duration::from_secs(240);
 
 /// The programs under test.
 #[derive(Debug, Clone)]
@@ -263,7 +265,7 @@ impl World {
     /// Waits until every home's door contact, bed mat and call button have a row.
     async fn settled(&mut self) -> anyhow::Result<()> {
         let wanted = 3 * self.homes.len();
-        let counted = until(PATIENCE, || async {
+        let counted = until(COMES_UP, || async {
             let rows = self
                 .numbers("SELECT count(DISTINCT home_id || quantity) FROM observations WHERE quantity IN ('call_button', 'door_open', 'bed_occupancy')")
                 .await
