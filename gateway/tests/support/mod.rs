@@ -88,7 +88,7 @@ impl Board {
     }
 
     /// Waits until the terminals are so.
-    pub(crate) async fn until(&self, want: impl Fn(&Terminals) -> bool) {
+    pub(crate) async fn until(&self, want: impl Fn(&Terminals) -> bool + Send + Sync) {
         let wanted = async {
             while !want(&self.terminals.lock().unwrap()) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
