@@ -40,6 +40,7 @@ use tokio::sync::Mutex;
 
 use crate::detection::{Meaning, Refused, Source, Written};
 use crate::episodes::DefinitionsError;
+use crate::sql::NewestRow;
 
 pub use inputs::{Asked, Inputs, baselines_schema};
 pub use learning::Baseline;
@@ -283,12 +284,18 @@ pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState 
     // Where a filter leaves no row of a page, the other columns of the page are not decoded.
     config.options_mut().execution.parquet.pushdown_filters = true;
     config.options_mut().execution.parquet.reorder_filters = true;
-    let mut state =
-        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_optimizer_rule(Arc::new(NewestRow))
+        .build();
     for function in functions::all() {
         let shadowed = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));
         debug_assert!(shadowed.is_ok_and(|old| old.is_none()), "our functions have names of their own");
     }
+    let shadowed = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(functions::date_trunc()));
+    debug_assert!(shadowed.is_ok_and(|old| old.is_some()), "it stands in the place of another");
     state
 }
 

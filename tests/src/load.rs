@@ -5,7 +5,7 @@
 
 pub mod home;
 pub mod ingest;
-mod packs;
+pub mod packs;
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};

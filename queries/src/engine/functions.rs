@@ -8,6 +8,8 @@
 //!   past six). In the hour that summer time skips, an hour later; in the one it repeats, the first.
 //! - `attribute(attributes, name)`: one attribute of an episode as text; null when it is not there.
 
+mod date_trunc;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray, TimestampMillisecondArray};
@@ -19,6 +21,8 @@ use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 
 use crate::episodes::time_type;
+
+pub(super) use date_trunc::date_trunc;
 
 /// All of them.
 pub fn all() -> Vec<ScalarUDF> {

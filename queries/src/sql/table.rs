@@ -39,7 +39,7 @@ use datafusion::physical_plan::union::UnionExec;
 use object_store::path::Path;
 
 use files::Files;
-use groups::{Groups, group};
+use groups::{Groups, Piece, group};
 
 /// Rows on their way are sorted for a question when they are at most so many; otherwise nobody is promised an order.
 const HOT_SORTED_MAX: usize = 200_000;
@@ -106,8 +106,12 @@ impl LakeTable {
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let part = |file: &Arc<DataFile>| {
+        let part = |Piece { file, range }: &Piece| {
             let mut part = PartitionedFile::new(format!("{}/{}", self.root, file.path), file.size);
+            if let Some((from, to)) = range {
+                part =
+                    part.with_range(i64::try_from(*from).unwrap_or(i64::MAX), i64::try_from(*to).unwrap_or(i64::MAX));
+            }
             if self.by_day {
                 part = part.with_partition_values(vec![ScalarValue::Date32(file.day)]);
             }

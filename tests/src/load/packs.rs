@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use carebed_contract::digest::Digest;
 use carebed_contract::id::{Area, GatewayId};
@@ -22,6 +22,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Observations of a pack: sixteen polls of a mat with presence, heart rate and respiratory rate, and two of the device.
 pub const VALUES: u64 = 50;
@@ -33,6 +34,8 @@ const WINDOW: usize = 48;
 const REQUESTS_MAX: usize = 256;
 /// Without any receipt for so long, something is broken.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Until somebody takes them in, a first pack is sent again after so long.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// The gateways of one area and all they will send.
 #[derive(Debug)]
@@ -64,7 +67,8 @@ impl Packs {
         Ok(Self { area: area.clone(), gateways: gateways.collect::<anyhow::Result<_>>()? })
     }
 
-    /// Publishes until everything is receipted; `receipted` counts packs.
+    /// Publishes until everything is receipted; `receipted` counts packs. What is published before anybody listens is lost, so the
+    /// first pack goes out alone, again and again, until it has its receipt.
     pub async fn publish(mut self, broker: SocketAddr, receipted: watch::Sender<u64>) -> anyhow::Result<()> {
         let mut options = MqttOptions::new(format!("packs-{}", self.area), broker.ip().to_string(), broker.port());
         options.set_clean_start(true).set_keep_alive(Duration::from_secs(30)).set_max_packet_size(Some(1 << 20));
@@ -72,9 +76,9 @@ impl Packs {
         network.set_tcp_nodelay(true);
         options.set_network_options(network);
         let (client, mut polling) = AsyncClient::new(options, REQUESTS_MAX);
-        let (mut next, mut open) = (0, false);
+        let (mut next, mut open, mut heard) = (0, false, None);
         while self.gateways.iter().any(|gateway| gateway.receipted < gateway.batches.len()) {
-            while open && let Some(index) = self.ready(next) {
+            while open && let Some(index) = self.ready(next, heard.is_some()) {
                 let Some(sender) = self.gateways.get_mut(index) else { break };
                 let Some(batch) = sender.batches.get(sender.sent) else { break };
                 let properties = PublishProperties {
@@ -90,8 +94,18 @@ impl Packs {
                 sender.sent += 1;
                 next = index + 1;
             }
-            let event =
-                tokio::time::timeout(SILENCE_MAX, polling.poll()).await.context("the broker says nothing")??;
+            let wait = if open && heard.is_none() { AGAIN_AFTER } else { SILENCE_MAX };
+            let Ok(event) = tokio::time::timeout(wait, polling.poll()).await else {
+                let Some(first) = self.gateways.first_mut().filter(|_| open && heard.is_none()) else {
+                    bail!("no receipt, nor anything else, for {wait:?}");
+                };
+                first.sent = 0;
+                continue;
+            };
+            if heard.is_some_and(|at: Instant| at.elapsed() > SILENCE_MAX) {
+                bail!("no receipt for {SILENCE_MAX:?}");
+            }
+            let event = event?;
             match event {
                 Event::Incoming(Packet::ConnAck(_)) => {
                     let filter = Topic::filter(Some(&self.area), Channel::Receipt);
@@ -104,11 +118,14 @@ impl Packs {
                         continue;
                     };
                     let told = usize::try_from(Receipt::decode(&publish.payload)?.next)?;
-                    if told > sender.sent {
+                    if told > sender.sent.max(1) {
                         bail!("a receipt for {told} batches of which {} were sent", sender.sent);
                     }
+                    heard = Some(Instant::now());
                     let more = told.saturating_sub(sender.receipted);
                     sender.receipted += more;
+                    // The first may have been sent again meanwhile.
+                    sender.sent = sender.sent.max(sender.receipted);
                     receipted.send_modify(|packs| *packs += more as u64);
                 }
                 Event::Incoming(Packet::Disconnect(reason)) => bail!("the broker ends the connection: {reason:?}"),
@@ -118,10 +135,13 @@ impl Packs {
         Ok(())
     }
 
-    /// The next gateway that may send, from `from` on.
-    fn ready(&self, from: usize) -> Option<usize> {
+    /// The next gateway that may send, from `from` on; before anybody was heard, the first pack of the first.
+    fn ready(&self, from: usize, is_heard: bool) -> Option<usize> {
+        if !is_heard {
+            return self.gateways.first().filter(|first| first.sent == 0).map(|_| 0);
+        }
         let n = self.gateways.len();
-        let may = |s: &Sender| s.sent < s.batches.len() && s.sent - s.receipted < WINDOW;
+        let may = |s: &Sender| s.sent < s.batches.len() && s.sent.saturating_sub(s.receipted) < WINDOW;
         (from..from + n).map(|i| i % n).find(|i| self.gateways.get(*i).is_some_and(may))
     }
 }

@@ -7,23 +7,39 @@ use carebed_pipeline::view::DataFile;
 
 /// Each group is open at the same time where order is wanted; beyond so many runs it is not promised.
 const RUNS_MAX: usize = 64;
+/// Less than this, in bytes, is not worth a core of its own.
+const PIECE_MIN: u64 = 1 << 20;
+
+/// A file, or those of its row groups that begin in a range of its bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) file: Arc<DataFile>,
+    pub(super) range: Option<(u64, u64)>,
+}
+
+impl Piece {
+    fn whole(file: Arc<DataFile>) -> Self {
+        Self { file, range: None }
+    }
+}
 
 /// Files in groups, each to be read in its order.
 #[derive(Debug)]
 pub(super) struct Groups {
-    pub(super) groups: Vec<Vec<Arc<DataFile>>>,
+    pub(super) groups: Vec<Vec<Piece>>,
     /// Whether the rows of each group come sorted.
     pub(super) sorted: bool,
 }
 
-/// Puts the files of a run one behind the other, and cuts runs where more groups than runs are wanted. Without order, the
-/// files are dealt out by their size.
+/// Puts the files of a run one behind the other, and cuts runs, files too, so that as many groups as are wanted have about the
+/// same size. Without order, the files are dealt out by their size.
 pub(super) fn group(files: Vec<Arc<DataFile>>, wanted: usize) -> Groups {
     let wanted = wanted.max(1);
+    let total: u64 = files.iter().map(|file| file.size).sum();
     match runs(&files) {
         Some(runs) => {
-            let per_run = wanted.div_ceil(runs.len().max(1));
-            Groups { groups: runs.into_iter().flat_map(|run| cut(run, per_run)).collect(), sorted: true }
+            let share = total.div_ceil(wanted as u64).max(PIECE_MIN);
+            Groups { groups: runs.into_iter().flat_map(|run| cut(run, share)).collect(), sorted: true }
         }
         None => Groups { groups: deal(files, wanted), sorted: false },
     }
@@ -45,28 +61,38 @@ fn runs(files: &[Arc<DataFile>]) -> Option<Vec<Vec<Arc<DataFile>>>> {
     Some(runs)
 }
 
-/// At most so many pieces of about the same size, in order.
-fn cut(run: Vec<Arc<DataFile>>, pieces: usize) -> Vec<Vec<Arc<DataFile>>> {
+/// Pieces of about a share, in order.
+fn cut(run: Vec<Arc<DataFile>>, share: u64) -> Vec<Vec<Piece>> {
     let total: u64 = run.iter().map(|file| file.size).sum();
-    let share = total.div_ceil(pieces as u64).max(1);
+    // Of a run that is a share and a half, or less, nothing is cut off.
+    let pieces = ((total + share / 2) / share).max(1);
+    let share = total.div_ceil(pieces).max(1);
     let (mut cut, mut before) = (vec![Vec::new()], 0);
     for file in run {
-        let size = file.size;
-        // A file belongs to the piece in which its middle falls.
-        let piece = (before + size / 2) / share;
-        if piece >= cut.len() as u64 && cut.last().is_some_and(|piece| !piece.is_empty()) {
-            cut.push(Vec::new());
+        let mut from = 0;
+        // At least once: a file whose size a log does not say is read as a whole.
+        loop {
+            let room = share - (before + from) % share;
+            let to = file.size.min(from + room);
+            let range = (from > 0 || to < file.size).then_some((from, to));
+            if let Some(piece) = cut.last_mut() {
+                piece.push(Piece { file: Arc::clone(&file), range });
+            }
+            if (before + to) % share == 0 {
+                cut.push(Vec::new());
+            }
+            if to == file.size {
+                break;
+            }
+            from = to;
         }
-        if let Some(piece) = cut.last_mut() {
-            piece.push(file);
-        }
-        before += size;
+        before += file.size;
     }
     cut.retain(|piece| !piece.is_empty());
     cut
 }
 
-fn deal(mut files: Vec<Arc<DataFile>>, hands: usize) -> Vec<Vec<Arc<DataFile>>> {
+fn deal(mut files: Vec<Arc<DataFile>>, hands: usize) -> Vec<Vec<Piece>> {
     files.sort_by_key(|file| std::cmp::Reverse(file.size));
     let mut groups = vec![Vec::new(); hands.min(files.len())];
     let n = groups.len().max(1);
@@ -74,7 +100,7 @@ fn deal(mut files: Vec<Arc<DataFile>>, hands: usize) -> Vec<Vec<Arc<DataFile>>> 
         // Forth and back, so that no hand gets all the large ones.
         let place = if (number / n).is_multiple_of(2) { number % n } else { n - 1 - number % n };
         if let Some(group) = groups.get_mut(place) {
-            group.push(file);
+            group.push(Piece::whole(file));
         }
     }
     groups
@@ -101,23 +127,30 @@ mod tests {
         })
     }
 
-    /// The groups in short: `a0 a1 | b0`.
+    /// The groups in short, ranges in MiB: `a0 a1[0,2) | b0`.
     fn short(files: Vec<Arc<DataFile>>, wanted: usize) -> String {
         let Groups { groups, sorted } = group(files, wanted);
-        let groups = groups.iter().map(|g| g.iter().map(|f| &*f.path).collect::<Vec<_>>().join(" "));
+        let piece = |piece: &Piece| {
+            let range = piece.range.map(|(from, to)| format!("[{},{})", from >> 20, to >> 20));
+            format!("{}{}", piece.file.path, range.unwrap_or_default())
+        };
+        let groups = groups.iter().map(|g| g.iter().map(piece).collect::<Vec<_>>().join(" "));
         format!("{}{}", groups.collect::<Vec<_>>().join(" | "), if sorted { "" } else { " unsorted" })
     }
 
     #[test]
     fn runs_stay_together_and_in_order() {
-        let a = || (0..4).rev().map(|n| file("a", n, 10)).collect::<Vec<_>>();
+        let mib = |run: &str, number: u32, size: u64| file(run, number, size << 20);
+        let a = || (0..4).rev().map(|n| mib("a", n, 10)).collect::<Vec<_>>();
         for (files, wanted, expected) in [
             (vec![], 2, ""),
             (vec![file("a", 0, 1)], 4, "a0"),
             (a(), 1, "a0 a1 a2 a3"),
             (a(), 2, "a0 a1 | a2 a3"),
-            (a(), 9, "a0 | a1 | a2 | a3"),
-            ([a(), vec![file("b", 0, 9)]].concat(), 2, "a0 a1 a2 a3 | b0"),
+            (a(), 4, "a0 | a1 | a2 | a3"),
+            (vec![mib("a", 0, 10), mib("a", 1, 30)], 2, "a0 a1[0,10) | a1[10,30)"),
+            (vec![mib("a", 0, 90), mib("b", 0, 2)], 2, "a0[0,45) | a0[45,90) | b0"),
+            ([a(), vec![mib("b", 0, 9)]].concat(), 2, "a0 a1 | a2 a3 | b0"),
             (vec![file("a", 0, 9), file("", 1, 5), file("", 2, 4)], 2, "a0 | 1 2 unsorted"),
         ] {
             assert_eq!(short(files, wanted), expected);

@@ -108,3 +108,32 @@ async fn counting_all_reads_no_file() {
     let (plan, rows) = plan_and_rows(&lake, &view, 2, "SELECT count(*) AS n FROM observations").await;
     assert!(!plan.contains("event_day=") && rows.iter().any(|row| row.contains("240")), "{plan}\n{rows:?}");
 }
+
+#[tokio::test]
+async fn the_newest_row_of_each_needs_no_sorting() {
+    let numbered = |order: &str, first: &str| {
+        format!(
+            "SELECT bed_id, event_time, value FROM (SELECT bed_id, event_time, value, row_number() OVER \
+             (PARTITION BY bed_id ORDER BY event_time {order}) AS n FROM observations WHERE quantity = 'heart_rate') WHERE {first}"
+        )
+    };
+    for (n_commits, merged, n_hot) in [(1, false, 0), (9, false, 50), (9, true, 0)] {
+        let (_directory, lake, view) = lake(n_commits, merged, n_hot).await;
+        for (order, edge) in [("DESC", "max"), ("", "min")] {
+            let expected = format!(
+                "SELECT o.bed_id, o.event_time, o.value FROM observations o JOIN (SELECT bed_id, {edge}(event_time) AS t \
+                 FROM observations WHERE quantity = 'heart_rate' GROUP BY bed_id) e ON e.bed_id = o.bed_id AND e.t = o.event_time \
+                 WHERE o.quantity = 'heart_rate'"
+            );
+            let (_, expected) = plan_and_rows(&lake, &view, 2, &expected).await;
+            assert!(expected.len() > 3, "{expected:?}");
+            for first in ["n = 1", "n <= 1", "n < 2"] {
+                let (plan, rows) = plan_and_rows(&lake, &view, 2, &numbered(order, first)).await;
+                assert_eq!(rows, expected, "{order} {first}\n{plan}");
+                assert!(!plan.contains("SortExec") && !plan.contains("Window"), "{plan}");
+            }
+        }
+        let (plan, rows) = plan_and_rows(&lake, &view, 2, &numbered("DESC", "n = 2")).await;
+        assert!(plan.contains("Window") && rows.len() > 3, "{plan}");
+    }
+}
