@@ -36,6 +36,8 @@ const REQUESTS_MAX: usize = 256;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Until somebody takes them in, a first pack is sent again after so long.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Without any receipt for so long, every gateway goes back.
+const BACK_AFTER: Duration = Duration::from_secs(3);
 
 /// The gateways of one area and all they will send.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl Packs {
         network.set_tcp_nodelay(true);
         options.set_network_options(network);
         let (client, mut polling) = AsyncClient::new(options, REQUESTS_MAX);
-        let (mut next, mut open, mut heard) = (0, false, None);
+        let (mut next, mut open, mut heard, began) = (0, false, None, Instant::now());
         while self.gateways.iter().any(|gateway| gateway.receipted < gateway.batches.len()) {
             while open && let Some(index) = self.ready(next, heard.is_some()) {
                 let Some(sender) = self.gateways.get_mut(index) else { break };
@@ -94,17 +96,20 @@ impl Packs {
                 sender.sent += 1;
                 next = index + 1;
             }
-            let wait = if open && heard.is_none() { AGAIN_AFTER } else { SILENCE_MAX };
-            let Ok(event) = tokio::time::timeout(wait, polling.poll()).await else {
-                let Some(first) = self.gateways.first_mut().filter(|_| open && heard.is_none()) else {
-                    bail!("no receipt, nor anything else, for {wait:?}");
-                };
-                first.sent = 0;
-                continue;
-            };
-            if heard.is_some_and(|at: Instant| at.elapsed() > SILENCE_MAX) {
+            // Only an open connection may be looked away from: one that is being made would begin anew.
+            let wait = if open { AGAIN_AFTER } else { SILENCE_MAX };
+            let event = tokio::time::timeout(wait, polling.poll()).await;
+            let silent = heard.unwrap_or(began).elapsed();
+            if silent > SILENCE_MAX {
                 bail!("no receipt for {SILENCE_MAX:?}");
             }
+            let Ok(event) = event else {
+                // A broker may lose what it acknowledged: as gateways do, each goes back to its first without a receipt.
+                if heard.is_none() || silent > BACK_AFTER {
+                    self.gateways.iter_mut().for_each(|sender| sender.sent = sender.receipted);
+                }
+                continue;
+            };
             let event = event?;
             match event {
                 Event::Incoming(Packet::ConnAck(_)) => {
@@ -118,11 +123,11 @@ impl Packs {
                         continue;
                     };
                     let told = usize::try_from(Receipt::decode(&publish.payload)?.next)?;
-                    if told > sender.sent.max(1) {
-                        bail!("a receipt for {told} batches of which {} were sent", sender.sent);
+                    if told > sender.batches.len() {
+                        bail!("a receipt for {told} batches of {}", sender.batches.len());
                     }
-                    heard = Some(Instant::now());
                     let more = told.saturating_sub(sender.receipted);
+                    heard = heard.filter(|_| more == 0).or_else(|| Some(Instant::now()));
                     sender.receipted += more;
                     // The first may have been sent again meanwhile.
                     sender.sent = sender.sent.max(sender.receipted);
