@@ -12,6 +12,7 @@ mod dictionary;
 pub mod facts;
 mod latest;
 mod live_table;
+mod newest_row;
 mod recent;
 mod snapshot;
 mod table;
@@ -49,6 +50,7 @@ use crate::engine::{EngineError, Limits, runtime, session};
 
 pub use answer::{Answer, Format, WriteError, write};
 pub use latest::Latest;
+pub(crate) use newest_row::NewestRow;
 use live_table::LiveTable;
 pub use recent::Recent;
 use snapshot::Seen;
