@@ -13,6 +13,9 @@
 //! **When a write or sync fails,** the spool is broken for good: nothing more is read from it or written to it in this
 //! process, because nobody knows what the disk has. The caller goes on with a spool in [`Memory`].
 //!
+//! What that memory took and could not send before the process ended is lost, and nobody else may know of it: [`Spool::leave_aside`] notes it with an
+//! empty file, for which also a full disk has room, and who opens the spool again begins a new epoch, so that the centre declares the gap.
+//!
 //! **When the disk is full,** a reserve that was allocated at start makes room, and the spool stays as small as it is until
 //! the reserve could be allocated again. Then as at the bound; only when no routine segment is left to go does it count as
 //! a failed write.
@@ -43,6 +46,8 @@ use lane::{Entry, LaneLog};
 const HEAD: &str = "head";
 /// A file of nothing, which is removed when the disk is full.
 const RESERVE: &str = "reserve";
+/// An empty file that says: this gateway went on in memory, beside this spool.
+const ASIDE: &str = "aside";
 /// While the disk is full the reserve is tried again every so many batches.
 const RESERVE_EVERY: u32 = 100;
 /// The centre's time is written down when it differs this much from what was written: a write a day spares the flash.

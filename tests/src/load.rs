@@ -213,7 +213,12 @@ pub async fn flood(programs: &Programs, plan: &Plan, tell: impl Fn(&str) + Send 
         offered as f64 / receipted.max(1) as f64
     )?;
     writeln!(text, "committed               {:.0} rows/s", (receipted * RECORDS) as f64 / seconds)?;
-    writeln!(text, "kept in spools          {} rows, {} MiB", offered.saturating_sub(receipted) * RECORDS, bytes >> 20)?;
+    writeln!(
+        text,
+        "kept in spools          {} rows, {} MiB",
+        offered.saturating_sub(receipted) * RECORDS,
+        bytes >> 20
+    )?;
     writeln!(
         text,
         "centre's RSS            {} MiB before, {} MiB at most, bound {bound} MiB (before + ingest.memory_mib {})",

@@ -204,7 +204,9 @@ impl World {
             &programs.centre,
             &["serve", "--config", &config.to_string_lossy()],
             &folder.path().join("centre.log"),
-        );
+        )
+        // As its service unit does.
+        .with("MALLOC_ARENA_MAX", Path::new("1"));
         centre.start(None)?;
         let mut homes = Vec::new();
         for number in 1..=n_homes {

@@ -18,7 +18,8 @@ async fn world() -> World {
     World::start(&programs(), BrokerKind::Embedded, 1).await.unwrap()
 }
 
-const PRESSES: &str = "SELECT count(*) FROM observations WHERE quantity = 'call_button' AND value = 1 AND lane = 'urgent'";
+const PRESSES: &str =
+    "SELECT count(*) FROM observations WHERE quantity = 'call_button' AND value = 1 AND lane = 'urgent'";
 const REPEATED: &str = "SELECT count(*) - count(DISTINCT gateway_id || epoch || lane || CAST(seq AS VARCHAR) || device_id || quantity || CAST(event_time AS VARCHAR)) FROM observations";
 
 /// One alert, one row, nothing twice.

@@ -10,15 +10,25 @@ use carebed_contract::time::Timestamp;
 use super::disk::{Disk, Memory};
 use super::format::{EntryHeader, Head, SEGMENT_HEADER, SegmentHeader};
 use super::lane::{End, Entry, LaneLog, Segment, recover};
-use super::{HEAD, Limits, Opened, RESERVE, RESERVE_EVERY, Spool, SpoolError};
+use super::{ASIDE, HEAD, Limits, Opened, RESERVE, RESERVE_EVERY, Spool, SpoolError};
 
 impl Spool {
     /// Opens what lies on the disk, or begins anew on an empty one. Counts the boot.
     pub fn open(disk: Box<dyn Disk>, limits: Limits) -> Result<Opened, SpoolError> {
         let failed = |source| SpoolError::Disk { doing: "list the files", source };
-        let names: Vec<String> =
-            disk.names().map_err(failed)?.into_iter().filter(|name| name != HEAD && name != RESERVE).collect();
+        let names: Vec<String> = disk
+            .names()
+            .map_err(failed)?
+            .into_iter()
+            .filter(|name| ![HEAD, RESERVE, ASIDE].contains(&&**name))
+            .collect();
         let (mut damage, mut unread) = (Vec::new(), Vec::new());
+        if disk.read(ASIDE).is_ok() {
+            damage.push(
+                "when its disk failed the gateway went on in memory: what it could not send before it ended is lost"
+                    .to_owned(),
+            );
+        }
         let head = match disk.read(HEAD) {
             Ok(bytes) => Head::decode(&bytes).ok(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -107,6 +117,12 @@ impl Spool {
         [spool.urgent.lost, spool.routine.lost] = missing;
         spool.begin_epoch()?;
         Ok(spool)
+    }
+
+    /// Notes on the disk, as far as it obeys, that its owner goes on in memory.
+    pub fn leave_aside(&mut self) {
+        // A disk that does not even take this keeps nothing: then only the centre may know of what is lost.
+        let _refused = self.disk.create(ASIDE, &[]);
     }
 
     /// Begins a new life: what is not released gets new numbers. Says how many batches could not be read and are lost; the

@@ -1,6 +1,8 @@
 //! The spool behind a door: its disk may block, so it works beside the runtime; its disk may fail, and then calls go on
 //! from memory.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use carebed_contract::labels::{Lane, Origin};
@@ -126,9 +128,16 @@ impl Keeper {
     ) -> Result<Option<T>, KeeperError> {
         let mut spool = self.spool.take().ok_or(KeeperError::CutOff)?;
         let waiting = Lane::ALL.map(|lane| spool.next(lane) - spool.base(lane));
-        let work = tokio::task::spawn_blocking(move || {
-            let result = act(&mut spool);
-            (spool, result)
+        let is_given_up = Arc::new(AtomicBool::new(false));
+        let work = tokio::task::spawn_blocking({
+            let is_given_up = Arc::clone(&is_given_up);
+            move || {
+                let result = act(&mut spool);
+                if result.is_err() || is_given_up.load(Ordering::SeqCst) {
+                    spool.leave_aside();
+                }
+                (spool, result)
+            }
         });
         let why = match tokio::time::timeout(self.patience, work).await {
             Ok(Ok((spool, Ok(value)))) => {
@@ -140,7 +149,10 @@ impl Keeper {
                 None => error.to_string(),
             },
             Ok(Err(_)) => return Err(KeeperError::CutOff),
-            Err(_) => format!("the spool's disk did not answer within {:?}", self.patience),
+            Err(_) => {
+                is_given_up.store(true, Ordering::SeqCst);
+                format!("the spool's disk did not answer within {:?}", self.patience)
+            }
         };
         self.fall_back(&why, waiting)?;
         Ok(None)
@@ -161,9 +173,8 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::Mutex;
     use std::sync::mpsc::{self, Receiver};
-    use std::sync::{Arc, Mutex};
 
     use carebed_contract::pack::ContentType;
 
@@ -236,6 +247,27 @@ mod tests {
         assert_eq!(kept.origin, Some(Origin { number: 1, ..first }));
         let troubles = keeper.take_troubles();
         assert!(troubles[0].contains("no medium") && troubles[0].contains("kept in memory only"), "{troubles:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_in_memory_only_is_declared_after_a_restart() {
+        let disk = Failing::default();
+        let mut keeper = Keeper::new(Spool::open(Box::new(disk.clone()), Limits::default()).unwrap().spool);
+        let (call, span) = call();
+        keeper.append(Lane::Urgent, call.clone(), span).await.unwrap();
+        let epoch = keeper.spool().unwrap().epoch();
+        disk.fails.store(true, Ordering::SeqCst);
+        keeper.append(Lane::Urgent, call, span).await.unwrap();
+        drop(keeper);
+
+        disk.fails.store(false, Ordering::SeqCst);
+        let opened = Spool::open(Box::new(disk.clone()), Limits::default()).unwrap();
+        assert!(opened.damage[0].contains("went on in memory"), "{:?}", opened.damage);
+        assert_ne!(opened.spool.epoch(), epoch, "a new epoch, so that the centre declares what the old one may lack");
+        let epoch = opened.spool.epoch();
+        drop(opened);
+        let again = Spool::open(Box::new(disk), Limits::default()).unwrap();
+        assert!(again.damage.is_empty() && again.spool.epoch() == epoch, "{:?}: once is enough", again.damage);
     }
 
     #[tokio::test]

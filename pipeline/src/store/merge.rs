@@ -42,7 +42,7 @@ pub(crate) fn merge<E: From<ParquetError> + From<ArrowError>>(
     let mut batches = Vec::new();
     let mut heap = BinaryHeap::new();
     for run in runs {
-        let mut input = Input { files: run.files.iter().cloned(), reader: None, at: None };
+        let mut input = Input { files: run.files.iter().cloned(), reader: None, left: 0, at: None };
         if input.next(&converter, &mut batches, &mut read)? {
             heap.extend(input.at.as_ref().map(|at| Reverse((at.key(), inputs.len()))));
         }
@@ -92,6 +92,8 @@ fn forget<F>(batches: &mut Vec<RecordBatch>, inputs: &mut [Input<F>]) {
 struct Input<F> {
     files: F,
     reader: Option<ParquetRecordBatchReader>,
+    /// Rows that the reader still has. It goes with the last of them: it holds a decompressor for every column.
+    left: usize,
     /// Where it stands; none when it is read to its end.
     at: Option<At>,
 }
@@ -112,23 +114,26 @@ impl<F: Iterator<Item = Arc<DataFile>>> Input<F> {
     ) -> Result<bool, E> {
         self.at = None;
         loop {
-            if let Some(reader) = &mut self.reader {
-                for batch in reader.by_ref() {
-                    let batch = batch?;
-                    if batch.num_rows() > 0 {
-                        let keys = SORT_ORDER
-                            .into_iter()
-                            .map(|name| Ok(Arc::clone(batch.column(batch.schema().index_of(name)?))));
-                        let rows = converter.convert_columns(&keys.collect::<Result<Vec<_>, ArrowError>>()?)?;
-                        batches.push(batch);
-                        self.at = Some(At { batch: batches.len() - 1, rows, row: 0 });
-                        return Ok(true);
-                    }
+            if let Some(batch) = self.reader.as_mut().and_then(Iterator::next).transpose()? {
+                self.left = self.left.saturating_sub(batch.num_rows());
+                if self.left == 0 {
+                    self.reader = None;
                 }
-                self.reader = None;
+                if batch.num_rows() > 0 {
+                    let keys =
+                        SORT_ORDER.into_iter().map(|name| Ok(Arc::clone(batch.column(batch.schema().index_of(name)?))));
+                    let rows = converter.convert_columns(&keys.collect::<Result<Vec<_>, ArrowError>>()?)?;
+                    batches.push(batch);
+                    self.at = Some(At { batch: batches.len() - 1, rows, row: 0 });
+                    return Ok(true);
+                }
+                continue;
             }
             let Some(file) = self.files.next() else { return Ok(false) };
             let reader = ParquetRecordBatchReaderBuilder::try_new(read(&file)?)?;
+            let rows =
+                reader.metadata().row_groups().iter().map(|group| usize::try_from(group.num_rows()).unwrap_or(0));
+            self.left = rows.sum();
             self.reader = Some(reader.with_batch_size(CHUNK_ROWS).build()?);
         }
     }

@@ -90,9 +90,10 @@ fn crowded(runs: &[Run]) -> Option<Vec<Run>> {
     for run in runs {
         sizes.entry(size(run)).or_default().push(run);
     }
-    let fullest = sizes.into_iter().find(|(_, runs)| runs.len() >= FAN_IN);
-    // More than a few at once would cost memory without end.
-    fullest.map(|(_, runs)| runs.into_iter().take(FAN_IN * 4).cloned().collect())
+    let (size, runs) = sizes.into_iter().find(|(_, runs)| runs.len() >= FAN_IN)?;
+    // A run that does not fit into one batch is read bit by bit, and each costs some 3 MiB (a decompressor for every column).
+    let most = if size == 0 { FAN_IN * 4 } else { FAN_IN };
+    Some(runs.into_iter().take(most).cloned().collect())
 }
 
 fn is_settled(day: i32, runs: &[Run], now: Timestamp) -> bool {
