@@ -8,6 +8,7 @@ mod audit;
 mod comments;
 mod guard;
 mod service;
+mod settings;
 mod startup;
 mod users;
 

@@ -50,8 +50,8 @@ use crate::engine::{EngineError, Limits, runtime, session};
 
 pub use answer::{Answer, Format, WriteError, write};
 pub use latest::Latest;
-pub(crate) use newest_row::NewestRow;
 use live_table::LiveTable;
+pub(crate) use newest_row::NewestRow;
 pub use recent::Recent;
 use snapshot::Seen;
 pub use snapshot::{Scope, Snapshot, Source};

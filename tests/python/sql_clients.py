@@ -3,25 +3,26 @@
 usage: sql_clients.py PORT, with PGUSER and PGPASSWORD set
 """
 
-import os
 import sys
 
-import adbc_driver_postgresql.dbapi
 import psycopg
 
 PORT = sys.argv[1]
-USER, PASSWORD = os.environ["PGUSER"], os.environ["PGPASSWORD"]
 
+SEARCH_PATH = """SELECT CASE WHEN trim(s[i]) = '"$user"' THEN user ELSE trim(s[i]) END
+    FROM generate_series(array_lower(string_to_array(current_setting('search_path'),','),1),
+                         array_upper(string_to_array(current_setting('search_path'),','),1)) as i,
+         string_to_array(current_setting('search_path'),',') s"""
 # What Grafana's PostgreSQL data source asks while a dashboard is made (queries as its own source words their shape).
 GRAFANA = [
     "SELECT current_setting('server_version_num')::int/100 as version",
     "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'",
-    """select quote_ident(table_name) as "table" from information_schema.tables
-       where quote_ident(table_schema) not in ('information_schema', 'pg_catalog')
-       and quote_ident(table_schema) IN (SELECT CASE WHEN trim(s[i]) = '"$user"' THEN user ELSE trim(s[i]) END
-         FROM generate_series(array_lower(string_to_array(current_setting('search_path'),','),1),
-                              array_upper(string_to_array(current_setting('search_path'),','),1)) as i,
-              string_to_array(current_setting('search_path'),',') s)""",
+    f"""SELECT CASE WHEN quote_ident(table_schema) IN ({SEARCH_PATH})
+          THEN quote_ident(table_name)
+          ELSE quote_ident(table_schema) || '.' || quote_ident(table_name) END AS "table"
+        FROM information_schema.tables
+        WHERE quote_ident(table_schema) NOT IN ('information_schema', 'pg_catalog', 'timescaledb_information')
+        ORDER BY CASE WHEN quote_ident(table_schema) IN ({SEARCH_PATH}) THEN 0 ELSE 1 END, 1""",
     """select quote_ident(column_name) as "column", data_type as "type"
        from information_schema.columns where quote_ident(table_name) = 'observations'""",
 ]
@@ -57,20 +58,10 @@ def psycopg_checks():
         for query in GRAFANA:
             rows = connection.execute(query).fetchall()
             print(f"ok {len(rows)} rows for {' '.join(query.split())[:60]}")
-        tables = {row[0] for row in connection.execute(GRAFANA[2]).fetchall()}
+        tables = {row[0].removeprefix("public.") for row in connection.execute(GRAFANA[2]).fetchall()}
         check("Grafana finds the tables", {"observations", "episodes", "latest"} <= tables, True)
         columns = {row[0] for row in connection.execute(GRAFANA[3]).fetchall()}
         check("Grafana finds the columns", {"home_id", "event_time", "value"} <= columns, True)
 
 
-def adbc_checks():
-    uri = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{PORT}/carebed"
-    with adbc_driver_postgresql.dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
-        # Its COPY would write; without it the driver reads plain rows.
-        cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
-        cursor.execute("SELECT home_id, value FROM observations ORDER BY home_id, event_time LIMIT 3")
-        check("ADBC", cursor.fetchall(), [("h1", 1.0), ("h1", 2.0), ("h1", 3.0)])
-
-
 psycopg_checks()
-adbc_checks()

@@ -32,7 +32,7 @@ use tokio::time::{Instant, Sleep};
 use super::guard::{Guard, error};
 use super::startup::Startup;
 use super::users::User;
-use super::{Shared, audit, comments};
+use super::{Shared, audit, comments, settings};
 use crate::sql::{CATALOG, Snapshot, Tables};
 
 /// `query_canceled`, as for a statement timeout
@@ -116,6 +116,7 @@ impl Session {
         let tables = Arc::new(tables.await.map_err(|e| failed(Box::new(e)))?);
         let context = tables.context().clone();
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| failed(e))?;
+        context.register_udf(settings::current_setting());
         comments::add(&context).await.map_err(|e| failed(Box::new(e)))?;
         let hooks: Vec<Arc<dyn QueryHook>> =
             vec![Arc::new(Guard), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];

@@ -368,7 +368,8 @@ async fn a_button_that_hangs_is_no_new_call_after_a_restart() {
 const LAST: &str = "SELECT home_id, bed_id, device_id, quantity, event_time, value FROM \
     (SELECT *, row_number() OVER (PARTITION BY home_id, bed_id, device_id, quantity ORDER BY event_time DESC, received_time DESC) AS n \
     FROM observations) WHERE n = 1 ORDER BY 1, 2, 3, 4";
-const LATEST_SAYS: &str = "SELECT home_id, bed_id, device_id, quantity, event_time, value FROM latest ORDER BY 1, 2, 3, 4";
+const LATEST_SAYS: &str =
+    "SELECT home_id, bed_id, device_id, quantity, event_time, value FROM latest ORDER BY 1, 2, 3, 4";
 
 #[tokio::test]
 async fn the_last_values_are_remembered_through_commits_merges_and_erasures() {
@@ -482,7 +483,8 @@ async fn recent_episodes_come_from_memory_and_older_ones_from_the_lake() {
         ("started_at >= '2026-05-02T20:00:00Z' OR home_id = 'h1'", 0),
         ("TRUE", 0),
     ] {
-        let sql = format!("SELECT home_id, kind, started_at, ended_at FROM episodes WHERE {filter} ORDER BY 1, 2, 3, 4");
+        let sql =
+            format!("SELECT home_id, kind, started_at, ended_at FROM episodes WHERE {filter} ORDER BY 1, 2, 3, 4");
         memory.1.lock().unwrap().1 = 0;
         let (told, expected) = (text(&with, &sql).await, text(&without, &sql).await);
         // How far the homes are known differs: the one counts to the last row, the other to what was said.
