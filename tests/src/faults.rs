@@ -212,21 +212,36 @@ fn revive(world: &mut World, lives: &Lives) -> anyhow::Result<Vec<String>> {
     Ok(ended)
 }
 
+/// Rows of the contacts in the table, and what ledger and table disagree on.
+async fn compared(world: &World, ledger: &[Contact]) -> anyhow::Result<(usize, Compared)> {
+    let (rows, gaps) = (ledger::rows(world).await?, gaps(world).await?);
+    Ok((rows.values().map(|told| told.timed.len() + told.marked.len()).sum(), ledger::compare(ledger, &rows, &gaps)))
+}
+
+/// Waits until nothing is missing.
+async fn completed(world: &World, ledger: &[Contact]) -> Option<()> {
+    until(RECOVERY, || async { compared(world, ledger).await.ok().filter(|(_, c)| c.lost.is_empty()).map(drop) }).await
+}
+
 async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &mut Outcome) -> anyhow::Result<()> {
     outcome.taken = ledger.iter().map(Contact::taken).sum();
     outcome.ended.extend(revive(world, lives)?);
-    let world = &*world;
-    let compared = async || -> anyhow::Result<(usize, Compared)> {
-        let (rows, gaps) = (ledger::rows(world).await?, gaps(world).await?);
-        Ok((
-            rows.values().map(|told| told.timed.len() + told.marked.len()).sum(),
-            ledger::compare(ledger, &rows, &gaps),
-        ))
-    };
-    let complete = until(RECOVERY, || async { compared().await.ok().filter(|(_, c)| c.lost.is_empty()).map(drop) });
     // When it never becomes complete, what is missing is told below.
-    let _whole = complete.await;
-    let (committed, Compared { lost, declared, wrong }) = compared().await?;
+    if completed(world, ledger).await.is_none() {
+        // What a disk held when it failed goes on its way when the disk is mended and the gateway is started again.
+        for index in 0..world.homes.len() {
+            if lives.of(index).disk_failed
+                && let Some(home) = world.homes.get_mut(index)
+            {
+                home.gateway.kill().await;
+                lives.end(index);
+                world.start_gateway(index, None)?;
+            }
+        }
+        completed(world, ledger).await;
+    }
+    let world = &*world;
+    let (committed, Compared { lost, declared, wrong }) = compared(world, ledger).await?;
     (outcome.committed, outcome.lost, outcome.declared, outcome.wrong) = (committed, lost, declared, wrong);
     outcome.doubled = world.numbers(DOUBLED).await?.iter().sum();
     outcome.gaps = world.numbers("SELECT count(*) FROM gaps").await?.iter().sum();

@@ -82,7 +82,7 @@ pub async fn as_received(
     }
     replay.look().await;
     let mut told: Vec<Told> = replay.told.into_values().collect();
-    told.sort_by(|a, b| (a.told_at, a.finding.raised_at).cmp(&(b.told_at, b.finding.raised_at)));
+    told.sort_by_key(|t| (t.told_at, t.finding.raised_at));
     Ok((told, replay.failed))
 }
 
