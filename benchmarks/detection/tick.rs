@@ -64,7 +64,7 @@ fn baselines(beds: u64, night: Timestamp) -> RecordBatch {
     let n = usize::try_from(beds).unwrap() * per_home;
     let home = |row: usize| format!("h{}", row / per_home);
     let slot = |row: usize| i64::try_from(row / (2 * keys.len()) % 48).unwrap();
-    let known = |row: usize| night.millis() - if row % 2 == 0 { 0 } else { 86_400_000 };
+    let known = |row: usize| night.millis() - if row.is_multiple_of(2) { 0 } else { 86_400_000 };
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values((0..n).map(|_| "inactivity"))),
         Arc::new(StringArray::from_iter_values((0..n).map(home))),

@@ -184,7 +184,7 @@ impl Fault {
             Self::StepClock(index) => {
                 if let Some(home) = world.homes.get(index) {
                     let hours = 1 + i64::from(length.subsec_micros() % 5);
-                    let hours = if length.subsec_micros() % 2 == 0 { hours } else { -hours };
+                    let hours = if length.subsec_micros().is_multiple_of(2) { hours } else { -hours };
                     home.clock.set(0, false)?;
                     // Until it has seen that nobody keeps its clock right: it looks once a second.
                     tokio::time::sleep(LOOKED).await;
