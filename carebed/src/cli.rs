@@ -1,6 +1,6 @@
 //! The command line: data on stdout, everything else on stderr, exit codes as in [`Exit`].
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -359,9 +359,9 @@ fn log_to_stderr(default: &str) {
 }
 
 /// Says something that is not data: to stderr.
-#[expect(clippy::print_stderr, reason = "the one place from which commands speak to the person at the terminal")]
 pub fn complain(line: &str) {
-    eprintln!("{line}");
+    // The macro would panic where nobody can read it, as on a full disk: the exit code still tells.
+    let _unread = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Says something that is data: to stdout.
