@@ -17,7 +17,7 @@ use crate::view::Complete;
 pub const EPOCHS_MAX: usize = 32;
 /// Most runs of its program remembered of one gateway. At the bound the one that was quiet longest is forgotten: what a
 /// copy of its disk from that time still holds would come twice, should it also have to be numbered anew.
-pub const RUNS_MAX: usize = 16;
+pub const RUNS_MAX: usize = 64;
 /// Most ranges of numbers remembered of one lane of a run. One is the rule; a disk that fails and comes back makes a
 /// second. At the bound the lowest is forgotten, with the same effect as a forgotten run.
 pub const RANGES_MAX: usize = 8;
