@@ -24,7 +24,9 @@ use carebed_contract::time::Timestamp;
 use crate::gap::Missing;
 
 pub(crate) use marks::digest_from_hex;
-pub use marks::{EPOCHS_MAX, EpochMarks, HOMES_MAX, LaneMark, Marks, Numbers, RANGES_MAX, RUNS_MAX, RunMarks};
+pub use marks::{
+    EPOCHS_MAX, EpochMarks, HOMES_MAX, LaneMark, Marks, Numbers, RANGES_MAX, RUNS_KEPT, RUNS_MAX, RunMarks,
+};
 
 /// Most gateways. Batches of further ones are not accepted and stay in their spools.
 pub const GATEWAYS_MAX: usize = 250_000;

@@ -17,7 +17,7 @@ use carebed_contract::time::Timestamp;
 use carebed_contract::topic::{Channel, Topic};
 use serde::de::DeserializeOwned;
 
-use crate::accept::{Accept, GATEWAYS_MAX, Verdict};
+use crate::accept::{Accept, GATEWAYS_MAX, Marks, Verdict};
 use crate::dead_letter::DeadLetter;
 use crate::event::Event;
 use crate::gap::{Gap, Missing};
@@ -97,6 +97,8 @@ pub struct Done {
     commit: Commit,
     at: Timestamp,
     result: Result<Committed, StoreError>,
+    /// What is committed, where an error left that in doubt.
+    marks: Option<BTreeMap<GatewayId, Marks>>,
 }
 
 impl Ingest {
@@ -184,7 +186,10 @@ impl Ingest {
     pub fn finish(&mut self, done: Done) -> Result<Vec<(Topic, Receipt)>, StoreError> {
         self.in_flight = false;
         if let Err(error) = done.result {
-            self.accept.roll_back();
+            match done.marks {
+                Some(marks) => self.accept = Accept::resume(marks),
+                None => drop(self.accept.roll_back()),
+            }
             let since = std::mem::take(&mut self.pending);
             let letters = done.commit.dead_letters.into_iter().chain(since.commit.dead_letters);
             letters.filter(|letter| letter.labels.is_none()).for_each(|letter| self.keep(letter));
@@ -390,7 +395,11 @@ impl Work {
     /// Commits. `now` goes into the receipts and the table's log.
     pub async fn run(self, now: Timestamp) -> Done {
         let result = self.store.commit(&self.commit, now).await;
-        Done { commit: self.commit, at: now, result }
+        let marks = match &result {
+            Err(error) if error.leaves_doubt() => self.store.marks().await.ok(),
+            _ => None,
+        };
+        Done { commit: self.commit, at: now, result, marks }
     }
 }
 

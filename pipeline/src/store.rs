@@ -119,12 +119,31 @@ pub enum StoreError {
     /// Rows that cannot stand in Arrow columns.
     #[error("failed to lay out rows")]
     Rows(#[from] ArrowError),
+    /// An earlier commit left doubt. What the lake holds is read anew now.
+    #[error("nothing is committed before it is known what the lake holds; gateways send it again")]
+    InDoubt,
     /// The task that committed is gone.
     #[error("a commit was stopped half way: restart carebed, nothing of it was receipted")]
     Stopped,
     /// Opened by [`Store::open_read`].
     #[error("the lake was opened for reading only")]
     ReadOnly,
+}
+
+impl StoreError {
+    /// Whether the lake may hold a commit all the same, or what others committed: what is accepted must go back to what
+    /// [`Store::marks`] says.
+    #[must_use]
+    pub fn leaves_doubt(&self) -> bool {
+        use TableError::{Behind, Damaged, Doubtful, Overtaken};
+        let doubtful =
+            |e: &TableError| matches!(e, Doubtful { .. } | Behind { .. } | Overtaken { .. } | Damaged { .. });
+        match self {
+            Self::InDoubt => true,
+            Self::Table(error) => doubtful(error),
+            _ => false,
+        }
+    }
 }
 
 /// What one commit makes good.
@@ -161,8 +180,7 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    lake: Url,
-    root: Arc<dyn ObjectStore>,
+    opening: Opening,
     publisher: Publisher,
     writer: Option<Mutex<Writer>>,
     /// Read while rows are shown, so that none is shown after its erasure.
@@ -170,6 +188,80 @@ struct Inner {
     /// Read while files are written that no log names yet; vacuum waits until there are none.
     rewriting: tokio::sync::RwLock<()>,
     _lock: Option<WriterLock>,
+}
+
+/// Where the lake is, and how it is opened: at the start, and again when a commit left doubt.
+#[derive(Debug)]
+struct Opening {
+    lake: Url,
+    /// From the root of the storage.
+    root: Arc<dyn ObjectStore>,
+    access: Access,
+    shard: String,
+    /// Rooted at the lake.
+    store: Arc<dyn ObjectStore>,
+}
+
+/// The tables as they were opened, and what their log says is committed.
+#[derive(Debug)]
+struct Tables {
+    observations: Table,
+    gaps: Table,
+    dead_letters: Table,
+    watermark: u64,
+    marks: BTreeMap<GatewayId, Marks>,
+}
+
+impl Tables {
+    fn view(&self) -> View {
+        view_of(&self.marks, [&self.observations, &self.gaps, &self.dead_letters])
+    }
+}
+
+fn view_of(marks: &BTreeMap<GatewayId, Marks>, [observations, gaps, dead_letters]: [&Table; 3]) -> View {
+    View {
+        version: 0,
+        observations: observations.view(),
+        gaps: gaps.view(),
+        dead_letters: dead_letters.view(),
+        complete: Arc::new(marks.values().flat_map(Marks::complete).collect()),
+    }
+}
+
+impl Opening {
+    fn app_id(&self) -> String {
+        format!("ingest/{}", self.shard)
+    }
+
+    async fn tables(&self) -> Result<Tables, StoreError> {
+        let (access, app_id) = (&self.access, self.app_id());
+        let table = async |name, schema, partition| {
+            let design = Design { name, schema, partition };
+            Table::open(&self.root, access.clone(), &self.lake, design, &app_id).await
+        };
+        let observations = table("observations", schema::observations(), Some(schema::EVENT_DAY)).await?;
+        let gaps = table("gaps", schema::gaps(), None).await?;
+        let dead_letters = table("dead_letters", schema::dead_letters(), None).await?;
+        let watermark = observations.transaction(&app_id);
+        let marks = watermark::load(self.store.as_ref(), &self.shard, watermark).await?;
+        Ok(Tables { observations, gaps, dead_letters, watermark, marks })
+    }
+
+    async fn writer(&self) -> Result<Writer, StoreError> {
+        let Tables { observations, gaps, dead_letters, watermark, marks } = self.tables().await?;
+        Ok(Writer {
+            store: Arc::clone(&self.store),
+            shard: self.shard.clone(),
+            app_id: self.app_id(),
+            watermark,
+            tried: watermark.max(watermark::last_tried(self.store.as_ref(), &self.shard).await?),
+            in_doubt: false,
+            marks,
+            observations,
+            gaps: Keyed::load(gaps).await?,
+            dead_letters: Keyed::load(dead_letters).await?,
+        })
+    }
 }
 
 impl Store {
@@ -192,38 +284,21 @@ impl Store {
     async fn open_with(config: Config, place: Place) -> Result<Self, StoreError> {
         let Place { root, access, lock } = place;
         let Config { lake, shard, .. } = config;
-        let app_id = format!("ingest/{shard}");
-        let writes = matches!(access, Access::Write(_));
         let place = |_| StoreError::Place { place: lake.to_string() };
         let prefix = Path::from_url_path(lake.path()).map_err(place)?;
         let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&root), prefix));
-        let table = async |name, schema, partition| {
-            Table::open(&root, access.clone(), &lake, Design { name, schema, partition }, &app_id).await
-        };
-        let observations = table("observations", schema::observations(), Some(schema::EVENT_DAY)).await?;
-        let gaps = table("gaps", schema::gaps(), None).await?;
-        let dead_letters = table("dead_letters", schema::dead_letters(), None).await?;
+        let writes = matches!(access, Access::Write(_));
+        let opening = Opening { root, access, lake, shard, store };
 
-        let erasures = Erasures::load(store.as_ref()).await?;
-
-        let watermark = observations.transaction(&app_id).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-        let marks = watermark::load(store.as_ref(), &shard, watermark).await?;
-        let view = View {
-            version: 0,
-            observations: observations.view(),
-            gaps: gaps.view(),
-            dead_letters: dead_letters.view(),
-            complete: Arc::new(marks.values().flat_map(Marks::complete).collect()),
-        };
-        let writer = if writes {
-            let (gaps, dead_letters) = (Keyed::load(gaps).await?, Keyed::load(dead_letters).await?);
-            Some(Mutex::new(Writer { store, shard, app_id, watermark, marks, observations, gaps, dead_letters }))
+        let (view, writer) = if writes {
+            let writer = opening.writer().await?;
+            (writer.view(), Some(Mutex::new(writer)))
         } else {
-            None
+            (opening.tables().await?.view(), None)
         };
+        let erasures = Erasures::load(opening.store.as_ref()).await?;
         let inner = Inner {
-            lake,
-            root,
+            opening,
             publisher: Publisher::new(view),
             writer,
             erasures: RwLock::new(Arc::new(erasures)),
@@ -248,13 +323,13 @@ impl Store {
     /// Where the lake is. Each table is a directory below it; [`crate::view::DataFile::path`] is below the table's.
     #[must_use]
     pub fn lake(&self) -> &Url {
-        &self.inner.lake
+        &self.inner.opening.lake
     }
 
     /// Reads the lake's files; its root is the root of the storage, as the paths of URLs count.
     #[must_use]
     pub fn object_store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.inner.root)
+        Arc::clone(&self.inner.opening.root)
     }
 
     /// How far every gateway is committed: what [`crate::accept::Accept::resume`] continues from.
@@ -287,10 +362,23 @@ impl Store {
         self.inner.publisher.dropped();
     }
 
-    /// Makes a commit good, on stable storage, and shows its files in place of the rows shown before.
+    /// Makes a commit good, on stable storage, and shows its files in place of the rows shown before. On an error it is not
+    /// in the lake, except when the error [leaves doubt](StoreError::leaves_doubt): then what the lake holds was read anew as
+    /// soon as the disk let it, and [`Store::marks`] says what is committed.
     pub async fn commit(&self, commit: &Commit, now: Timestamp) -> Result<Committed, StoreError> {
         let mut writer = self.writer()?.lock().await;
-        let committed = writer.commit(commit, &self.erasures(), now).await?;
+        let committed =
+            if writer.in_doubt { Err(StoreError::InDoubt) } else { writer.commit(commit, &self.erasures(), now).await };
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err(error) => {
+                writer.in_doubt |= error.leaves_doubt();
+                if writer.in_doubt {
+                    self.open_again(&mut writer).await;
+                }
+                return Err(error);
+            }
+        };
         let complete: Vec<_> = commit.marks.values().flat_map(Marks::complete).collect();
         self.inner.publisher.committed(&complete, |view| {
             let hot = Arc::clone(&view.observations.hot);
@@ -303,8 +391,32 @@ impl Store {
                 view.dead_letters = writer.dead_letters.table.view();
             }
         });
-        watermark::clean(writer.store.as_ref(), &writer.shard, writer.watermark).await;
         Ok(committed)
+    }
+
+    /// Nobody knows whether the last commit would survive a power cut, or will land after all. Reading the lake anew tells, and
+    /// makes last what is there. While the disk does not let that happen, nothing is committed.
+    async fn open_again(&self, writer: &mut Writer) {
+        match self.inner.opening.writer().await {
+            Ok(fresh) => {
+                let earlier = std::mem::replace(writer, fresh);
+                writer.observations.follows(&earlier.observations);
+                let view = writer.view();
+                let complete: Vec<_> = writer.marks.values().flat_map(Marks::complete).collect();
+                self.inner.publisher.committed(&complete, |shown| {
+                    let hot = Arc::clone(&shown.observations.hot);
+                    *shown = View { version: shown.version, complete: Arc::clone(&shown.complete), ..view };
+                    shown.observations.hot = hot;
+                });
+                tracing::warn!(watermark = writer.watermark, "opened the lake again after a commit that left doubt");
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = %crate::message::with_causes(&error),
+                    "the lake cannot be opened again: nothing is committed; check its disk"
+                );
+            }
+        }
     }
 
     fn writer(&self) -> Result<&Mutex<Writer>, StoreError> {

@@ -249,7 +249,8 @@ async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &m
     outcome.longest_call = longest(world, "urgent").await?;
     outcome.longest_routine = longest(world, "routine").await?;
     if !outcome.is_good() || !outcome.declared.is_empty() {
-        outcome.said = format!("{}\n{}", ledger::told(world).await?, world.said());
+        let twice = carebed::sql::answer(&world.data(), TWICE, carebed::cli::Format::Csv).await?;
+        outcome.said = format!("{}\nin two batches at least:\n{twice}\n{}", ledger::told(world).await?, world.said());
     }
     Ok(())
 }
@@ -258,6 +259,12 @@ async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &m
 /// and epoch. A copy of a box counts its boots on from the original, so what both saw at one instant stays two.
 const DOUBLED: &str = "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM observations WHERE quality = 'good' \
     GROUP BY gateway_id, boot, device_id, quantity, event_time)";
+
+/// Which batches brought what stands in the table more than once.
+const TWICE: &str = "SELECT o.gateway_id, o.lane, o.epoch, o.seq, o.boot, min(o.received_time) AS received, \
+    min(o.event_time) AS event, count(*) AS rows FROM observations o JOIN (SELECT gateway_id, boot, device_id, quantity, \
+    event_time FROM observations WHERE quality = 'good' GROUP BY ALL HAVING count(*) > 1) t USING (gateway_id, boot, \
+    device_id, quantity, event_time) WHERE o.quality = 'good' GROUP BY ALL ORDER BY received LIMIT 200";
 
 async fn longest(world: &World, lane: &str) -> anyhow::Result<Delay> {
     // Whose time is marked has no delay to speak of.

@@ -41,11 +41,14 @@ impl Program {
 
     /// Starts it. With `crash_at` it aborts when it first reaches that crash point.
     pub fn start(&mut self, crash_at: Option<&str>) -> std::io::Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        // Through a pipe, so that a program whose disk is full can still say so. The thread ends with the program.
+        let (mut says, pipe) = std::io::pipe()?;
+        std::thread::spawn(move || std::io::copy(&mut says, &mut log));
         // The signal for [`Program::fill_disk`] is passed over, so that a refused write is an error and not the end.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(&self.program);
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(pipe.try_clone()?).stderr(pipe).kill_on_drop(true);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         match crash_at {
             Some(point) => command.env("CAREBED_CRASH_AT", point),

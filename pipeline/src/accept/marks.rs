@@ -16,8 +16,13 @@ use crate::view::Complete;
 /// then count as a new epoch's. A healthy gateway opens an epoch in years; each is also a technical alert.
 pub const EPOCHS_MAX: usize = 32;
 /// Most runs of its program remembered of one gateway. At the bound the one that was quiet longest is forgotten: what a
-/// copy of its disk from that time still holds would come twice, should it also have to be numbered anew.
-pub const RUNS_MAX: usize = 64;
+/// copy of its disk from that time still holds would come twice, should it also have to be numbered anew. A box that falls
+/// over and over while no receipt reaches it begins a run every few seconds, and all of them may have to be known again.
+pub const RUNS_MAX: usize = 512;
+/// So many runs are remembered however long they are quiet.
+pub const RUNS_KEPT: usize = 16;
+/// Further ones are forgotten after being quiet for so long.
+const RUN_QUIET: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Most ranges of numbers remembered of one lane of a run. One is the rule; a disk that fails and comes back makes a
 /// second. At the bound the lowest is forgotten, with the same effect as a forgotten run.
 pub const RANGES_MAX: usize = 8;
@@ -116,6 +121,9 @@ pub struct RunMarks {
     /// Its routine batches.
     #[serde(default)]
     pub routine: Numbers,
+    /// When another run went on in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Timestamp>,
 }
 
 /// A set of numbers, as ranges from the first to the last of each, in order and apart from each other.
@@ -213,7 +221,7 @@ impl Marks {
             self.complete_to = self.complete_to.max(labels.complete_to.min(now));
         }
         self.received = self.received.max(now);
-        let repeats = labels.origin.is_some_and(|origin| !self.note(lane, origin));
+        let repeats = labels.origin.is_some_and(|origin| !self.note(lane, origin, now));
         (gaps, repeats)
     }
 
@@ -233,12 +241,19 @@ impl Marks {
     }
 
     /// Notes that a batch is in; false when it was.
-    fn note(&mut self, lane: Lane, origin: Origin) -> bool {
+    fn note(&mut self, lane: Lane, origin: Origin, now: Timestamp) -> bool {
         if self.runs.last().is_none_or(|run| run.run != origin.run) {
+            if let Some(left) = self.runs.last_mut() {
+                left.left = Some(now);
+            }
             let known = self.runs.iter().position(|run| run.run == origin.run);
-            let empty = RunMarks { run: origin.run, urgent: Numbers::default(), routine: Numbers::default() };
+            let empty =
+                RunMarks { run: origin.run, urgent: Numbers::default(), routine: Numbers::default(), left: None };
             let run = known.map_or(empty, |at| self.runs.remove(at));
-            if self.runs.len() >= RUNS_MAX {
+            let is_quiet = |run: &RunMarks| run.left.is_none_or(|left| now.since(left) > RUN_QUIET);
+            while self.runs.len() >= RUNS_KEPT
+                && (self.runs.len() >= RUNS_MAX || self.runs.first().is_some_and(is_quiet))
+            {
                 self.runs.remove(0);
             }
             self.runs.push(run);
@@ -290,19 +305,37 @@ mod tests {
         }
     }
 
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
     #[test]
     fn everything_is_bounded() {
         let mut marks = Marks::default();
         for run in 0..=RUNS_MAX as u64 {
             for number in 0..=RANGES_MAX as u64 {
-                marks.note(Lane::Urgent, Origin { run, number: 2 * number });
+                marks.note(Lane::Urgent, Origin { run, number: 2 * number }, Timestamp::RELEASED);
             }
         }
         assert_eq!((marks.runs.len(), marks.runs[0].run), (RUNS_MAX, 1), "the one that was quiet longest went");
         assert_eq!((marks.runs[0].urgent.0.len(), marks.runs[0].urgent.0[0]), (RANGES_MAX, (2, 2)));
-        assert!(marks.note(Lane::Routine, Origin { run: 1, number: u64::MAX }));
-        assert!(!marks.note(Lane::Routine, Origin { run: 1, number: u64::MAX }));
+        assert!(marks.note(Lane::Routine, Origin { run: 1, number: u64::MAX }, Timestamp::RELEASED));
+        assert!(!marks.note(Lane::Routine, Origin { run: 1, number: u64::MAX }, Timestamp::RELEASED));
         assert_eq!(marks.runs.last().unwrap().run, 1, "what is heard is kept");
+    }
+
+    #[test]
+    fn a_box_that_falls_over_and_over_is_known_for_a_month_and_the_last_runs_for_ever() {
+        let mut marks = Marks::default();
+        let origin = |run| Origin { run, number: 0 };
+        for run in 0..200 {
+            assert!(marks.note(Lane::Routine, origin(run), Timestamp::RELEASED));
+        }
+        let next_day = Timestamp::RELEASED + DAY;
+        assert!((0..200).all(|run| !marks.note(Lane::Routine, origin(run), next_day)), "all of them are known");
+        // Two years later.
+        let later = next_day + 700 * DAY;
+        assert!(marks.note(Lane::Routine, origin(1_000), later));
+        assert_eq!(marks.runs.len(), RUNS_KEPT);
+        assert!((185..200).all(|run| !marks.note(Lane::Routine, origin(run), later)), "the last ones are known");
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub enum TableError {
         source: Box<TransactionError>,
     },
     /// A log entry has its name, but could not be put on stable storage.
-    #[error("the disk failed while committing to table {table}: check it, then restart carebed; nothing was receipted")]
+    #[error("the disk failed while committing to table {table}: check it; nothing was receipted")]
     Doubtful {
         /// Which table.
         table: &'static str,
@@ -124,7 +124,7 @@ pub enum TableError {
         table: &'static str,
     },
     /// Others committed so much that the log no longer tells what this process missed.
-    #[error("the log of table {table} went on without this process: restart carebed; nothing was receipted")]
+    #[error("the log of table {table} went on without this process; nothing was receipted")]
     Behind {
         /// Which table.
         table: &'static str,
@@ -185,8 +185,8 @@ fn day(date: &str) -> Option<i32> {
 /// What one log entry does.
 #[derive(Debug)]
 pub(crate) enum Change<'a> {
-    /// Adds files and, with them, a transaction.
-    Append(&'a str, i64),
+    /// Adds files and, with them, an application's transaction `n`; fails when its last one is not `last`.
+    Append { app_id: &'a str, last: u64, n: u64 },
     /// Adds files whose rows are in none that this version of the table has: fails when somebody else was quicker, whose
     /// rows may be the same.
     AppendAfter(u64),
@@ -199,14 +199,14 @@ pub(crate) enum Change<'a> {
 impl Change<'_> {
     fn replaced(&self) -> &[Arc<DataFile>] {
         match self {
-            Self::Append(..) | Self::AppendAfter(_) => &[],
+            Self::Append { .. } | Self::AppendAfter(_) => &[],
             Self::Compact(files) | Self::Erase(files) => files,
         }
     }
 
     fn operation(&self, partition: Option<&str>) -> DeltaOperation {
         match self {
-            Self::Append(..) | Self::AppendAfter(_) => DeltaOperation::Write {
+            Self::Append { .. } | Self::AppendAfter(_) => DeltaOperation::Write {
                 mode: SaveMode::Append,
                 partition_by: partition.map(|column| vec![column.to_owned()]),
                 predicate: None,
@@ -253,7 +253,7 @@ pub(crate) struct Table {
     durable: Option<SyncedStore>,
     /// Where the table is, from the root of the storage.
     root: Path,
-    /// Nobody knows whether the last entry would survive a power cut. Only opening again helps.
+    /// Nobody knows whether the last entry would survive a power cut. Only opening anew helps.
     doubtful: bool,
 }
 
@@ -336,9 +336,14 @@ impl Table {
         Ok(this)
     }
 
-    /// The last transaction of an application.
-    pub(crate) fn transaction(&self, app_id: &str) -> Option<i64> {
-        self.transactions.get(app_id).copied()
+    /// The last transaction of an application; 0 when it has none.
+    pub(crate) fn transaction(&self, app_id: &str) -> u64 {
+        self.transactions.get(app_id).and_then(|n| u64::try_from(*n).ok()).unwrap_or(0)
+    }
+
+    /// This is `earlier` opened again: what readers remember of its rows may not hold.
+    pub(crate) fn follows(&mut self, earlier: &Self) {
+        self.taken_out = earlier.taken_out + 1;
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -402,6 +407,11 @@ impl Table {
             if matches!(change, Change::AppendAfter(seen) if seen != self.version) {
                 return Err(TableError::Stale { table });
             }
+            if let Change::Append { app_id, last, .. } = change
+                && self.transaction(app_id) != last
+            {
+                return Err(TableError::Overtaken { table, app_id: app_id.to_owned() });
+            }
             let version = self.version + 1;
             match self.store.put_opts(&entry_path(version), entry.clone().into(), PutMode::Create.into()).await {
                 Ok(_) => {
@@ -412,11 +422,6 @@ impl Table {
                 Err(object_store::Error::AlreadyExists { .. }) => {
                     if self.catch_up(&entry).await? {
                         return Ok(());
-                    }
-                    if let Change::Append(app_id, n) = change
-                        && self.transaction(app_id).is_some_and(|there| there >= n)
-                    {
-                        return Err(TableError::Overtaken { table, app_id: app_id.to_owned() });
                     }
                 }
                 Err(source) => {
@@ -449,7 +454,7 @@ impl Table {
             })
         });
         let transactions = match change {
-            Change::Append(app_id, n) => vec![Transaction::new(*app_id, *n)],
+            Change::Append { app_id, n, .. } => vec![Transaction::new(*app_id, i64::try_from(*n).unwrap_or(i64::MAX))],
             _ => Vec::new(),
         };
         // Makes the entry unlike every other, so that it is known again after a lost race.

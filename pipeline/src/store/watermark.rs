@@ -1,17 +1,20 @@
 //! The watermark files: how far every lane of every gateway is committed.
 //!
 //! Watermark `n` is written and synced before the commit that carries `txn{ingest/<shard>, n}`; the table's log says which
-//! `n` counts. A file holds what changed since `n - 1`, and every so often everything, so that opening reads a bounded chain
-//! and no file is ever changed after it counts. The rows are never asked: retention and erasure remove rows.
+//! `n` counts. Every attempt to commit takes a new number: nobody knows for sure whether a commit that failed will not count
+//! after all, such as one whose answer was lost on the way from an object store, and then its own watermark must be there.
+//! A file holds what changed since the one that counted before, and every so often everything, so that opening reads a
+//! bounded chain. The rows are never asked: retention and erasure remove rows.
 //!
-//! A file is one line of header (`carebed-watermark 1 <n> <full|changes> <sha256>`) and one of JSON; the
-//! checksum covers number, kind and JSON.
+//! A file is one line of header (`carebed-watermark 1 <n> <full|since:m> <sha256>`) and one of JSON; the checksum covers
+//! number, kind and JSON. `changes`, of before, means since `n - 1`.
 
 use bytes::Bytes;
 use carebed_contract::digest::Digest;
 use carebed_contract::id::GatewayId;
+use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use std::collections::BTreeMap;
 
 use crate::accept::{Changes, Marks};
@@ -58,10 +61,11 @@ fn path(shard: &str, n: u64) -> Path {
     Path::from(format!("watermarks/{shard}/{n:020}"))
 }
 
-fn encode(n: u64, full: bool, marks: &BTreeMap<GatewayId, Marks>) -> Vec<u8> {
+/// With the number that it holds the changes since; none when it holds everything.
+fn encode(n: u64, since: Option<u64>, marks: &BTreeMap<GatewayId, Marks>) -> Vec<u8> {
     let body = serde_json::to_vec(marks).expect("marks are maps with text keys");
-    let kind = if full { "full" } else { "changes" };
-    let mut file = format!("{MAGIC} {FORMAT} {n} {kind} {}\n", checksum(n, kind, &body)).into_bytes();
+    let kind = since.map_or_else(|| "full".to_owned(), |m| format!("since:{m}"));
+    let mut file = format!("{MAGIC} {FORMAT} {n} {kind} {}\n", checksum(n, &kind, &body)).into_bytes();
     file.extend(body);
     file
 }
@@ -70,8 +74,8 @@ fn checksum(n: u64, kind: &str, body: &[u8]) -> Digest {
     Digest::of_bytes(&[format!("{n} {kind} ").as_bytes(), body].concat())
 }
 
-/// Whether it holds everything, and what it holds.
-fn decode(n: u64, bytes: &[u8]) -> Result<(bool, BTreeMap<GatewayId, Marks>), &'static str> {
+/// The number that it holds the changes since, none when it holds everything; and what it holds.
+fn decode(n: u64, bytes: &[u8]) -> Result<(Option<u64>, BTreeMap<GatewayId, Marks>), &'static str> {
     let end = bytes.iter().position(|b| *b == b'\n').ok_or("no header")?;
     let (header, body) = bytes.split_at(end);
     let header = std::str::from_utf8(header).map_err(|_| "the header is not text")?;
@@ -90,27 +94,34 @@ fn decode(n: u64, bytes: &[u8]) -> Result<(bool, BTreeMap<GatewayId, Marks>), &'
     if sum != checksum(n, kind, body).to_string() {
         return Err("checksum");
     }
+    let since = match (kind, kind.strip_prefix("since:")) {
+        ("full", _) => None,
+        ("changes", _) => n.checked_sub(1),
+        (_, Some(m)) => Some(m.parse().ok().filter(|m| *m < n).ok_or("a later number")?),
+        _ => return Err("an unknown kind"),
+    };
     let marks = serde_json::from_slice(body).map_err(|_| "contents")?;
-    Ok((kind == "full", marks))
+    Ok((since, marks))
 }
 
-/// Writes watermark `n`, which does not count before the table's log says so. It may be there from a commit that failed.
+/// Writes watermark `n`, which does not count before the table's log says so; `last` is the one that counts. Fails when there
+/// is one of this number.
 pub(crate) async fn write(
     store: &dyn ObjectStore,
     shard: &str,
-    n: u64,
+    (last, n): (u64, u64),
     committed: &BTreeMap<GatewayId, Marks>,
     changes: &Changes,
 ) -> Result<(), WatermarkError> {
-    let bytes = if is_full(n) {
+    let bytes = if is_full(last, n) {
         let mut all = committed.clone();
         all.extend(changes.clone());
-        encode(n, true, &all)
+        encode(n, None, &all)
     } else {
-        encode(n, false, changes)
+        encode(n, Some(last), changes)
     };
     let path = path(shard, n);
-    let put = store.put(&path, Bytes::from(bytes).into()).await;
+    let put = store.put_opts(&path, Bytes::from(bytes).into(), PutMode::Create.into()).await;
     put.map(drop).map_err(|source| WatermarkError::Write { path: path.to_string(), source })
 }
 
@@ -121,30 +132,40 @@ pub(crate) async fn load(
     n: u64,
 ) -> Result<BTreeMap<GatewayId, Marks>, WatermarkError> {
     let mut chain = Vec::new();
-    for number in (1..=n).rev() {
+    let mut next = Some(n);
+    while let Some(number) = next.filter(|number| *number > 0) {
         let path = path(shard, number);
         let read = async { store.get(&path).await?.bytes().await };
         let bytes = read.await.map_err(|source| WatermarkError::Read { path: path.to_string(), source })?;
         let damaged = |what| WatermarkError::Damaged { path: path.to_string(), what };
-        let (full, marks) = decode(number, &bytes).map_err(damaged)?;
+        let (since, marks) = decode(number, &bytes).map_err(damaged)?;
         chain.push(marks);
-        if full {
-            break;
-        }
+        next = since;
     }
     Ok(chain.into_iter().rev().flatten().collect())
 }
 
-fn is_full(n: u64) -> bool {
-    n % FULL_EVERY == 1
+/// The highest number that any commit tried; 0 when none did.
+pub(crate) async fn last_tried(store: &dyn ObjectStore, shard: &str) -> Result<u64, WatermarkError> {
+    let folder = Path::from(format!("watermarks/{shard}"));
+    let listed: Result<Vec<_>, _> = store.list(Some(&folder)).try_collect().await;
+    let listed = listed.map_err(|source| WatermarkError::Read { path: folder.to_string(), source })?;
+    let numbers = listed.iter().filter_map(|file| file.location.filename()?.parse().ok());
+    Ok(numbers.max().unwrap_or(0))
 }
 
-/// After a full watermark: removes the files before the full one before it. Best effort, since a file too many does no harm.
-pub(crate) async fn clean(store: &dyn ObjectStore, shard: &str, n: u64) {
-    if !is_full(n) {
+fn is_full(last: u64, n: u64) -> bool {
+    last == 0 || last / FULL_EVERY != n / FULL_EVERY
+}
+
+/// After a full watermark: removes files that the full one before it does not need. Best effort, since a file too many does
+/// no harm.
+pub(crate) async fn clean(store: &dyn ObjectStore, shard: &str, (last, n): (u64, u64)) {
+    if !is_full(last, n) {
         return;
     }
-    let keep_from = n.saturating_sub(FULL_EVERY);
+    // The one before counts, and its chain does not reach beyond its own stretch of numbers.
+    let keep_from = last / FULL_EVERY * FULL_EVERY;
     for number in keep_from.saturating_sub(FULL_EVERY)..keep_from {
         let _gone_already = store.delete(&path(shard, number)).await;
     }
@@ -174,25 +195,52 @@ mod tests {
         let store = InMemory::new();
         let mut accept = Accept::default();
         let mut committed = BTreeMap::new();
+        let mut last = 0;
         for n in 1..=2 * FULL_EVERY + 3 {
             take_next(&mut accept, if n % 3 == 0 { "gw-a" } else { "gw-b" });
             let changes = accept.begin();
-            write(&store, "0", n, &committed, &changes).await.unwrap();
+            write(&store, "0", (last, n), &committed, &changes).await.unwrap();
+            assert_eq!(last_tried(&store, "0").await.unwrap(), n);
+            if n % 5 == 0 || n == FULL_EVERY {
+                // A commit that failed: whatever it was, it does not count.
+                accept.finish(changes);
+                continue;
+            }
             committed.extend(changes.clone());
             accept.finish(changes);
-            clean(&store, "0", n).await;
+            clean(&store, "0", (last, n)).await;
+            last = n;
             assert_eq!(load(&store, "0", n).await.unwrap(), committed, "watermark {n}");
         }
-        for (n, left) in [(1, false), (FULL_EVERY, false), (FULL_EVERY + 1, true)] {
+        for (n, left) in [(1, false), (FULL_EVERY - 1, false), (FULL_EVERY + 1, true)] {
             assert_eq!(store.head(&path("0", n)).await.is_ok(), left, "watermark {n}");
         }
+        let again = write(&store, "0", (last, last), &committed, &Changes::new()).await;
+        assert!(matches!(again, Err(WatermarkError::Write { .. })), "a number is taken once: {again:?}");
+    }
+
+    #[tokio::test]
+    async fn changes_of_before_are_since_the_number_before() {
+        let store = InMemory::new();
+        let mut accept = Accept::default();
+        take_next(&mut accept, "gw-a");
+        let (first, mut all) = (accept.begin(), BTreeMap::new());
+        write(&store, "0", (0, 1), &all, &first).await.unwrap();
+        take_next(&mut accept, "gw-b");
+        let second = accept.begin();
+        let body = serde_json::to_vec(&second).unwrap();
+        let header = format!("{MAGIC} {FORMAT} 2 changes {}\n", checksum(2, "changes", &body));
+        store.put(&path("0", 2), [header.into_bytes(), body].concat().into()).await.unwrap();
+        all.extend(first);
+        all.extend(second);
+        assert_eq!(load(&store, "0", 2).await.unwrap(), all);
     }
 
     #[tokio::test]
     async fn damage_is_told() {
         let mut accept = Accept::default();
         take_next(&mut accept, "gw-a");
-        let good = encode(1, true, &accept.begin());
+        let good = encode(1, None, &accept.begin());
         assert!(decode(1, &good).is_ok());
         assert_eq!(decode(2, &good), Err("another number"));
         for at in 0..good.len() {

@@ -21,9 +21,10 @@ use super::erasure::Erasures;
 use super::parquet;
 use super::run::Part;
 use super::table::{Change, Table, TableError};
-use super::{Commit, Committed, StoreError, watermark};
+use super::watermark::{self, WatermarkError};
+use super::{Commit, Committed, StoreError};
 use crate::accept::Marks;
-use crate::view::DataFile;
+use crate::view::{DataFile, View};
 use crate::{rows, schema};
 
 /// How many files of one commit are written at the same time.
@@ -37,6 +38,10 @@ pub(super) struct Writer {
     pub(super) app_id: String,
     /// The last watermark that counts, and what it says.
     pub(super) watermark: u64,
+    /// The highest number that any attempt took.
+    pub(super) tried: u64,
+    /// The log may hold what is not known here: nothing is committed before it was opened again.
+    pub(super) in_doubt: bool,
     pub(super) marks: BTreeMap<GatewayId, Marks>,
     pub(super) observations: Table,
     pub(super) gaps: Keyed,
@@ -44,6 +49,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// What readers see, without hot rows.
+    pub(super) fn view(&self) -> View {
+        super::view_of(&self.marks, [&self.observations, &self.gaps.table, &self.dead_letters.table])
+    }
+
     pub(super) async fn commit(
         &mut self,
         commit: &Commit,
@@ -87,16 +97,34 @@ impl Writer {
         let files = adds.len();
         crash::point("centre.after_parquet");
 
-        let n = self.watermark + 1;
-        watermark::write(self.store.as_ref(), &self.shard, n, &self.marks, &commit.marks).await?;
+        let (last, n) = (self.watermark, self.tried + 1);
+        self.tried = n;
+        let written = watermark::write(self.store.as_ref(), &self.shard, (last, n), &self.marks, &commit.marks).await;
+        written.map_err(|error| match error {
+            // Our own numbers are all new.
+            WatermarkError::Write { source: object_store::Error::AlreadyExists { .. }, .. } => self.overtaken().into(),
+            error => StoreError::from(error),
+        })?;
         crash::point("centre.after_watermark");
 
-        let transaction = Change::Append(&self.app_id, i64::try_from(n).unwrap_or(i64::MAX));
-        self.observations.commit(adds, transaction, now).await?;
+        let transaction = Change::Append { app_id: &self.app_id, last, n };
+        let added = self.observations.commit(adds, transaction, now).await;
+        added.map_err(|error| match error {
+            // An attempt that had failed, as far as one could see, has landed after all.
+            TableError::Overtaken { table, .. } if self.observations.transaction(&self.app_id) < n => {
+                TableError::Doubtful { table }
+            }
+            error => error,
+        })?;
         crash::point("centre.after_commit");
         self.watermark = n;
+        watermark::clean(self.store.as_ref(), &self.shard, (last, n)).await;
         self.marks.extend(commit.marks.clone());
         Ok(Committed { watermark: n, version: self.observations.version(), rows, files })
+    }
+
+    fn overtaken(&self) -> TableError {
+        TableError::Overtaken { table: self.observations.name(), app_id: self.app_id.clone() }
     }
 }
 

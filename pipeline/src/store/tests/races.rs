@@ -1,5 +1,11 @@
 //! Another committer on the same table.
 
+use std::io;
+use std::path::PathBuf;
+use std::sync::Mutex as SyncMutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ::bytes::Bytes;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Remove};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
@@ -65,6 +71,71 @@ async fn another_process_committing_under_our_name_stops_us() {
     assert!(matches!(error, StoreError::Table(TableError::Overtaken { .. })), "{error}");
     let view = store.view();
     assert!(numbers(&store, &view).await.is_empty(), "rows of a commit that did not count are seen");
+}
+
+/// A store that once answers too late: the entry is refused, and has its name all the same when the next one comes.
+#[derive(Debug, Default)]
+struct Late(SyncMutex<Option<(PathBuf, Vec<u8>)>>, AtomicBool);
+
+impl Disk for Late {
+    fn create_dir(&self, path: &FsPath) -> io::Result<()> {
+        OsDisk.create_dir(path)
+    }
+    fn write(&self, path: &FsPath, contents: &[Bytes]) -> io::Result<()> {
+        OsDisk.write(path, contents)
+    }
+    fn sync_file(&self, path: &FsPath) -> io::Result<()> {
+        OsDisk.sync_file(path)
+    }
+    fn sync_dir(&self, path: &FsPath) -> io::Result<()> {
+        OsDisk.sync_dir(path)
+    }
+    fn link(&self, from: &FsPath, to: &FsPath) -> io::Result<()> {
+        if to.extension().is_some() && self.1.swap(false, Ordering::SeqCst) {
+            *self.0.lock().unwrap() = Some((to.to_owned(), std::fs::read(from)?));
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let late = self.0.lock().unwrap().take_if(|(late, _)| late == to);
+        late.map_or(Ok(()), |(late, entry)| std::fs::write(late, entry))?;
+        OsDisk.link(from, to)
+    }
+    fn rename(&self, from: &FsPath, to: &FsPath) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+    fn remove(&self, path: &FsPath) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_failed_and_lands_all_the_same_doubles_nothing() {
+    let lake = tempfile::tempdir().unwrap();
+    let config = Config::local(lake.path()).unwrap();
+    let disk = Arc::new(Late::default());
+    let store = Store::open_on(config.clone(), Arc::clone(&disk) as Arc<dyn Disk>).await.unwrap();
+    let mut home = Home::of(&store).await;
+    let commit = home.batches(3);
+    store.commit(&commit, START).await.unwrap();
+    home.good(commit);
+
+    let commit = home.batches(3);
+    disk.1.store(true, Ordering::SeqCst);
+    let error = store.commit(&commit, START).await.unwrap_err();
+    assert!(!error.leaves_doubt(), "as far as one can see it is not there: {error}");
+
+    // The gateways send it again, and a little more; meanwhile the entry is there.
+    home.accept.roll_back();
+    let commit = home.batches(4);
+    let error = store.commit(&commit, START).await.unwrap_err();
+    assert!(error.leaves_doubt(), "{error}");
+    let mut home = Home::of(&store).await;
+    let commit = home.batches(1);
+    store.commit(&commit, START).await.unwrap();
+    assert_eq!(numbers(&store, &store.view()).await, (0..7).collect::<Vec<_>>());
+    drop(store);
+    let again = Store::open(config).await.unwrap();
+    assert_eq!(numbers(&again, &again.view()).await, (0..7).collect::<Vec<_>>());
+    assert_eq!(Home::of(&again).await.batches(1).rows[0][0].seq, 7);
 }
 
 /// Two processes that take turns in noticing the same losses and letters, as when one takes over a shard from the other.
