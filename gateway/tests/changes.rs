@@ -96,9 +96,7 @@ async fn changed_files_lose_no_sample() {
         tokio::spawn(async move {
             for turn in 1..=TURNS {
                 mat.set(|terminals| (terminals.inputs, terminals.reads) = (u8::from(turn % 2 == 1), 0));
-                while mat.terminals.lock().unwrap().reads < 2 {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
+                mat.until(|terminals| terminals.reads >= 2).await;
             }
         })
     };
@@ -123,6 +121,66 @@ async fn changed_files_lose_no_sample() {
     turning.await.unwrap();
     let expected: Vec<String> = (1..=TURNS).map(|turn| format!("mat-1 Some({}.0) good", turn % 2)).collect();
     assert_eq!(told, expected);
+    gateway.stop().await;
+}
+
+/// A module that counts presses by itself: what was pressed while files were taken up is told once, whatever they change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_files_lose_no_press_that_a_module_counts() {
+    const PRESSES: u16 = 40;
+    let (module, folder) = (Board::start().await, tempfile::tempdir().unwrap());
+    let mut centre = Centre::start("360702", "gw-h1").await;
+    let own = folder.path().join("profiles/own/bell");
+    std::fs::create_dir_all(&own).unwrap();
+    let profile = "[identification]\nvendor = \"own\"\nmodel = \"bell\"\ntitle = { zh = \"呼叫器\", en = \"bell\" }\nsource = \"own\"\n\
+         confidence = \"C\"\ntested_on_hardware = false\n[link]\nkinds = [\"modbus_tcp\"]\nunit = 1\n[report]\nheartbeat = \"10min\"\n\
+         [[poll]]\nname = \"presses\"\nfunction = \"read_input_registers\"\naddress = 464\ncount = 1\nevery = \"20ms\"\n\
+         [input.press]\npoll = \"presses\"\nregister = 464\ncounts = \"presses\"\n";
+    std::fs::write(own.join("profile.toml"), profile).unwrap();
+    let bell = |every: &str, more: &str| {
+        let device = format!(
+            "[[device]]\nid = \"bell-1\"\nprofile = \"./profiles/own/bell\"\nlink = \"tcp://{}\"\nevery = \"{every}\"\n\
+             [device.inputs.press]\ndevice = \"call-1\"\nquantity = \"call_button\"\nroom = \"bedroom\"\n{more}",
+            module.address
+        );
+        home(&[device])
+    };
+    let files = [bell("20ms", ""), bell("30ms", ""), bell("30ms", "bed = \"b1\"\n")];
+    let gateway = Running::start(&centre, folder.path(), &files[0], None);
+    module.until(|terminals| terminals.reads >= 2).await;
+
+    let pressing = {
+        let module = module.clone();
+        tokio::spawn(async move {
+            for press in 1..=PRESSES {
+                module.set(|terminals| (terminals.presses, terminals.reads) = (press, 0));
+                // Some fall between two readings, some while the line is made anew.
+                module.until(|terminals| terminals.reads >= u32::from(press % 3)).await;
+            }
+        })
+    };
+    let changing = async {
+        for files in files.iter().cycle() {
+            gateway.reload(folder.path(), files).await;
+            tokio::time::sleep(Duration::from_millis(70)).await;
+        }
+    };
+    let mut told = 0;
+    let hearing = async {
+        while told < usize::from(PRESSES) {
+            let batch = centre.batch(Lane::Urgent).await;
+            centre.receipt(&batch);
+            let rows = batch.rows();
+            assert!(rows.iter().all(|row| row == "call-1 Some(1.0) good"), "{rows:?}");
+            told += rows.len();
+        }
+    };
+    tokio::select! {
+        () = changing => {}
+        () = hearing => {}
+    }
+    pressing.await.unwrap();
+    assert_eq!(told, usize::from(PRESSES), "no press twice");
     gateway.stop().await;
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Terminals {
     pub(crate) refuses: bool,
     /// How often the inputs were read; tests set it back.
     pub(crate) reads: u32,
+    /// How often its button was pressed, as the module counts it.
+    pub(crate) presses: u16,
 }
 
 /// A Waveshare board.
@@ -61,6 +63,10 @@ impl tokio_modbus::server::Service for Board {
                 let inputs = terminals.inputs;
                 let n_inputs = terminals.answers_with.unwrap_or(8);
                 Ok(Response::ReadDiscreteInputs((0..n_inputs).map(|n| inputs >> (n % 8) & 1 == 1).collect()))
+            }
+            Request::ReadInputRegisters(464, 1) => {
+                terminals.reads += 1;
+                Ok(Response::ReadInputRegisters(vec![terminals.presses]))
             }
             Request::WriteSingleCoil(coil @ 0..8, value) => {
                 let bit = 1 << coil;
