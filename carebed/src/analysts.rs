@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, oneshot};
 
 use crate::config::{Config, Sql};
 use crate::facts::Params;
-use crate::live::InMemory;
+use crate::live::Memories;
 
 use tables::AlertLog;
 
@@ -41,10 +41,11 @@ pub struct CentreTables {
 impl CentreTables {
     /// Reads beside a centre in this process.
     #[must_use]
-    pub fn new(store: &Store, registry: &Registry, params: Params, database: &Database, episodes: InMemory) -> Self {
-        let episodes: Arc<dyn Recent> = Arc::new(episodes);
+    pub fn new(store: &Store, registry: &Registry, params: Params, database: &Database, memories: Memories) -> Self {
+        let Memories { live, latest } = memories;
+        let episodes: Arc<dyn Recent> = Arc::new(live);
         let (store, registry, log) = (store.clone(), registry.clone(), Log::new(database.clone()));
-        Self { store, registry, params, log, alerts: Mutex::default(), latest: Arc::default(), episodes }
+        Self { store, registry, params, log, alerts: Mutex::default(), latest, episodes }
     }
 }
 

@@ -27,7 +27,8 @@ use crate::analysts::CentreTables;
 use crate::config::{Config, host_and_port};
 use crate::detections;
 use crate::facts::Params;
-use crate::live::{Heard, InMemory, LiveTask};
+use crate::live::{Heard, LiveTask, Memories};
+use crate::maintain::Keeper;
 
 /// Events of one kind on their way from ingest to live detection. When detection falls behind, ingest takes no more
 /// routine data, and the spools keep it; calls have a channel of their own.
@@ -45,7 +46,7 @@ pub struct Centre {
     registry: Registry,
     console: Console,
     live: LiveTask,
-    in_memory: InMemory,
+    memories: Memories,
     events: (Events, Heard),
     actions: mpsc::Receiver<HomeAction>,
 }
@@ -89,7 +90,7 @@ impl Centre {
             registry,
             console,
             live,
-            in_memory,
+            memories: Memories { live: in_memory, latest: Arc::default() },
             events: events(),
             actions,
         })
@@ -119,7 +120,7 @@ impl Centre {
     /// When `params.toml` cannot be read.
     pub fn tables(&self) -> anyhow::Result<CentreTables> {
         let params = Params::load(&self.config.params())?;
-        Ok(CentreTables::new(&self.store, &self.registry, params, &self.database, self.in_memory.clone()))
+        Ok(CentreTables::new(&self.store, &self.registry, params, &self.database, self.memories.clone()))
     }
 
     /// Runs until told to stop, in order: ingest commits what it has, detection takes the last events, the desk logs
@@ -162,7 +163,8 @@ impl Centre {
         let upkeep = self.config.storage.upkeep();
         let lake = (self.store.clone(), Arc::clone(&self.clock), stop.clone());
         let kept = tokio::spawn(keep_up(lake.0.clone(), upkeep.clone(), Arc::clone(&lake.1), stop.clone()));
-        let asked = tokio::spawn(crate::maintain::listen(self.config.data.clone(), lake.0, upkeep, lake.1, lake.2));
+        let keeper = Keeper { store: lake.0, upkeep, memories: Some(self.memories) };
+        let asked = tokio::spawn(crate::maintain::listen(self.config.data.clone(), keeper, lake.1, lake.2));
         let actions = pass_on(self.actions, commands_in);
         let (ingest, live, console, ()) = tokio::join!(ingest, live, console, actions);
         kept.await.and(asked.await).context("the upkeep of the lake broke off")?;

@@ -63,6 +63,9 @@ pub async fn run(arguments: EraseArguments) -> anyhow::Result<Exit> {
         ));
         return Ok(Exit::Refused);
     }
+    if report.memory_forgotten == Some(false) {
+        complain("warning: the centre was ending and may remember some of it until then\nhint: start it again");
+    }
     complain(
         "the lake holds no such row any more, nor will it take one that is still in a spool; alerts and the registry keep \
          their own records, and so do backups",

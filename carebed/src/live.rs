@@ -29,13 +29,14 @@ use carebed_contract::text::Text;
 use carebed_contract::time::Timestamp;
 use carebed_contract::topic::Topic;
 use carebed_pipeline::event::Event;
+use carebed_pipeline::memory::Rows;
 use carebed_pipeline::store::Store;
 use carebed_queries::engine::{Baseline, Engine, EvaluateError};
 use carebed_queries::episodes::{Episode, Episodes};
 use carebed_queries::history::{self, HalfHours, HistoryError, Span};
 use carebed_queries::home::HomeFacts;
 use carebed_queries::live::{Live, Round};
-use carebed_queries::sql::{Lake, Recent};
+use carebed_queries::sql::{Lake, Latest, Recent};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -78,16 +79,36 @@ pub struct LiveTask {
     log: Log,
     /// What is usual in the homes, on its way from the lake.
     learning: Option<JoinHandle<Result<Learnt, HistoryError>>>,
-    /// What analysts ask.
+    /// Homes that were forgotten since it began: what was learnt of them counts no more.
+    unlearn: BTreeSet<HomeId>,
+    /// What analysts ask, and who erases.
     asked: mpsc::Receiver<Asked>,
+    /// The home that is remembered anew; nothing else is answered meanwhile.
+    remaking: Option<Remaking>,
     /// Rebuilt from then on.
     rebuilt_from: Timestamp,
     /// The episodes of the last days, on their way from the lake.
     rebuilding: Option<JoinHandle<Result<Episodes, HistoryError>>>,
 }
 
-/// Homes whose episodes an analyst asks for, and where to say them.
-type Asked = (Vec<HomeId>, oneshot::Sender<(Timestamp, Vec<Episode>)>);
+/// What is asked of the task.
+#[derive(Debug)]
+enum Asked {
+    /// Homes whose episodes an analyst asks for, and where to say them.
+    Episodes(Vec<HomeId>, oneshot::Sender<(Timestamp, Vec<Episode>)>),
+    /// A home some of whose rows are erased, and where to say that they are forgotten.
+    Forget(HomeId, oneshot::Sender<()>),
+}
+
+/// A home whose episodes are made anew of what an erasure has left of it.
+#[derive(Debug)]
+struct Remaking {
+    home: HomeId,
+    episodes: JoinHandle<Result<Episodes, HistoryError>>,
+    /// What came since it began; it may not be in the view that is read.
+    since: Vec<Rows>,
+    say: oneshot::Sender<()>,
+}
 
 /// Questions that wait. An analyst beyond it waits to ask.
 const ASKED_MAX: usize = 16;
@@ -102,8 +123,35 @@ pub struct InMemory(mpsc::Sender<Asked>);
 impl Recent for InMemory {
     async fn of(&self, homes: Vec<HomeId>) -> Option<(Timestamp, Vec<Episode>)> {
         let (say, said) = oneshot::channel();
-        self.0.send((homes, say)).await.ok()?;
+        self.0.send(Asked::Episodes(homes, say)).await.ok()?;
         said.await.ok()
+    }
+}
+
+impl InMemory {
+    /// Forgets a home some of whose rows were erased from the lake, and remembers what the lake has left of it. False when
+    /// nobody remembers anything any more.
+    pub async fn forget(&self, home: HomeId) -> bool {
+        let (say, said) = oneshot::channel();
+        self.0.send(Asked::Forget(home, say)).await.is_ok() && said.await.is_ok()
+    }
+}
+
+/// What a running centre remembers of observations beside its lake.
+#[derive(Debug, Clone)]
+pub struct Memories {
+    /// The episodes and what is usual.
+    pub live: InMemory,
+    /// The last values.
+    pub latest: Arc<Latest>,
+}
+
+impl Memories {
+    /// Forgets a home some of whose rows were erased; what the lake has left of it is remembered anew. False when not all of it
+    /// could be forgotten, because detection has ended.
+    pub async fn forget(&self, home: HomeId) -> bool {
+        self.latest.forget().await;
+        self.live.forget(home).await
     }
 }
 
@@ -184,7 +232,9 @@ impl LiveTask {
             baselines,
             log,
             learning: None,
+            unlearn: BTreeSet::new(),
             asked,
+            remaking: None,
             rebuilt_from: from,
             rebuilding,
         };
@@ -197,7 +247,7 @@ impl LiveTask {
         let Some(mut rebuilding) = self.rebuilding.take() else { return Ok(()) };
         // Nothing is known to be over while so little is known.
         let since = std::mem::replace(&mut self.since, Timestamp::MAX);
-        let mut calls = Vec::new();
+        let (mut calls, mut forget) = (Vec::new(), None);
         let rebuilt = loop {
             tokio::select! {
                 rebuilt = &mut rebuilding => break rebuilt.context("rebuilding the episodes was cut off")?,
@@ -208,8 +258,12 @@ impl LiveTask {
                     }
                     self.take(event).await?;
                 }
-                // Analysts need not wait: the lake tells the same.
-                Some((_, unsaid)) = self.asked.recv() => drop(unsaid),
+                Some(asked) = self.asked.recv(), if forget.is_none() => match asked {
+                    // Analysts need not wait: the lake tells the same.
+                    Asked::Episodes(_, unsaid) => drop(unsaid),
+                    // What is being rebuilt may hold it.
+                    Asked::Forget(home, say) => forget = Some((home, say)),
+                },
                 () = shutdown.cancelled() => {
                     rebuilding.abort();
                     return Ok(());
@@ -227,6 +281,9 @@ impl LiveTask {
         }
         for call in calls {
             self.take(call).await?;
+        }
+        if let Some((home, say)) = forget {
+            self.forget(home, say);
         }
         Ok(())
     }
@@ -253,7 +310,11 @@ impl LiveTask {
                     self.end_round(round, homes).await?;
                     next_round = self.clock.sleep(self.settings.every);
                 }
-                Some(asked) = self.asked.recv() => self.say_episodes(asked),
+                Some(asked) = self.asked.recv(), if self.remaking.is_none() => match asked {
+                    Asked::Episodes(homes, say) => self.say_episodes(&homes, say),
+                    Asked::Forget(home, say) => self.forget(home, say),
+                },
+                remade = remade(&mut self.remaking) => self.remember(remade),
                 () = &mut next_lesson, if self.learning.is_none() => self.begin_learning(),
                 learnt = lesson(&mut self.learning) => {
                     self.end_learning(learnt);
@@ -271,7 +332,38 @@ impl LiveTask {
         }
     }
 
-    fn say_episodes(&mut self, (homes, say): Asked) {
+    /// Forgets a home, and begins to make its episodes anew of what the lake has left of it.
+    fn forget(&mut self, home: HomeId, say: oneshot::Sender<()>) {
+        self.live.forget_home(&home);
+        self.unlearn.insert(home.clone());
+        let facts: Vec<HomeFacts> = self.live.homes().filter(|facts| facts.home == home).cloned().collect();
+        if facts.is_empty() {
+            // Nobody knows the home: without facts all homes would be read.
+            let _gone = say.send(());
+            return;
+        }
+        let span = Span { from: self.rebuilt_from, to: Timestamp::MAX };
+        let (lake, view, limits) = (Lake::of(&self.store), self.store.view(), self.engine.limits());
+        let definitions = self.live.episodes().definitions();
+        let episodes =
+            tokio::spawn(async move { history::episodes(&lake, &view, span, &facts, definitions, limits).await });
+        self.remaking = Some(Remaking { home, episodes, since: Vec::new(), say });
+    }
+
+    fn remember(&mut self, (rebuilt, remaking): (anyhow::Result<Episodes>, Remaking)) {
+        match rebuilt {
+            Ok(rebuilt) => self.live.resume_home(&remaking.home, rebuilt, remaking.since.iter().map(|rows| &**rows)),
+            Err(error) => tracing::error!(
+                home = %remaking.home,
+                error = format!("{error:#}"),
+                "failed to remember what an erasure has left of a home; who is in or out of bed is known from now on"
+            ),
+        }
+        // Who asked may have given up.
+        let _gone = remaking.say.send(());
+    }
+
+    fn say_episodes(&mut self, homes: &[HomeId], say: oneshot::Sender<(Timestamp, Vec<Episode>)>) {
         let since = self.live.remembers_from(self.clock.now()).max(self.rebuilt_from + REBUILT_MARGIN);
         let episodes = homes.iter().flat_map(|home| self.live.episodes().of(home)).collect();
         // Who asked may have given up.
@@ -315,8 +407,20 @@ impl LiveTask {
         }
     }
 
-    fn feed(&mut self, rows: &[Observation]) {
-        let fed = self.live.feed(rows);
+    fn feed(&mut self, rows: &Rows) {
+        if let Some(remaking) = &mut self.remaking
+            && rows.iter().any(|row| row.home == remaking.home)
+        {
+            remaking.since.push(rows.clone());
+        }
+        let erasures = self.store.erasures();
+        // Decoded before it was asked to be forgotten.
+        let fed = if rows.iter().any(|row| erasures.cover(row)) {
+            let left: Vec<Observation> = rows.iter().filter(|row| !erasures.cover(row)).cloned().collect();
+            self.live.feed(&left)
+        } else {
+            self.live.feed(rows)
+        };
         if fed.too_late > 0 {
             tracing::warn!(
                 rows = fed.too_late,
@@ -365,6 +469,7 @@ impl LiveTask {
 
     /// What is usual in the homes, as known at their last two midnights: the one before is for what began before the last.
     fn begin_learning(&mut self) {
+        self.unlearn.clear();
         let now = self.clock.now();
         let span = Span { from: now - Duration::from_secs(86_400), to: now };
         let mut homes: Vec<HomeFacts> = self.live.homes().cloned().collect();
@@ -394,6 +499,7 @@ impl LiveTask {
                     tracing::error!(error = &error as &dyn std::error::Error, "a baseline was not learnt");
                 }
                 self.live.set_baselines(&rows);
+                std::mem::take(&mut self.unlearn).iter().for_each(|home| self.live.forget_baselines(home));
             }
             Ok(Err(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "failed to read history for the baselines");
@@ -556,6 +662,14 @@ async fn done(
     let round = round.await;
     let homes = looking.take().map(|(_, homes)| homes).unwrap_or_default();
     Ok((round?, homes))
+}
+
+/// The home that was made anew, when it has been; never while none is.
+async fn remade(remaking: &mut Option<Remaking>) -> (anyhow::Result<Episodes>, Remaking) {
+    let Some(running) = remaking else { return std::future::pending().await };
+    let rebuilt = (&mut running.episodes).await;
+    let remaking = remaking.take().expect("it was just there");
+    (rebuilt.map_err(Into::into).and_then(|read| read.map_err(Into::into)), remaking)
 }
 
 /// What was learnt, when it has been; never while nothing is learnt.

@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::cli::say;
 use crate::exit::Exit;
+use crate::live::Memories;
 use crate::storage;
 
 /// Longest question taken; a longer one is refused.
@@ -72,13 +73,19 @@ fn socket(data: &Path) -> PathBuf {
     data.join("centre.sock")
 }
 
-/// Does a task with a lake that is open for writing.
-async fn perform(
-    store: &Store,
-    upkeep: &UpkeepConfig,
-    task: Task,
-    now: Timestamp,
-) -> Result<serde_json::Value, StoreError> {
+/// Does tasks, with a lake that is open for writing.
+#[derive(Debug)]
+pub struct Keeper {
+    /// The lake.
+    pub store: Store,
+    /// How it is kept.
+    pub upkeep: UpkeepConfig,
+    /// What the centre around it remembers, where one runs.
+    pub memories: Option<Memories>,
+}
+
+async fn perform(keeper: &Keeper, task: Task, now: Timestamp) -> Result<serde_json::Value, StoreError> {
+    let Keeper { store, upkeep, memories } = keeper;
     let done = match task {
         Task::Maintain => {
             let mut done = Maintained::default();
@@ -91,26 +98,26 @@ async fn perform(
             done.files = store.view().observations.files.len();
             serde_json::to_value(done)
         }
-        Task::Erase(erasure) => serde_json::to_value(store.erase(&erasure, PATIENCE, now).await?),
+        Task::Erase(erasure) => {
+            let mut report = store.erase(&erasure, PATIENCE, now).await?;
+            if let Some(memories) = memories {
+                report.memory_forgotten = Some(memories.forget(erasure.home).await);
+            }
+            serde_json::to_value(report)
+        }
     };
     Ok(done.expect("reports are maps of texts and numbers"))
 }
 
 /// Answers tasks of commands on this machine until told to stop. A centre that cannot be asked goes on without.
-pub async fn listen(data: PathBuf, store: Store, upkeep: UpkeepConfig, clock: Arc<dyn Clock>, shutdown: Shutdown) {
-    if let Err(error) = serve(data, store, upkeep, clock, shutdown).await {
+pub async fn listen(data: PathBuf, keeper: Keeper, clock: Arc<dyn Clock>, shutdown: Shutdown) {
+    if let Err(error) = serve(data, keeper, clock, shutdown).await {
         tracing::warn!(error = format!("{error:#}"), "carebed maintain and erase cannot ask this centre");
     }
 }
 
 /// One task after the other. The socket is the owner's alone.
-async fn serve(
-    data: PathBuf,
-    store: Store,
-    upkeep: UpkeepConfig,
-    clock: Arc<dyn Clock>,
-    shutdown: Shutdown,
-) -> anyhow::Result<()> {
+async fn serve(data: PathBuf, keeper: Keeper, clock: Arc<dyn Clock>, shutdown: Shutdown) -> anyhow::Result<()> {
     let path = socket(&data);
     // One that a dead centre left: this one holds the lake's lock, so nobody listens there.
     drop(std::fs::remove_file(&path));
@@ -122,7 +129,7 @@ async fn serve(
             accepted = listener.accept() => accepted.with_context(place)?.0,
             () = shutdown.cancelled() => break,
         };
-        if let Err(error) = answer(stream, &store, &upkeep, clock.as_ref()).await {
+        if let Err(error) = answer(stream, &keeper, clock.as_ref()).await {
             tracing::warn!(error = format!("{error:#}"), "a command on this machine got no answer");
         }
     }
@@ -130,13 +137,13 @@ async fn serve(
     Ok(())
 }
 
-async fn answer(stream: UnixStream, store: &Store, upkeep: &UpkeepConfig, clock: &dyn Clock) -> anyhow::Result<()> {
+async fn answer(stream: UnixStream, keeper: &Keeper, clock: &dyn Clock) -> anyhow::Result<()> {
     let (from, mut to) = stream.into_split();
     let mut question = String::new();
     let mut from = BufReader::new(from.take(QUESTION_BYTES_MAX));
     tokio::time::timeout(ASKING, from.read_line(&mut question)).await.context("nothing was asked")??;
     let answer = match serde_json::from_str::<Task>(&question) {
-        Ok(task) => match perform(store, upkeep, task, clock.now()).await {
+        Ok(task) => match perform(keeper, task, clock.now()).await {
             Ok(done) => Answer::Done(done),
             Err(error) => Answer::Failed(format!("{:#}", anyhow::Error::from(error))),
         },
@@ -172,7 +179,8 @@ pub async fn request(data: &Path, task: Task) -> anyhow::Result<serde_json::Valu
         }
         opened => opened.context("failed to open the lake")?,
     };
-    Ok(perform(&store, &UpkeepConfig::default(), task, SystemClock::new().now()).await?)
+    let keeper = Keeper { store, upkeep: UpkeepConfig::default(), memories: None };
+    Ok(perform(&keeper, task, SystemClock::new().now()).await?)
 }
 
 /// `carebed maintain`

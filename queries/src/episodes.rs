@@ -91,6 +91,12 @@ impl Episodes {
         Self { definitions, homes: BTreeMap::new() }
     }
 
+    /// What makes the episodes.
+    #[must_use]
+    pub fn definitions(&self) -> Arc<Definitions> {
+        Arc::clone(&self.definitions)
+    }
+
     /// Says how many people live in a home, from now on. One, when nothing was said.
     pub fn set_residents(&mut self, home: &HomeId, residents: u8) {
         self.stream(home).set_residents(residents);
@@ -152,6 +158,17 @@ impl Episodes {
         if let Some(stream) = self.homes.get_mut(home) {
             stream.forget(before);
         }
+    }
+
+    /// Forgets a home, as if it had never been heard of.
+    pub fn remove(&mut self, home: &HomeId) {
+        self.homes.remove(home);
+    }
+
+    /// Takes what `others` know of a home in the place of what was known of it.
+    pub fn adopt(&mut self, home: &HomeId, others: &mut Self) {
+        self.homes.remove(home);
+        self.homes.extend(others.homes.remove_entry(home));
     }
 
     /// Episodes as a batch of the table `episodes`.

@@ -146,6 +146,43 @@ impl Live {
         self.neighbours = None;
     }
 
+    /// Forgets what a home's observations said: its episodes, its devices and what is usual there. What the registry says of it
+    /// stays.
+    pub fn forget_home(&mut self, home: &HomeId) {
+        self.episodes.remove(home);
+        self.learnt.forget(home);
+        Arc::make_mut(&mut self.coverage).renew([home], Coverage::default());
+        self.changed.push(home);
+        self.neighbours = None;
+    }
+
+    /// Forgets what is usual in a home.
+    pub fn forget_baselines(&mut self, home: &HomeId) {
+        self.learnt.forget(home);
+    }
+
+    /// Goes on, in one home, from episodes that were made anew of what the lake holds, and from what was fed `since`.
+    pub fn resume_home<'a>(
+        &mut self,
+        home: &HomeId,
+        mut rebuilt: Episodes,
+        since: impl IntoIterator<Item = &'a [Observation]>,
+    ) {
+        let complete_to = self.episodes.complete_to(home);
+        self.episodes.adopt(home, &mut rebuilt);
+        if let Some(facts) = self.homes.get(home) {
+            self.episodes.set_residents(home, facts.residents);
+        }
+        for rows in since {
+            self.feed(rows);
+        }
+        if let Some(complete_to) = complete_to {
+            self.episodes.advance(home, complete_to);
+        }
+        self.changed.push(home);
+        self.neighbours = None;
+    }
+
     /// The detections in use.
     #[must_use]
     pub fn detections(&self) -> &[Detection] {
@@ -375,3 +412,6 @@ impl Look {
         round
     }
 }
+
+#[cfg(test)]
+mod tests;

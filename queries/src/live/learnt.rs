@@ -39,6 +39,16 @@ impl Learnt {
         take_record_batch(rows, &UInt64Array::from(order)).map_or_else(|_| Self::default(), |rows| Self { rows, homes })
     }
 
+    /// Forgets what is usual in a home.
+    pub(super) fn forget(&mut self, home: &HomeId) {
+        if let Some(own) = self.homes.get(home).cloned() {
+            let others = [self.rows.slice(0, own.start), self.rows.slice(own.end, self.rows.num_rows() - own.end)];
+            // A copy: a slice would keep the rows in memory.
+            *self =
+                Self::new(&concat_batches(&self.rows.schema(), &others).expect("slices of one batch have one schema"));
+        }
+    }
+
     /// The rows of these homes.
     pub(super) fn of(&self, homes: &BTreeSet<HomeId>) -> RecordBatch {
         let own = homes.iter().filter_map(|home| self.homes.get(home)).map(|own| self.rows.slice(own.start, own.len()));

@@ -57,6 +57,11 @@ struct Known {
 }
 
 impl Latest {
+    /// Forgets everything; the next question reads it again.
+    pub async fn forget(&self) {
+        *self.0.lock().await = Known::default();
+    }
+
     /// The last rows of a view, one of each series.
     pub(super) async fn rows(&self, lake: &Lake, view: &Arc<View>, limits: Limits) -> Result<RecordBatch> {
         let mut known = self.0.lock().await;

@@ -51,8 +51,11 @@ pub struct Erased {
     pub scanned: usize,
     /// Such rows found by that scan. Anything but zero, with no file held, is a mistake.
     pub left: u64,
-    /// The gateways that served the home: each is to empty its spool.
+    /// The gateways that served the home: what is still in their spools is consumed and told to nobody when it comes.
     pub gateways: Vec<GatewayId>,
+    /// Whether the centre around the lake has forgotten, too, what it remembered; none when none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_forgotten: Option<bool>,
 }
 
 impl Store {
