@@ -126,8 +126,6 @@ struct Life {
     number: u64,
     /// Its disk has refused writes: what it takes lies in memory.
     disk_failed: bool,
-    /// It began without knowing the time, and may end so: what it took then bears a time that is marked.
-    timeless: bool,
 }
 
 /// The lives of all gateways.
@@ -141,10 +139,6 @@ impl Lives {
 
     fn end(&self, home: usize) {
         self.change(home, |life| *life = Life { number: life.number + 1, ..Life::default() });
-    }
-
-    fn begin_timeless(&self, home: usize) {
-        self.change(home, |life| life.timeless = true);
     }
 
     fn distrust(&self, home: usize) {
@@ -170,7 +164,8 @@ pub async fn run(programs: &Programs, plan: &Plan) -> anyhow::Result<Outcome> {
             let device = format!("{}-{device}", home.devices_name);
             let contact = Contact { home: index, gateway: home.gateway_id.clone(), device, levels: Vec::new() };
             let (devices, lives, stop) = (Arc::clone(&home.devices), Arc::clone(&lives), Arc::clone(&stop));
-            movers.push(tokio::spawn(Mover { contact, devices, lives, stop, input }.run()));
+            let probe = world.data().with_file_name(format!("probe-{index}-{input}"));
+            movers.push(tokio::spawn(Mover { contact, devices, lives, stop, input, probe }.run()));
         }
     }
 

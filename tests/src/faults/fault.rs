@@ -198,7 +198,6 @@ impl Fault {
                 homes.cut();
                 homes.set(|w| w.refuse = true);
                 kill_gateway(world, lives, index).await;
-                lives.begin_timeless(index);
                 if let Some(home) = world.homes.get(index) {
                     home.clock.set(-SystemClock::new().now().millis(), false)?;
                 }
