@@ -20,6 +20,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use tokio::sync::Mutex;
 
 use super::snapshot::{Scope, Seen, Snapshot};
+use super::table::Cuts;
 use super::{EPISODES, LATEST, lake_table, latest, recent};
 use crate::engine::{EngineError, Limits};
 use crate::episodes::{self, Definitions, Episodes};
@@ -38,7 +39,7 @@ pub(super) struct LiveTable {
 #[derive(Debug)]
 enum Kind {
     /// Files and rows on their way.
-    Lake,
+    Lake { cuts: Cuts },
     /// Made from the observations of the homes asked about, and kept for the next question about the same.
     Episodes { limits: Limits, made: Mutex<Option<Made>> },
     /// The last values.
@@ -57,7 +58,13 @@ struct Made {
 impl LiveTable {
     pub(super) fn lake(name: &'static str, seen: &Arc<Seen>, snapshot: &Snapshot) -> Option<Self> {
         let schema = lake_table(&snapshot.lake, &snapshot.view, name)?.schema();
-        Some(Self { name, schema, seen: Arc::clone(seen), scope: Scope::All, kind: Kind::Lake })
+        Some(Self {
+            name,
+            schema,
+            seen: Arc::clone(seen),
+            scope: Scope::All,
+            kind: Kind::Lake { cuts: Cuts::default() },
+        })
     }
 
     pub(super) fn episodes(seen: &Arc<Seen>, scope: &Scope, limits: Limits) -> Self {
@@ -169,7 +176,7 @@ impl TableProvider for LiveTable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let useful = |filter: &Expr| match self.kind {
-            Kind::Lake => true,
+            Kind::Lake { .. } => true,
             Kind::Episodes { .. } => only_home(filter) || recent::is_from(filter),
             Kind::Latest { .. } | Kind::Fact => false,
         };
@@ -191,8 +198,8 @@ impl TableProvider for LiveTable {
             return exec_err!("{} was read outside of a statement", self.name);
         };
         match &self.kind {
-            Kind::Lake => match lake_table(&snapshot.lake, &snapshot.view, self.name) {
-                Some(table) => table.scan(state, projection, filters, limit).await,
+            Kind::Lake { cuts } => match lake_table(&snapshot.lake, &snapshot.view, self.name) {
+                Some(table) => table.with_cuts(cuts).scan(state, projection, filters, limit).await,
                 None => exec_err!("the lake has no table {}", self.name),
             },
             Kind::Episodes { limits, made } => {

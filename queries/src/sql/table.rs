@@ -4,6 +4,7 @@
 //! statistics. The order of the rows is declared as the files have it, so that windows over beds need no sorting: the files
 //! of a run are read one behind the other, and rows on their way are sorted when they are asked for.
 
+mod beds;
 mod files;
 mod groups;
 
@@ -18,11 +19,13 @@ use carebed_pipeline::schema::{EVENT_DAY, SORT_ORDER};
 use carebed_pipeline::view::{DataFile, TableView};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{DFSchema, Result, ScalarValue, Statistics};
+use datafusion::common::{DFSchema, Result, ScalarValue, SplitPoint, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::{
+    CachedParquetFileReaderFactory, ParquetFileReaderFactory as _, ParquetRowSelection,
+};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -30,16 +33,20 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::{LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr, RangePartitioning};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter::batch_filter;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::union::UnionExec;
 use object_store::path::Path;
+use parquet::arrow::arrow_reader::RowSelection;
 
+pub(super) use beds::Cuts;
+use beds::{Cut, Reader};
 use files::Files;
-use groups::{Groups, Piece, group};
+use groups::{Groups, Piece, Section, group, only_run};
 
 /// Rows on their way are sorted for a question when they are at most so many; otherwise nobody is promised an order.
 const HOT_SORTED_MAX: usize = 200_000;
@@ -53,6 +60,7 @@ pub(super) struct LakeTable {
     schema: SchemaRef,
     view: TableView,
     by_day: bool,
+    cuts: Cuts,
 }
 
 impl LakeTable {
@@ -67,7 +75,12 @@ impl LakeTable {
         let day = by_day.then(day_field);
         let fields = files_schema.fields().iter().cloned().chain(day);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Self { place, root, files_schema, schema, view, by_day }
+        Self { place, root, files_schema, schema, view, by_day, cuts: Cuts::default() }
+    }
+
+    /// With cuts that were made before, for whoever makes many tables of one lake.
+    pub(super) fn with_cuts(self, cuts: &Cuts) -> Self {
+        Self { cuts: cuts.clone(), ..self }
     }
 
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
@@ -97,20 +110,49 @@ impl LakeTable {
         LexOrdering::new(columns.into_iter().collect::<Option<Vec<_>>>()?)
     }
 
+    /// Reads files, whose ends are read once: files never change.
+    fn reader(&self, state: &dyn Session) -> Result<CachedParquetFileReaderFactory> {
+        let runtime = state.runtime_env();
+        let store = runtime.object_store(&self.place)?;
+        Ok(CachedParquetFileReaderFactory::new(store, runtime.cache_manager.get_file_metadata_cache()))
+    }
+
+    fn partitioned(&self, file: &DataFile) -> PartitionedFile {
+        PartitionedFile::new(format!("{}/{}", self.root, file.path), file.size)
+    }
+
+    /// The files in groups between which no bed is divided, if they are one run and worth it.
+    async fn cut(&self, state: &dyn Session, files: &[Arc<DataFile>]) -> Result<Option<Cut>> {
+        let wanted = state.config().target_partitions();
+        let Some(run) = self.order().and_then(|_| only_run(files, wanted)) else { return Ok(None) };
+        let reader = self.reader(state)?;
+        let open = |file: &DataFile| -> Result<Reader> {
+            Ok(reader.create_reader(0, self.partitioned(file), None, &ExecutionPlanMetricsSet::new())?)
+        };
+        self.cuts.of(&run, wanted, open).await
+    }
+
     fn scan_files(
         &self,
         state: &dyn Session,
-        Groups { groups, sorted }: Groups,
+        Groups { groups, splits, .. }: Groups,
         order: Option<LexOrdering>,
         statistics: Statistics,
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let part = |Piece { file, range }: &Piece| {
-            let mut part = PartitionedFile::new(format!("{}/{}", self.root, file.path), file.size);
-            if let Some((from, to)) = range {
-                part =
-                    part.with_range(i64::try_from(*from).unwrap_or(i64::MAX), i64::try_from(*to).unwrap_or(i64::MAX));
+        let part = |Piece { file, section }: &Piece| {
+            let mut part = self.partitioned(file);
+            match *section {
+                Section::Whole => {}
+                Section::Bytes(from, to) => {
+                    let place = |byte| i64::try_from(byte).unwrap_or(i64::MAX);
+                    part = part.with_range(place(from), place(to));
+                }
+                Section::Rows { from, to, of } => {
+                    let rows = RowSelection::from_consecutive_ranges(std::iter::once(from..to), of);
+                    part = part.with_extension(ParquetRowSelection::new(rows));
+                }
             }
             if self.by_day {
                 part = part.with_partition_values(vec![ScalarValue::Date32(file.day)]);
@@ -120,25 +162,28 @@ impl LakeTable {
         };
         let groups = groups.iter().map(|group| FileGroup::new(group.iter().map(part).collect())).collect();
         let days = if self.by_day { vec![day_field()] } else { vec![] };
-        let runtime = state.runtime_env();
-        // Files never change, so what their ends say is read once.
-        let reader = CachedParquetFileReaderFactory::new(
-            runtime.object_store(&self.place)?,
-            runtime.cache_manager.get_file_metadata_cache(),
-        );
         let source = ParquetSource::new(
             TableSchema::builder(Arc::clone(&self.files_schema)).with_table_partition_cols(days).build(),
         )
         .with_table_parquet_options(state.default_table_options().parquet)
-        .with_parquet_file_reader_factory(Arc::new(reader));
+        .with_parquet_file_reader_factory(Arc::new(self.reader(state)?));
         let config = FileScanConfigBuilder::new(self.place.clone(), Arc::new(source))
             .with_file_groups(groups)
-            .with_output_ordering(order.filter(|_| sorted).into_iter().collect())
+            .with_output_partitioning(self.by_beds(splits))
+            .with_output_ordering(order.into_iter().collect())
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
+    }
+
+    /// Groups between which no bed is divided.
+    fn by_beds(&self, splits: Vec<Arc<str>>) -> Option<Partitioning> {
+        let bed = self.order().and_then(|order| LexOrdering::new([order.first().clone()]))?;
+        let point = |split: Arc<str>| SplitPoint::new(vec![ScalarValue::Utf8View(Some(split.to_string()))]);
+        let splits: Vec<SplitPoint> = splits.into_iter().map(point).collect();
+        if splits.is_empty() { None } else { RangePartitioning::try_new(bed, splits).ok().map(Partitioning::Range) }
     }
 
     /// What is known of these files together: enough to count them without reading.
@@ -237,7 +282,11 @@ impl TableProvider for LakeTable {
         let files = self.relevant(predicate.as_ref())?;
         let (hot, hot_sorted) = self.hot(predicate.as_ref())?;
         let statistics = self.statistics(&files);
-        let groups = group(files, state.config().target_partitions());
+        let cut = if hot.num_rows() == 0 { self.cut(state, &files).await? } else { None };
+        let groups = match cut {
+            Some(Cut { splits, groups }) => Groups { groups, splits, sorted: true },
+            None => group(files, state.config().target_partitions()),
+        };
         // Rows of both are sorted alike, or nobody is told so.
         let order = self.order().filter(|_| groups.sorted && (hot_sorted || hot.num_rows() == 0));
 

@@ -10,16 +10,34 @@ const RUNS_MAX: usize = 64;
 /// Less than this, in bytes, is not worth a core of its own.
 const PIECE_MIN: u64 = 1 << 20;
 
-/// A file, or those of its row groups that begin in a range of its bytes.
+/// A file, or a part of it.
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
     pub(super) file: Arc<DataFile>,
-    pub(super) range: Option<(u64, u64)>,
+    pub(super) section: Section,
+}
+
+/// What of a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Section {
+    /// All of it.
+    Whole,
+    /// Those of its row groups that begin in a range of its bytes.
+    Bytes(u64, u64),
+    /// Some of its rows.
+    Rows {
+        /// From this row on.
+        from: usize,
+        /// Up to this one, without it.
+        to: usize,
+        /// How many there are.
+        of: usize,
+    },
 }
 
 impl Piece {
     fn whole(file: Arc<DataFile>) -> Self {
-        Self { file, range: None }
+        Self { file, section: Section::Whole }
     }
 }
 
@@ -27,6 +45,8 @@ impl Piece {
 #[derive(Debug)]
 pub(super) struct Groups {
     pub(super) groups: Vec<Vec<Piece>>,
+    /// Where beds are kept apart: none where a bed may have rows in several groups.
+    pub(super) splits: Vec<Arc<str>>,
     /// Whether the rows of each group come sorted.
     pub(super) sorted: bool,
 }
@@ -39,10 +59,19 @@ pub(super) fn group(files: Vec<Arc<DataFile>>, wanted: usize) -> Groups {
     match runs(&files) {
         Some(runs) => {
             let share = total.div_ceil(wanted as u64).max(PIECE_MIN);
-            Groups { groups: runs.into_iter().flat_map(|run| cut(run, share)).collect(), sorted: true }
+            let groups = runs.into_iter().flat_map(|run| cut(run, share)).collect();
+            Groups { groups, splits: Vec::new(), sorted: true }
         }
-        None => Groups { groups: deal(files, wanted), sorted: false },
+        None => Groups { groups: deal(files, wanted), splits: Vec::new(), sorted: false },
     }
+}
+
+/// The files of the only run there is, in their order, when each of so many groups would be worth a core of its own.
+pub(super) fn only_run(files: &[Arc<DataFile>], wanted: usize) -> Option<Vec<Arc<DataFile>>> {
+    let total: u64 = files.iter().map(|file| file.size).sum();
+    let is_worth_it = wanted > 1 && (total + PIECE_MIN / 2) / PIECE_MIN >= wanted as u64;
+    let mut runs = runs(files).filter(|runs| runs.len() == 1 && is_worth_it)?;
+    runs.pop()
 }
 
 /// None when there are too many, or files that are in none.
@@ -74,9 +103,9 @@ fn cut(run: Vec<Arc<DataFile>>, share: u64) -> Vec<Vec<Piece>> {
         loop {
             let room = share - (before + from) % share;
             let to = file.size.min(from + room);
-            let range = (from > 0 || to < file.size).then_some((from, to));
+            let section = if from > 0 || to < file.size { Section::Bytes(from, to) } else { Section::Whole };
             if let Some(piece) = cut.last_mut() {
-                piece.push(Piece { file: Arc::clone(&file), range });
+                piece.push(Piece { file: Arc::clone(&file), section });
             }
             if (before + to) % share == 0 {
                 cut.push(Vec::new());
@@ -129,10 +158,14 @@ mod tests {
 
     /// The groups in short, ranges in MiB: `a0 a1[0,2) | b0`.
     fn short(files: Vec<Arc<DataFile>>, wanted: usize) -> String {
-        let Groups { groups, sorted } = group(files, wanted);
+        let Groups { groups, sorted, .. } = group(files, wanted);
         let piece = |piece: &Piece| {
-            let range = piece.range.map(|(from, to)| format!("[{},{})", from >> 20, to >> 20));
-            format!("{}{}", piece.file.path, range.unwrap_or_default())
+            let section = match piece.section {
+                Section::Whole => String::new(),
+                Section::Bytes(from, to) => format!("[{},{})", from >> 20, to >> 20),
+                Section::Rows { from, to, .. } => format!("[{from},{to}) rows"),
+            };
+            format!("{}{section}", piece.file.path)
         };
         let groups = groups.iter().map(|g| g.iter().map(piece).collect::<Vec<_>>().join(" "));
         format!("{}{}", groups.collect::<Vec<_>>().join(" | "), if sorted { "" } else { " unsorted" })

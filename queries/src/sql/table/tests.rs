@@ -137,3 +137,33 @@ async fn the_newest_row_of_each_needs_no_sorting() {
         assert!(plan.contains("Window") && rows.len() > 3, "{plan}");
     }
 }
+
+/// A run that is large enough for two cores, whose cut falls into a bed and into a row group.
+#[tokio::test]
+async fn windows_over_the_beds_of_one_run_stay_on_their_cores() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let mut chance = 7_u64;
+    let rows = (0..200_000_u64).map(|n| {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (time, bed) = (at(START) + Duration::from_millis(n * 150 + (chance >> 58)), format!("b{}", n % 7));
+        observation("h1", &bed, "mat", "heart_rate", time, Some(f64::from_bits(chance >> 2)), "good")
+    });
+    let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+    let commit = Commit { rows: vec![rows.collect::<Vec<_>>().into()], marks, ..Commit::default() };
+    store.commit(&commit, at(START)).await.unwrap();
+    let (lake, view) = (Lake::of(&store), store.view());
+    let sql = "SELECT bed_id, count(*), sum(gap) FROM (SELECT bed_id, CAST(event_time AS bigint) - lag(CAST(event_time AS bigint)) \
+               OVER (PARTITION BY bed_id ORDER BY event_time) AS gap FROM observations WHERE quantity = 'heart_rate') GROUP BY bed_id";
+    let (_, expected) = plan_and_rows(&lake, &view, 1, sql).await;
+    assert_eq!(expected.len(), 8, "{expected:?}");
+    let (plan, rows) = plan_and_rows(&lake, &view, 2, sql).await;
+    assert_eq!(rows, expected, "{plan}");
+    assert!(!plan.contains("RepartitionExec") && !plan.contains("SortExec") && plan.contains("Range("), "{plan}");
+    // Both sides of a join are brought together all the same.
+    let join = "SELECT a.bed_id, count(*) FROM (SELECT DISTINCT bed_id, value FROM observations) a JOIN \
+                (SELECT bed_id FROM observations GROUP BY bed_id) b ON a.bed_id = b.bed_id GROUP BY a.bed_id";
+    let (_, expected) = plan_and_rows(&lake, &view, 1, join).await;
+    let (plan, rows) = plan_and_rows(&lake, &view, 2, join).await;
+    assert_eq!(rows, expected, "{plan}");
+}
