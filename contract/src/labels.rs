@@ -264,14 +264,7 @@ impl Labels {
     /// Reads [`Self::encode`]'s bytes. Never panics. Later formats may append fields; these are passed over.
     pub fn decode(bytes: &[u8]) -> Result<Self, LabelsError> {
         let mut d = Decoder::new(bytes);
-        let fields = d.array()?.ok_or(LabelsError::Field("length"))?;
-        let format = d.u8()?;
-        if format != FORMAT {
-            return Err(LabelsError::Format(format));
-        }
-        if fields < 7 {
-            return Err(LabelsError::Field("length"));
-        }
+        let fields = begin(&mut d, 7)?;
         let mut labels = Self {
             epoch: Epoch::new(d.u64()?),
             lane: Lane::from_code(d.u8()?).ok_or(LabelsError::Field("lane"))?,
@@ -305,6 +298,16 @@ impl Labels {
         }
         Ok(labels)
     }
+}
+
+/// Reads the length and the format that labels and receipts begin with. Returns how many fields there are, at least `least`.
+pub(crate) fn begin(d: &mut Decoder<'_>, least: u64) -> Result<u64, LabelsError> {
+    let fields = d.array()?.ok_or(LabelsError::Field("length"))?;
+    let format = d.u8()?;
+    if format != FORMAT {
+        return Err(LabelsError::Format(format));
+    }
+    if fields < least { Err(LabelsError::Field("length")) } else { Ok(fields) }
 }
 
 #[cfg(test)]

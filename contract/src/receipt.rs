@@ -3,7 +3,7 @@
 use minicbor::{Decoder, Encoder};
 
 use crate::digest::Digest;
-use crate::labels::{Epoch, FORMAT, LabelsError, Lane};
+use crate::labels::{Epoch, FORMAT, LabelsError, Lane, begin};
 use crate::time::Timestamp;
 
 /// What the centre has committed of one lane. Only this lets a gateway delete anything.
@@ -38,14 +38,7 @@ impl Receipt {
     /// Reads [`Self::encode`]'s bytes. Never panics.
     pub fn decode(bytes: &[u8]) -> Result<Self, LabelsError> {
         let mut d = Decoder::new(bytes);
-        let fields = d.array()?.ok_or(LabelsError::Field("length"))?;
-        let format = d.u8()?;
-        if format != FORMAT {
-            return Err(LabelsError::Format(format));
-        }
-        if fields < 6 {
-            return Err(LabelsError::Field("length"));
-        }
+        begin(&mut d, 6)?;
         Ok(Self {
             epoch: Epoch::new(d.u64()?),
             lane: Lane::from_code(d.u8()?).ok_or(LabelsError::Field("lane"))?,

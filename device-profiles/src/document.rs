@@ -10,6 +10,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use carebed_contract::quantity::{Quantity, vocabulary};
 use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
 pub use schema::schema;
 use serde::de::DeserializeOwned;
@@ -181,6 +182,21 @@ impl<'d> Fields<'d> {
     /// Tells a mistake.
     pub fn tell(&self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
         tell(self.told, span, message.into(), hint.into());
+    }
+
+    /// A quantity of the vocabulary. Another name is a mistake, and none.
+    #[must_use]
+    pub fn quantity(&self, name: &Spanned<String>) -> Option<Quantity> {
+        let quantity = Quantity::new(name.get_ref()).filter(|quantity| quantity.definition().is_some());
+        if quantity.is_none() {
+            let known = vocabulary().keys().map(|name| &**name);
+            let hint = match nearest(name.get_ref(), known) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => "the vocabulary is contract/quantities.toml".to_owned(),
+            };
+            self.tell(name.span(), format!("there is no quantity {:?}", name.get_ref()), hint);
+        }
+        quantity
     }
 
     fn remove(&mut self, key: &'static str) -> Option<Spanned<DeValue<'d>>> {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use carebed_contract::quantity::{Kind, Quantity, vocabulary};
+use carebed_contract::quantity::{Kind, Quantity};
 use carebed_contract::value::Value;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::message::{Availability, Message, Transport};
 use super::{Poll, Report};
-use crate::document::{self, Fields, Span, advise};
+use crate::document::{Fields, Span, advise};
 use crate::field::{Field, Type};
 use crate::framing::{Framing, Order};
 use crate::meaning::Meaning;
@@ -113,7 +113,7 @@ pub(super) fn read(name: &Spanned<String>, mut f: Fields<'_>, context: &Context<
     let span = place.span(&f);
     let field = place.field(&f, source, context)?;
     let quantity = match quantity {
-        Some(name) => Some(quantity_of(&f, &name)?),
+        Some(name) => Some(f.quantity(&name)?),
         None => None,
     };
     let counter = match (counts, &field) {
@@ -405,19 +405,6 @@ fn meaning(f: &mut Fields<'_>) -> Meaning {
         high: f.take("high").map(Spanned::into_inner),
         uncertain: f.take("uncertain").map(Spanned::into_inner),
     }
-}
-
-pub(super) fn quantity_of(f: &Fields<'_>, name: &Spanned<String>) -> Option<Quantity> {
-    let quantity = Quantity::new(name.get_ref()).filter(|quantity| quantity.definition().is_some());
-    if quantity.is_none() {
-        let known = vocabulary().keys().map(|name| &**name);
-        let hint = match document::nearest(name.get_ref(), known) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => "the vocabulary is contract/quantities.toml".to_owned(),
-        };
-        f.tell(name.span(), format!("there is no quantity {:?}", name.get_ref()), hint);
-    }
-    quantity
 }
 
 /// The names that a table stands for: its own, or `1`, `2`, … for `1-8`, with what stands before them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use carebed_contract::quantity::Quantity;
 use toml::Spanned;
 
-use super::input::{self, Literal, row};
+use super::input::{Literal, row};
 use super::message::framing_index;
 use super::{Deny, Profile, denies};
 use crate::document::{Fields, advise};
@@ -211,7 +211,7 @@ pub(super) fn read(
     }
     let actions = actions.map_or_else(|| vec![ACTION_SET.to_owned()], Spanned::into_inner);
     let quantity = match quantity {
-        Some(name) => Some(input::quantity_of(&f, &name)?),
+        Some(name) => Some(f.quantity(&name)?),
         None => None,
     };
     let coil = parts.coil.is_some();

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use carebed_contract::id::{BedId, DeviceId, Room};
 use carebed_contract::labels::Lane;
-use carebed_contract::quantity::{Quantity, vocabulary};
-use carebed_device_profiles::document::{self, Fields, Span, advise};
+use carebed_device_profiles::document::{Fields, Span, advise};
 use carebed_device_profiles::folder::{self, FolderError};
 use carebed_device_profiles::profile::{ACTION_SET, Profile, Serial};
 use carebed_device_profiles::shipped;
@@ -194,7 +193,7 @@ fn input(
     let (bed, room) = places.place(&mut f);
     let (invert, lane) = (f.take_or("invert", false), f.take::<Lane>("lane").map(Spanned::into_inner));
     let quantity = match quantity {
-        Some(name) => quantity_of(&f, &name),
+        Some(name) => f.quantity(&name),
         None => own.cloned(),
     };
     if let (Some(device), Some(quantity)) = (&device, &quantity) {
@@ -223,7 +222,7 @@ fn output(
 ) -> Option<OutputUse> {
     let device: Option<Spanned<DeviceId>> = f.need("device");
     let actions: Option<Spanned<Vec<String>>> = f.take("actions");
-    let quantity = f.take::<String>("quantity").and_then(|name| quantity_of(&f, &name));
+    let quantity = f.take::<String>("quantity").and_then(|name| f.quantity(&name));
     let (bed, room) = places.place(&mut f);
     let shows = shows(&mut f);
     if let Some(device) = &device {
@@ -266,25 +265,12 @@ fn shows(f: &mut Fields<'_>) -> Option<Shows> {
     }
 }
 
-fn quantity_of(fields: &Fields<'_>, name: &Spanned<String>) -> Option<Quantity> {
-    let quantity = Quantity::new(name.get_ref()).filter(|quantity| quantity.definition().is_some());
-    if quantity.is_none() {
-        let known = vocabulary().keys().map(|name| &**name);
-        let hint = match document::nearest(name.get_ref(), known) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => "the vocabulary is contract/quantities.toml".to_owned(),
-        };
-        fields.tell(name.span(), format!("there is no quantity {:?}", name.get_ref()), hint);
-    }
-    quantity
-}
-
 /// `[[action]]`: `when` an observation `becomes` so, `set` an output, `for` some time, `between` two times of the day.
 pub(super) fn action(mut f: Fields<'_>, boards: &[Board]) -> Option<LocalAction> {
     let (when, quantity): (Option<Spanned<String>>, Option<Spanned<String>>) = (f.need("when"), f.need("quantity"));
     let (becomes, set): (bool, Option<Spanned<String>>) = (f.take_or("becomes", true), f.need("set"));
     let (lasts, between) = (f.take_duration("for"), f.take::<[TimeOfDay; 2]>("between").map(Spanned::into_inner));
-    let quantity = quantity.and_then(|name| quantity_of(&f, &name));
+    let quantity = quantity.and_then(|name| f.quantity(&name));
     let when = when.zip(quantity.as_ref()).and_then(|(when, quantity)| {
         let inputs = boards.iter().flat_map(|board| &board.inputs);
         let observed: Vec<String> = inputs.map(|input| format!("{} {}", input.device, input.quantity)).collect();
