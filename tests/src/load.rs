@@ -3,6 +3,7 @@
 //! The centre and the broker are real programs; the homes are light ([`home`]) and live in this process, so on one machine
 //! they take their share of the processors. What counts is in the table: each figure is compared with what was offered.
 
+mod cpu;
 pub mod home;
 pub mod ingest;
 pub mod packs;

@@ -20,11 +20,13 @@ use carebed_pipeline::mqtt::{self, Events};
 use carebed_pipeline::store::{self, Store};
 use carebed_queries::engine::Limits;
 use carebed_queries::sql::{Lake, Snapshot, SqlSession};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Shown;
+use super::cpu::{self, Cpu, PUBLISHERS};
 use super::packs::{Packs, VALUES};
 use crate::process::{Program, until};
 use crate::world::{PATIENCE, Programs};
@@ -89,7 +91,10 @@ async fn ours(programs: &Programs, plan: &Plan) -> anyhow::Result<(f64, String, 
     let ingesting = tokio::spawn(mqtt::run(config, store.clone(), events, no_commands, clock, shutdown.clone()));
     let seeing = tokio::spawn(see(store.clone(), shutdown.clone()));
 
-    let (seconds, n_packs) = publish(packs, broker.address()).await?;
+    let before = Cpu::now(broker.id());
+    let (publishers, seconds, n_packs) = publish(packs, broker.address()).await?;
+    let cpu = Cpu::now(broker.id()).since(before);
+    publishers.shutdown_background();
     shutdown.cancel();
     ingesting.await??;
     let mut ages = seeing.await??;
@@ -108,6 +113,16 @@ async fn ours(programs: &Programs, plan: &Plan) -> anyhow::Result<(f64, String, 
         "carebed                 {rate:.0} values/s receipted: {values} values in packs of {VALUES}, {seconds:.1} s"
     )?;
     writeln!(text, "in the table            {rows} rows of {batches} packs")?;
+    let each = |seconds: f64| seconds * 1e6 / values as f64;
+    writeln!(
+        text,
+        "processor time          {:.2} µs a value: centre {:.2}, publishers {:.2}, broker {:.2}; load {}",
+        each(cpu.total()),
+        each(cpu.rest),
+        each(cpu.publishers),
+        each(cpu.broker),
+        cpu::load(),
+    )?;
     writeln!(
         text,
         "newest row SQL sees     {} ms old p50, {} ms p99 ({} looks, the question's own time included)",
@@ -132,7 +147,8 @@ async fn other(programs: &Programs, plan: &Plan, python: &Path) -> anyhow::Resul
     if until(PATIENCE, || async { peer.said().contains("listening").then_some(()) }).await.is_none() {
         bail!("peer.py does not listen\n{}", peer.said());
     }
-    let (seconds, n_packs) = publish(packs, broker.address()).await.with_context(|| peer.said())?;
+    let (publishers, seconds, n_packs) = publish(packs, broker.address()).await.with_context(|| peer.said())?;
+    publishers.shutdown_background();
     peer.kill().await;
     let counted = tokio::process::Command::new(python).args([script.as_os_str(), table.as_os_str()]).output().await?;
     let rows: i64 = String::from_utf8_lossy(&counted.stdout).trim().parse().context("peer.py counts its rows")?;
@@ -153,16 +169,28 @@ fn make(plan: &Plan, packs: u64) -> anyhow::Result<Vec<Packs>> {
     areas.iter().enumerate().map(|(n, area)| Packs::make(area, n * each, each, packs, start)).collect()
 }
 
-/// Publishes everything; seconds from the first receipt on, and packs receipted in them.
-async fn publish(packs: Vec<Packs>, broker: SocketAddr) -> anyhow::Result<(f64, u64)> {
+/// Publishes everything, from threads of its own; seconds it took, and packs receipted in them.
+async fn publish(packs: Vec<Packs>, broker: SocketAddr) -> anyhow::Result<(Runtime, f64, u64)> {
+    let threads = packs.len().min(2);
+    let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name(PUBLISHERS).enable_all().build()?;
     let receipted = watch::Sender::new(0);
     let began = Instant::now();
-    let mut publishing: JoinSet<_> = packs.into_iter().map(|packs| packs.publish(broker, receipted.clone())).collect();
-    while let Some(ended) = publishing.join_next().await {
-        ended??;
+    let mut publishing = JoinSet::new();
+    for packs in packs {
+        publishing.spawn_on(packs.publish(broker, receipted.clone()), runtime.handle());
     }
-    let n = *receipted.borrow();
-    Ok((began.elapsed().as_secs_f64(), n))
+    let mut ended = Ok(());
+    while let Some(one) = publishing.join_next().await {
+        ended = ended.and(one.map_err(Into::into).flatten());
+    }
+    let (seconds, n) = (began.elapsed().as_secs_f64(), *receipted.borrow());
+    match ended {
+        Ok(()) => Ok((runtime, seconds, n)),
+        Err(error) => {
+            runtime.shutdown_background();
+            Err(error)
+        }
+    }
 }
 
 async fn hear(mut events: mpsc::Receiver<Event>) {
