@@ -28,7 +28,7 @@ use crate::config::{Config, host_and_port};
 use crate::detections;
 use crate::facts::Params;
 use crate::live::{Heard, LiveTask, Memories};
-use crate::maintain::Keeper;
+use crate::maintain::{Around, Keeper};
 
 /// Events of one kind on their way from ingest to live detection. When detection falls behind, ingest takes no more
 /// routine data, and the spools keep it; calls have a channel of their own.
@@ -163,7 +163,8 @@ impl Centre {
         let upkeep = self.config.storage.upkeep();
         let lake = (self.store.clone(), Arc::clone(&self.clock), stop.clone());
         let kept = tokio::spawn(keep_up(lake.0.clone(), upkeep.clone(), Arc::clone(&lake.1), stop.clone()));
-        let keeper = Keeper { store: lake.0, upkeep, memories: Some(self.memories) };
+        let around = Around { memories: self.memories, registry: self.registry, commands: commands_in.clone() };
+        let keeper = Keeper { store: lake.0, upkeep, centre: Some(around) };
         let asked = tokio::spawn(crate::maintain::listen(self.config.data.clone(), keeper, lake.1, lake.2));
         let actions = pass_on(self.actions, commands_in);
         let (ingest, live, console, ()) = tokio::join!(ingest, live, console, actions);

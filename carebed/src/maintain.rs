@@ -7,13 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use carebed_console::registry::Registry;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::{Clock, SystemClock};
+use carebed_contract::command::{ACTION_PURGE, Command, Purge, SPOOL};
+use carebed_contract::id::{DeviceId, GatewayId};
 use carebed_contract::time::Timestamp;
+use carebed_contract::topic::{Channel, Topic};
 use carebed_pipeline::store::{Erased, Erasure, LockError, Store, StoreError, UpkeepConfig};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 
 use crate::cli::say;
 use crate::exit::Exit;
@@ -26,6 +31,8 @@ const QUESTION_BYTES_MAX: u64 = 64 << 10;
 const ASKING: Duration = Duration::from_secs(10);
 /// How long an erasure waits for readers of this process before it leaves their files to vacuum.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an order to a gateway may be under way.
+const ORDERED: Duration = Duration::from_secs(3_600);
 
 /// `carebed maintain`
 #[derive(Debug, Clone, clap::Args)]
@@ -80,12 +87,45 @@ pub struct Keeper {
     pub store: Store,
     /// How it is kept.
     pub upkeep: UpkeepConfig,
-    /// What the centre around it remembers, where one runs.
-    pub memories: Option<Memories>,
+    /// The centre around it, where one runs.
+    pub centre: Option<Around>,
+}
+
+/// What of a running centre an erasure must reach.
+#[derive(Debug)]
+pub struct Around {
+    /// What it remembers.
+    pub memories: Memories,
+    /// Where its gateways are enrolled.
+    pub registry: Registry,
+    /// The way to them.
+    pub commands: mpsc::Sender<(Topic, Command)>,
+}
+
+impl Around {
+    /// Orders gateways to empty their spools of what is erased. Says how many orders went out: one to a gateway that is not
+    /// connected is lost, and what it sends when it is back is consumed and kept nowhere.
+    fn order(&self, erasure: &Erasure, gateways: &[GatewayId], now: Timestamp) -> usize {
+        let Erasure { id, home, bed, from, until, .. } = erasure.clone();
+        let value =
+            serde_json::to_value(Purge { home, bed, from, until }).expect("a purge is a map of texts and numbers");
+        let order = |gateway: &GatewayId| {
+            let area = self.registry.homes().iter().find(|home| home.gateway == *gateway)?.area.clone();
+            let command = Command {
+                id: format!("purge-{id}"),
+                device: DeviceId::new(SPOOL).ok()?,
+                action: ACTION_PURGE.to_owned(),
+                value: value.clone(),
+                expires_at: now + ORDERED,
+            };
+            self.commands.try_send((Topic::new(area, gateway.clone(), Channel::Command), command)).ok()
+        };
+        gateways.iter().filter_map(order).count()
+    }
 }
 
 async fn perform(keeper: &Keeper, task: Task, now: Timestamp) -> Result<serde_json::Value, StoreError> {
-    let Keeper { store, upkeep, memories } = keeper;
+    let Keeper { store, upkeep, centre } = keeper;
     let done = match task {
         Task::Maintain => {
             let mut done = Maintained::default();
@@ -100,8 +140,9 @@ async fn perform(keeper: &Keeper, task: Task, now: Timestamp) -> Result<serde_js
         }
         Task::Erase(erasure) => {
             let mut report = store.erase(&erasure, PATIENCE, now).await?;
-            if let Some(memories) = memories {
-                report.memory_forgotten = Some(memories.forget(erasure.home).await);
+            if let Some(centre) = centre {
+                report.gateways_ordered = centre.order(&erasure, &report.gateways, now);
+                report.memory_forgotten = Some(centre.memories.forget(erasure.home).await);
             }
             serde_json::to_value(report)
         }
@@ -179,7 +220,7 @@ pub async fn request(data: &Path, task: Task) -> anyhow::Result<serde_json::Valu
         }
         opened => opened.context("failed to open the lake")?,
     };
-    let keeper = Keeper { store, upkeep: UpkeepConfig::default(), memories: None };
+    let keeper = Keeper { store, upkeep: UpkeepConfig::default(), centre: None };
     Ok(perform(&keeper, task, SystemClock::new().now()).await?)
 }
 

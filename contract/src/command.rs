@@ -2,8 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::DeviceId;
+use crate::id::{BedId, DeviceId, HomeId};
+use crate::record::{Record, RecordTime};
 use crate::time::Timestamp;
+
+/// The action by which a centre orders a gateway to forget what an erasure covers: the command's value is a [`Purge`], its
+/// device [`SPOOL`].
+pub const ACTION_PURGE: &str = "purge";
+/// Stands for the gateway's own spool where a command names a device.
+pub const SPOOL: &str = "spool";
 
 /// Something to do in the home.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,4 +55,33 @@ pub struct CommandResult {
     pub reason: Option<String>,
     /// The gateway's time.
     pub at: Timestamp,
+}
+
+/// Whose observations a gateway is to take out of its spool: all that a home, or one bed in it, observed in a stretch of event
+/// time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purge {
+    /// The home.
+    pub home: HomeId,
+    /// The bed; none: the whole home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bed: Option<BedId>,
+    /// From this event time on; none: from the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// Up to this event time, without it.
+    pub until: Timestamp,
+}
+
+impl Purge {
+    /// Whether a record is to go. Of one without a time of its own nobody knows yet: it stays, and the centre judges it when it
+    /// comes.
+    #[must_use]
+    pub fn covers(&self, record: &Record) -> bool {
+        let RecordTime::At(at) = record.time else { return false };
+        record.series.home == self.home
+            && (self.bed.is_none() || record.series.bed == self.bed)
+            && self.from.is_none_or(|from| from <= at)
+            && at < self.until
+    }
 }

@@ -27,6 +27,7 @@ mod disk;
 mod format;
 mod lane;
 mod opening;
+mod purge;
 mod writing;
 
 use std::io;

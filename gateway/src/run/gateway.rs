@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carebed_contract::clock::Clock;
-use carebed_contract::command::Command;
+use carebed_contract::command::{ACTION_PURGE, Command, CommandResult, Outcome};
 use carebed_contract::labels::Lane;
 use carebed_contract::quality::Quality;
 use carebed_contract::status::{GatewayState, Health};
@@ -243,11 +243,27 @@ impl Gateway {
                 }
                 Ok(())
             }
+            UplinkEvent::Command(command) if command.action == ACTION_PURGE => self.purge(&command).await,
             UplinkEvent::Command(command) => {
                 self.on_command(&command);
                 Ok(())
             }
         }
+    }
+
+    /// Forgets what the centre has erased. However late the order comes, it is carried out.
+    async fn purge(&mut self, command: &Command) -> Result<(), KeeperError> {
+        let (outcome, reason) = match serde_json::from_value(command.value.clone()) {
+            Ok(purge) => {
+                let gone = self.delivery.purge(purge).await?;
+                (Outcome::Done, format!("{gone} records were in the spool"))
+            }
+            Err(error) => (Outcome::Refused, format!("not an order to purge: {error}")),
+        };
+        tracing::info!(command = command.id, ?outcome, reason, "the centre orders to forget");
+        let at = self.now().wall;
+        self.tell_result(&CommandResult { id: command.id.clone(), outcome, reason: Some(reason), at });
+        Ok(())
     }
 
     fn on_command(&mut self, command: &Command) {
@@ -286,7 +302,7 @@ impl Gateway {
         }
     }
 
-    fn tell_result(&self, result: &carebed_contract::command::CommandResult) {
+    fn tell_result(&self, result: &CommandResult) {
         // Without a connection nobody hears it; the centre asks again under the same id.
         let _unheard = self.delivery.publisher().is_some_and(|p| p.json(Channel::Result, false, result));
     }

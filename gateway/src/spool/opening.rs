@@ -5,6 +5,7 @@ use std::io;
 
 use carebed_contract::digest::Digest;
 use carebed_contract::labels::{Epoch, Lane};
+use carebed_contract::pack::Sealed;
 use carebed_contract::time::Timestamp;
 
 use super::disk::{Disk, Memory};
@@ -129,6 +130,11 @@ impl Spool {
     /// numbers begin behind so many missing ones, so that the centre declares them even if it never heard of the old life.
     /// When this is interrupted, the old epoch still holds, whole.
     pub fn begin_epoch(&mut self) -> Result<u64, SpoolError> {
+        self.begin_epoch_with(|sealed| sealed)
+    }
+
+    /// The same, with payloads that may change.
+    pub(super) fn begin_epoch_with(&mut self, change: impl Fn(Sealed) -> Sealed) -> Result<u64, SpoolError> {
         let epoch = Epoch::random();
         let mut lost = 0;
         let mut fresh = Vec::new();
@@ -142,10 +148,11 @@ impl Spool {
             let mut bytes = header.encode();
             for old in &entries {
                 let Some(sealed) = self.payload(lane, old).ok().filter(|_| !self.is_lost(lane, old)) else { continue };
+                let sealed = change(sealed);
                 let (seq, prev) = (log.next, log.last);
                 let digest = Digest::of_batch(epoch, lane, seq, prev, sealed.content_type.as_str(), &sealed.bytes);
                 let unit = EntryHeader {
-                    content_type: old.content_type,
+                    content_type: sealed.content_type,
                     length: sealed.bytes.len(),
                     from: old.from,
                     complete_to: old.complete_to,
@@ -154,7 +161,8 @@ impl Spool {
                 };
                 let (offset, segment) = ((bytes.len() + unit.bytes()) as u64, header.first);
                 bytes.extend(unit.encode(&sealed.bytes));
-                log.push(Entry { seq, prev, digest, segment, offset, ..old.clone() });
+                let (content_type, length) = (sealed.content_type, sealed.bytes.len());
+                log.push(Entry { seq, prev, digest, content_type, segment, offset, length, ..old.clone() });
                 if bytes.len() as u64 >= self.limits.segment_bytes {
                     self.finish_segment(&mut log, &header, &bytes)?;
                     header = log.header(epoch);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use carebed_contract::command::Purge;
 use carebed_contract::labels::{Labels, Lane};
 use carebed_contract::pack::Pack;
 use carebed_contract::receipt::Receipt;
@@ -216,6 +217,15 @@ impl Delivery {
         self.follow_epoch()?;
         self.note_calls()?;
         self.pump().await
+    }
+
+    /// Takes out of the spool what the centre orders to forget. Says how many records.
+    pub async fn purge(&mut self, purge: Purge) -> Result<usize, KeeperError> {
+        let gone = self.keeper.purge(purge).await?;
+        self.follow_epoch()?;
+        self.note_calls()?;
+        self.pump().await?;
+        Ok(gone)
     }
 
     fn note_calls(&self) -> Result<(), KeeperError> {

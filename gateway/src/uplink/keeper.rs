@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use carebed_contract::command::Purge;
 use carebed_contract::labels::{Lane, Origin};
 use carebed_contract::pack::Sealed;
 use carebed_contract::receipt::Receipt;
@@ -118,6 +119,13 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    /// Takes out of the spool what the centre orders to forget; a new epoch begins when there was any. Says how many records.
+    pub async fn purge(&mut self, purge: Purge) -> Result<usize, KeeperError> {
+        let gone = self.work(move |spool| spool.purge(&purge)).await?.unwrap_or(0);
+        self.epoch_changed |= gone > 0;
+        Ok(gone)
     }
 
     /// Does something with the spool beside the runtime. None when the disk failed; a fresh spool in memory has taken

@@ -53,6 +53,9 @@ pub struct Erased {
     pub left: u64,
     /// The gateways that served the home: what is still in their spools is consumed and told to nobody when it comes.
     pub gateways: Vec<GatewayId>,
+    /// How many of them were ordered by a running centre to empty their spools of it.
+    #[serde(default)]
+    pub gateways_ordered: usize,
     /// Whether the centre around the lake has forgotten, too, what it remembered; none when none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_forgotten: Option<bool>,
