@@ -80,7 +80,7 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     let centre = Centre::open(&config, broker.address().to_string(), Arc::clone(&clock), arguments.speed)
         .await
         .context("the demo's centre did not open; with --listen 127.0.0.1:0 it takes any free port")?;
-    register(centre.registry()).await?;
+    register(centre.registry(), clock.now()).await?;
 
     say("carebed demo · 家庭养老床位演示");
     say(&format!("  page / 页面       http://{}/   (English: http://{}/?lang=en)", centre.address(), centre.address()));
@@ -226,7 +226,7 @@ async fn play(homes: Vec<SimulatedHome>, clock: Arc<dyn Clock>, shutdown: Shutdo
     }
 }
 
-async fn register(registry: &Registry) -> anyhow::Result<()> {
+async fn register(registry: &Registry, now: Timestamp) -> anyhow::Result<()> {
     let area = Area::new(AREA)?;
     registry.put_area(area.clone(), Text::new("章贡区（演示）", "Zhanggong (demo)")).await?;
     for household in &HOUSEHOLDS {
@@ -234,20 +234,23 @@ async fn register(registry: &Registry) -> anyhow::Result<()> {
         let person =
             Person { name: household.person.to_owned(), phone: String::new(), address: household.name.to_owned() };
         registry
-            .put_home(Home {
-                id: HomeId::new(&name)?,
-                area: area.clone(),
-                gateway: GatewayId::new(format!("gw-{name}"))?,
-                name: household.name.to_owned(),
-                time_zone: carebed_console::registry::TIME_ZONE,
-                residents: 1,
-                lamp: Some(DeviceId::new(format!("{name}-lamp"))?),
-                beds: vec![Bed {
-                    id: BedId::new(format!("{name}-bed"))?,
-                    name: "主卧床位".to_owned(),
-                    person: Some(person),
-                }],
-            })
+            .put_home(
+                Home {
+                    id: HomeId::new(&name)?,
+                    area: area.clone(),
+                    gateway: GatewayId::new(format!("gw-{name}"))?,
+                    name: household.name.to_owned(),
+                    time_zone: carebed_console::registry::TIME_ZONE,
+                    residents: 1,
+                    lamp: Some(DeviceId::new(format!("{name}-lamp"))?),
+                    beds: vec![Bed {
+                        id: BedId::new(format!("{name}-bed"))?,
+                        name: "主卧床位".to_owned(),
+                        person: Some(person),
+                    }],
+                },
+                now,
+            )
             .await?;
     }
     Ok(())

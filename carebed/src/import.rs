@@ -294,7 +294,7 @@ pub async fn import(config: &Config, meaning: &Meaning, files: &[PathBuf]) -> an
             Ok(recording) => {
                 recording.complaints().iter().for_each(|line| bar.suspend(|| complain(line)));
                 imported.broken += recording.broken.len();
-                register(&registry, &recording, meaning).await?;
+                register(&registry, &recording, meaning, clock.now()).await?;
                 match offer(&mut ingest, &recording, meaning, clock.now())? {
                     Became::Added => {
                         imported.added += 1;
@@ -359,7 +359,7 @@ fn offer(ingest: &mut Ingest, recording: &Recording, meaning: &Meaning, now: Tim
     Ok(became)
 }
 
-async fn register(registry: &Registry, recording: &Recording, meaning: &Meaning) -> anyhow::Result<()> {
+async fn register(registry: &Registry, recording: &Recording, meaning: &Meaning, now: Timestamp) -> anyhow::Result<()> {
     let inventory = recording.inventory(meaning)?;
     if registry.home(&recording.home).is_some() {
         return Ok(());
@@ -378,7 +378,7 @@ async fn register(registry: &Registry, recording: &Recording, meaning: &Meaning)
             .map(|bed| Bed { name: bed.id.to_string(), id: bed.id, person: None })
             .collect(),
     };
-    Ok(crate::live::put(registry, home).await?)
+    Ok(crate::live::put(registry, home, now).await?)
 }
 
 fn progress(length: u64) -> ProgressBar {

@@ -643,7 +643,7 @@ impl LiveTask {
             return;
         }
         self.live.set_home(facts(&self.params, &self.intervals, &home));
-        if let Err(error) = put(&self.registry, home).await {
+        if let Err(error) = put(&self.registry, home, self.clock.now()).await {
             tracing::error!(%error, gateway = %topic.gateway, "the home file's home was not registered");
         }
     }
@@ -689,9 +689,9 @@ const CENTRE: &str = "centre";
 const FAILURES_MAX: u32 = 3;
 
 /// Registers a home, and its area when that is new: an area without a name is called by its code.
-pub(crate) async fn put(registry: &Registry, home: Home) -> Result<(), RegistryError> {
+pub(crate) async fn put(registry: &Registry, home: Home, now: Timestamp) -> Result<(), RegistryError> {
     if registry.area(&home.area).is_none() {
         registry.put_area(home.area.clone(), Text::new(home.area.as_str(), home.area.as_str())).await?;
     }
-    registry.put_home(home).await
+    registry.put_home(home, now).await
 }

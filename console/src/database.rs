@@ -94,6 +94,12 @@ const TABLES: &[&str] = &[
         id TEXT PRIMARY KEY, home TEXT NOT NULL REFERENCES homes, name TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS persons (
         bed TEXT PRIMARY KEY REFERENCES beds, name TEXT NOT NULL, phone TEXT NOT NULL, address TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS registrations (
+        kind TEXT NOT NULL, id TEXT NOT NULL, home TEXT NOT NULL, bed TEXT, area TEXT NOT NULL,
+        valid_from INTEGER NOT NULL, valid_to INTEGER) STRICT",
+    "CREATE INDEX IF NOT EXISTS registrations_by_home ON registrations (home)",
+    "CREATE TABLE IF NOT EXISTS pseudonyms (one INTEGER PRIMARY KEY CHECK (one = 1), key BLOB NOT NULL) STRICT",
+    "INSERT OR IGNORE INTO pseudonyms VALUES (1, randomblob(32))",
     "CREATE TABLE IF NOT EXISTS intervals (
         id INTEGER PRIMARY KEY AUTOINCREMENT, home TEXT NOT NULL, bed TEXT, kind TEXT NOT NULL,
         started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL, entered_at INTEGER NOT NULL, entered_by TEXT NOT NULL,

@@ -1,16 +1,21 @@
 //! Areas, homes, beds and people. The only place in carebed that knows a name, a phone number or an address.
 
-use std::collections::BTreeMap;
+mod registrations;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use carebed_contract::finding::Subject;
 use carebed_contract::id::{Area, BedId, DeviceId, GatewayId, HomeId};
 use carebed_contract::text::Text;
+use carebed_contract::time::Timestamp;
 use chrono_tz::Tz;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::database::{Database, DatabaseError};
+
+pub use registrations::{Kind, Registered, Registration};
 
 /// Where a home is taken to be when nothing else is known.
 pub const TIME_ZONE: Tz = chrono_tz::Asia::Shanghai;
@@ -100,6 +105,9 @@ pub enum RegistryError {
 struct Known {
     areas: BTreeMap<Area, Text>,
     homes: BTreeMap<HomeId, Arc<Home>>,
+    registrations: Vec<Registration>,
+    /// Of the pseudonyms; none in a database that is only read and was written before there were any.
+    key: Vec<u8>,
 }
 
 /// The registry; clones share it. Read from memory, written through to the database.
@@ -146,6 +154,14 @@ impl Registry {
             };
             known.homes.insert(id, Arc::new(home));
         }
+        let has = "SELECT count(*) FROM sqlite_master WHERE name IN ('registrations', 'pseudonyms')";
+        if sqlx::query_scalar::<_, i64>(has).fetch_one(pool).await.map_err(&failed)? == 2 {
+            known.key = sqlx::query_scalar("SELECT key FROM pseudonyms").fetch_one(pool).await.map_err(&failed)?;
+            let select = "SELECT kind, id, home, bed, area, valid_from, valid_to FROM registrations ORDER BY rowid";
+            for row in sqlx::query(select).fetch_all(pool).await.map_err(&failed)? {
+                known.registrations.push(registration(&row)?);
+            }
+        }
         Ok(Self { database: database.clone(), known: Arc::new(RwLock::new(known)) })
     }
 
@@ -162,12 +178,27 @@ impl Registry {
         Ok(())
     }
 
-    /// Registers a home with its gateway, beds and people, or replaces what was known of it. All or nothing.
-    pub async fn put_home(&self, home: Home) -> Result<(), RegistryError> {
+    /// Registers a home with its gateway, beds and people from `now` on, or replaces what was known of it. All or nothing.
+    pub async fn put_home(&self, home: Home, now: Timestamp) -> Result<(), RegistryError> {
         self.check(&home)?;
-        self.save(&home).await.map_err(query("register a home"))?;
-        self.write(|known| known.homes.insert(home.id.clone(), Arc::new(home)));
+        let (ended, begun) = self.read(|known| {
+            registrations::changes(&known.registrations, &home.id, &registrations::of(&home, &known.key))
+        });
+        self.save(&home, (&ended, &begun), now).await.map_err(query("register a home"))?;
+        self.write(|known| {
+            let open = known.registrations.iter_mut().filter(|row| row.valid_to.is_none() && ended.contains(&row.what));
+            open.for_each(|row| row.valid_to = Some(now));
+            let new = begun.into_iter().map(|what| Registration { what, valid_from: now, valid_to: None });
+            known.registrations.extend(new);
+            known.homes.insert(home.id.clone(), Arc::new(home));
+        });
         Ok(())
+    }
+
+    /// What was registered where, and from when to when, in the order in which it was told.
+    #[must_use]
+    pub fn registrations(&self) -> Vec<Registration> {
+        self.read(|known| known.registrations.clone())
     }
 
     /// One home.
@@ -220,7 +251,12 @@ impl Registry {
         })
     }
 
-    async fn save(&self, home: &Home) -> Result<(), sqlx::Error> {
+    async fn save(
+        &self,
+        home: &Home,
+        (ended, begun): (&BTreeSet<Registered>, &BTreeSet<Registered>),
+        now: Timestamp,
+    ) -> Result<(), sqlx::Error> {
         let mut all = self.database.pool.begin().await?;
         let id = home.id.as_str();
         sqlx::query(
@@ -263,8 +299,40 @@ impl Registry {
                 .execute(&mut *all)
                 .await?;
         }
+        let end = "UPDATE registrations SET valid_to = ?6
+            WHERE kind = ?1 AND id = ?2 AND home = ?3 AND bed IS ?4 AND area = ?5 AND valid_to IS NULL";
+        let begin = "INSERT INTO registrations (kind, id, home, bed, area, valid_from) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        for (sql, rows) in [(end, ended), (begin, begun)] {
+            for row in rows {
+                sqlx::query(sql)
+                    .bind(row.kind.as_str())
+                    .bind(&row.id)
+                    .bind(row.home.as_str())
+                    .bind(row.bed.as_ref().map(BedId::as_str))
+                    .bind(row.area.as_str())
+                    .bind(now.millis())
+                    .execute(&mut *all)
+                    .await?;
+            }
+        }
         all.commit().await
     }
+}
+
+fn registration(row: &SqliteRow) -> Result<Registration, DatabaseError> {
+    let kind = Kind::parse(&row.get::<String, _>(0)).ok_or_else(|| DatabaseError::Row {
+        what: "a registration".to_owned(),
+        source: "its kind is not known".into(),
+    })?;
+    let what = Registered {
+        kind,
+        id: row.get(1),
+        home: read(row, 2)?,
+        bed: row.get::<Option<String>, _>(3).map(|_| read(row, 3)).transpose()?,
+        area: read(row, 4)?,
+    };
+    let valid_to = row.get::<Option<i64>, _>(6).map(Timestamp::from_millis);
+    Ok(Registration { what, valid_from: Timestamp::from_millis(row.get(5)), valid_to })
 }
 
 impl Home {

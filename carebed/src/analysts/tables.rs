@@ -11,7 +11,7 @@ use carebed_contract::finding::Subject;
 use carebed_contract::time::Timestamp;
 use carebed_queries::sql::facts;
 
-/// `areas` and `gateways` as they are registered now.
+/// `areas` and `gateways` as they are registered now, and `registrations` from when to when.
 pub(crate) fn registry(registry: &Registry, homes: &[Arc<Home>]) -> Vec<(&'static str, RecordBatch)> {
     let mut areas: Vec<_> = homes.iter().map(|home| home.area.clone()).collect();
     areas.sort();
@@ -27,8 +27,19 @@ pub(crate) fn registry(registry: &Registry, homes: &[Arc<Home>]) -> Vec<(&'stati
         words(homes.iter().map(|home| Some(home.id.as_str()))),
         words(homes.iter().map(|home| Some(home.area.as_str()))),
     ];
+    let rows = registry.registrations();
+    let each = || rows.iter().map(|row| &row.what);
+    let registrations = vec![
+        words(each().map(|what| Some(what.kind.as_str()))),
+        words(each().map(|what| Some(what.id.as_str()))),
+        words(each().map(|what| Some(what.home.as_str()))),
+        words(each().map(|what| what.bed.as_ref().map(|bed| bed.as_str()))),
+        words(each().map(|what| Some(what.area.as_str()))),
+        times(rows.iter().map(|row| Some(row.valid_from))),
+        times(rows.iter().map(|row| row.valid_to)),
+    ];
     let (areas, gateways) = (table(facts::areas(), areas), table(facts::gateways(), gateways));
-    vec![("areas", areas), ("gateways", gateways)]
+    vec![("areas", areas), ("gateways", gateways), ("registrations", table(facts::registrations(), registrations))]
 }
 
 /// One row of `alerts`: a transition, with what its alert is about.
@@ -91,7 +102,7 @@ impl AlertLog {
         let make = || {
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(rows.iter().map(|r| Some(r.number)).collect::<UInt64Array>()),
-                times(rows.iter().map(|r| r.at)),
+                times(rows.iter().map(|r| Some(r.at))),
                 words(rows.iter().map(|r| Some(r.alert.as_str()))),
                 words(rows.iter().map(|r| Some(r.change.as_str()))),
                 words(rows.iter().map(|r| Some(r.about.detection.as_str()))),
@@ -101,7 +112,7 @@ impl AlertLog {
                 words(rows.iter().map(|r| Some(r.about.area.as_str()))),
                 words(rows.iter().map(|r| Some(r.about.class.as_str()))),
                 words(rows.iter().map(|r| Some(r.about.priority.as_str()))),
-                times(rows.iter().map(|r| r.about.raised_at)),
+                times(rows.iter().map(|r| Some(r.about.raised_at))),
                 words(rows.iter().map(|r| r.by.as_deref())),
                 words(rows.iter().map(|r| r.outcome.as_deref())),
                 words(rows.iter().map(|r| r.reason.as_deref())),
@@ -187,8 +198,9 @@ fn words<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
     Arc::new(values.collect::<StringArray>())
 }
 
-fn times(values: impl Iterator<Item = Timestamp>) -> ArrayRef {
-    Arc::new(TimestampMillisecondArray::from_iter_values(values.map(Timestamp::millis)).with_timezone("UTC"))
+fn times(values: impl Iterator<Item = Option<Timestamp>>) -> ArrayRef {
+    let times: TimestampMillisecondArray = values.map(|time| time.map(Timestamp::millis)).collect();
+    Arc::new(times.with_timezone("UTC"))
 }
 
 fn table(schema: SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {

@@ -196,7 +196,7 @@ pub(super) async fn name(
     if !short(&home.name) || !home.beds.iter().all(|bed| short(&bed.name)) {
         return Err(too_long());
     }
-    app.registry.put_home(home).await.map_err(|error| match error {
+    app.registry.put_home(home, app.clock.now()).await.map_err(|error| match error {
         RegistryError::Database(error) => Failure::from(error),
         other => {
             tracing::warn!(error = %other, "a home was not renamed");

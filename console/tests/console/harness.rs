@@ -141,7 +141,7 @@ impl Centre {
         let database = Database::open(&dir.join("console.sqlite")).await.unwrap();
         let registry = Registry::load(&database).await.unwrap();
         registry.put_area(Area::new("a1").unwrap(), Text::new("健康社区", "Jiankang community")).await.unwrap();
-        registry.put_home(home("h1")).await.unwrap();
+        registry.put_home(home("h1"), start()).await.unwrap();
         let clock = Arc::new(ManualClock::new(start()));
         let (sender, actions) = mpsc::channel(8);
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), policy: policy(), speed: 1 };

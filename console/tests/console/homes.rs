@@ -7,7 +7,9 @@ use carebed_contract::id::{DeviceId, HomeId};
 use carebed_contract::status::{DeviceStatus, GatewayState, Health, Status};
 use serde_json::{Value, json};
 
-use crate::harness::{Centre, finding, home};
+use carebed_console::registry::Kind;
+
+use crate::harness::{Centre, finding, home, start};
 
 #[tokio::test]
 async fn homes_are_shown_with_the_age_of_what_is_known() {
@@ -61,21 +63,61 @@ async fn the_registry_survives_and_refuses_what_contradicts_it() {
     let centre = Centre::open(dir.path()).await;
     let mut second = home("h2");
     second.gateway = home("h1").gateway;
-    assert!(centre.registry.put_home(second).await.unwrap_err().to_string().contains("already serves home h1"));
+    assert!(
+        centre.registry.put_home(second, start()).await.unwrap_err().to_string().contains("already serves home h1")
+    );
     let mut second = home("h2");
     second.beds = home("h1").beds;
-    assert!(centre.registry.put_home(second).await.unwrap_err().to_string().contains("already stands in home h1"));
+    assert!(
+        centre.registry.put_home(second, start()).await.unwrap_err().to_string().contains("already stands in home h1")
+    );
     let mut second = home("h2");
     second.area = "nowhere".parse().unwrap();
-    assert!(centre.registry.put_home(second).await.unwrap_err().to_string().contains("register the area first"));
+    assert!(
+        centre.registry.put_home(second, start()).await.unwrap_err().to_string().contains("register the area first")
+    );
     let mut second = home("h2");
     second.time_zone = chrono_tz::Europe::London;
     second.beds[0].person = None;
     second.lamp = None;
-    centre.registry.put_home(second.clone()).await.unwrap();
+    centre.registry.put_home(second.clone(), start()).await.unwrap();
     centre.stop().await;
     let centre = Centre::open(dir.path()).await;
     assert_eq!(*centre.registry.home(&second.id).unwrap(), second);
     assert_eq!(centre.registry.homes().len(), 2);
+    centre.stop().await;
+}
+
+#[tokio::test]
+async fn the_registry_remembers_since_when_and_until_when_under_a_pseudonym() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |hours: u64| start() + Duration::from_secs(3_600 * hours);
+    let centre = Centre::open(dir.path()).await;
+    let first = home("h1");
+    let mut renamed = first.clone();
+    renamed.beds[0].name = "南屋".to_owned();
+    centre.registry.put_home(renamed.clone(), at(1)).await.unwrap();
+    let mut empty = renamed.clone();
+    empty.beds[0].person = None;
+    centre.registry.put_home(empty, at(2)).await.unwrap();
+    // The same person again, in another home.
+    let mut second = home("h2");
+    second.beds[0].person.clone_from(&first.beds[0].person);
+    centre.registry.put_home(second, at(3)).await.unwrap();
+    let told = centre.registry.registrations();
+    centre.stop().await;
+    let centre = Centre::open(dir.path()).await;
+    let again: Vec<_> = centre.registry.registrations().into_iter().take(told.len()).collect();
+    // The harness registers the first home anew, with its person.
+    assert_eq!(again.iter().filter(|row| row.what.kind == Kind::Person).count(), 2);
+
+    let persons: Vec<_> = told.iter().filter(|row| row.what.kind == Kind::Person).collect();
+    let stays: Vec<_> = persons.iter().map(|row| (row.what.home.as_str(), row.valid_from, row.valid_to)).collect();
+    assert_eq!(stays, [("h1", at(0), Some(at(2))), ("h2", at(3), None)]);
+    assert_eq!(persons[0].what.id, persons[1].what.id, "one person");
+    let name = &first.beds[0].person.as_ref().unwrap().name;
+    assert!(persons[0].what.id.len() == 16 && !format!("{told:?}").contains(name.as_str()), "no names");
+    let others = |kind| told.iter().filter(|row| row.what.kind == kind && row.what.home.as_str() == "h1").count();
+    assert_eq!((others(Kind::Home), others(Kind::Gateway), others(Kind::Bed)), (1, 1, 1), "a new name changes nothing");
     centre.stop().await;
 }

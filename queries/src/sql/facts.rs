@@ -7,9 +7,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::episodes::time_type;
 
-/// `alerts`: one row per transition of an alert, `areas` and `gateways`: as they are registered.
+/// `alerts`: one row per transition of an alert, `areas` and `gateways`: as they are registered, `registrations`: from when to when.
 type Table = (&'static str, fn() -> SchemaRef);
-const TABLES: [Table; 3] = [("alerts", alerts), ("areas", areas), ("gateways", gateways)];
+const TABLES: [Table; 4] =
+    [("alerts", alerts), ("areas", areas), ("gateways", gateways), ("registrations", registrations)];
 
 /// Each of the service centre's tables without rows, for lakes that no service centre goes with.
 pub(super) fn empty() -> impl Iterator<Item = (&'static str, RecordBatch)> {
@@ -54,4 +55,19 @@ pub fn areas() -> SchemaRef {
 #[must_use]
 pub fn gateways() -> SchemaRef {
     schema(&[("gateway_id", DataType::Utf8), ("home_id", DataType::Utf8), ("area", DataType::Utf8)])
+}
+
+/// Columns of `registrations`.
+#[must_use]
+pub fn registrations() -> SchemaRef {
+    let text = DataType::Utf8;
+    schema(&[
+        ("kind", text.clone()),
+        ("id", text.clone()),
+        ("home_id", text.clone()),
+        ("bed_id", text.clone()),
+        ("area", text),
+        ("valid_from", time_type()),
+        ("valid_to", time_type()),
+    ])
 }
