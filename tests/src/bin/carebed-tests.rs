@@ -16,7 +16,7 @@ const USAGE: &str = "usage: carebed-tests COMMAND [--broker embedded|mosquitto] 
   herd    [--homes 1000] [--within 600] [--memory 192]
   flood   [--homes 50] [--within 120] [--memory 192]
   dropped [--within 300]
-  ingest  [--gateways 200] [--packs 1000] [--areas 2] [--other 50]
+  ingest  [--gateways 200] [--packs 1000] [--areas 2] [--other 50] [--memory 192]
 (seconds and MiB; with CAREBED_PYTHON set, ingest also runs benchmarks/ingest/peer.py, with so many packs of each gateway)";
 
 fn main() -> ExitCode {
@@ -49,7 +49,7 @@ impl Arguments {
             "faults" => &["n", "seed", "homes"],
             "drain" | "dropped" => &["within"],
             "herd" | "flood" => &["homes", "within", "memory"],
-            "ingest" => &["gateways", "packs", "areas", "other"],
+            "ingest" => &["gateways", "packs", "areas", "other", "memory"],
             _ => return None,
         };
         let (mut broker, mut numbers) = (BrokerKind::Embedded, BTreeMap::new());
@@ -96,6 +96,7 @@ fn go(arguments: Arguments) -> anyhow::Result<bool> {
             gateways: arguments.count("gateways", 200)?,
             packs: arguments.number("packs", 1_000),
             areas: arguments.count("areas", 2)?,
+            memory_mib: arguments.count("memory", 192)?,
             python: std::env::var_os("CAREBED_PYTHON").map(Into::into),
             packs_of_other: arguments.number("other", 50),
         };

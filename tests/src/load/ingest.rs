@@ -40,6 +40,8 @@ pub struct Plan {
     pub packs: u64,
     /// Areas, each with a connection for its publishers and one for its ingest.
     pub areas: usize,
+    /// Memory of ingest, in MiB.
+    pub memory_mib: usize,
     /// A Python with paho-mqtt, cbor2, pyarrow and deltalake, to run the other program with; none runs ours only.
     pub python: Option<PathBuf>,
     /// Packs of each gateway for the other program.
@@ -75,6 +77,7 @@ async fn ours(programs: &Programs, plan: &Plan) -> anyhow::Result<(f64, String, 
         connections: areas.len(),
         areas,
         commit_every: Duration::from_secs(1),
+        memory: plan.memory_mib << 20,
         ..mqtt::Config::new(broker.address().ip().to_string(), broker.address().port())
     };
     let (urgent, urgent_heard) = mpsc::channel(256);
