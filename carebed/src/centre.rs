@@ -189,7 +189,7 @@ async fn pass_on(mut actions: mpsc::Receiver<HomeAction>, commands: mpsc::Sender
 }
 
 /// What alerts need to know of the detections.
-fn policy(detections: &[Detection]) -> Policy {
+pub(crate) fn policy(detections: &[Detection]) -> Policy {
     let rules = detections.iter().map(|detection| Rule {
         detection: detection.name.clone(),
         priority: detection.meaning.priority,

@@ -115,3 +115,6 @@ pub async fn with(engine: &Engine, folder: Option<&Path>) -> anyhow::Result<(Vec
     }
     Ok((list, baselines))
 }
+
+#[cfg(test)]
+mod timelines;

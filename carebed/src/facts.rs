@@ -17,8 +17,8 @@ use carebed_contract::time::Timestamp;
 use carebed_queries::home::{HomeFacts, Param};
 use serde::Deserialize;
 
+use crate::alert_times::Times;
 use crate::config::Config;
-use crate::incidents;
 
 /// Homes' own numbers for detections.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -70,7 +70,7 @@ impl Params {
             beds: home.beds.iter().map(|bed| bed.id.clone()).collect(),
             params: self.0.get(&home.id).cloned().unwrap_or_default(),
             intervals: Vec::new(),
-            incidents: Vec::new(),
+            alerts: Vec::new(),
         }
     }
 }
@@ -87,10 +87,10 @@ pub async fn of_data(config: &Config) -> anyhow::Result<Vec<HomeFacts>> {
     let since = Timestamp::from_millis(0);
     let intervals = Intervals::load(&database, since).await.context("failed to read absences and visits")?;
     let log = Log::new(database).since(0).await.context("failed to read the alert log")?;
-    let mut incidents = incidents::of(&log);
+    let mut alerts = Times::of(&log).by_home();
     let facts = registry.homes().into_iter().map(|home| HomeFacts {
         intervals: intervals_of(&intervals, &home.id),
-        incidents: incidents.remove(&home.id).unwrap_or_default(),
+        alerts: alerts.remove(&home.id).unwrap_or_default(),
         ..params.facts(&home)
     });
     Ok(facts.collect())

@@ -12,11 +12,11 @@ pub mod config;
 mod exit;
 pub mod storage;
 
+mod alert_times;
 pub mod broker;
 pub mod centre;
 pub mod detections;
 pub mod facts;
-mod incidents;
 pub mod live;
 pub mod serve;
 

@@ -40,10 +40,10 @@ use carebed_queries::sql::{Lake, Latest, Recent};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::alert_times::Times;
 use crate::config::Detection as Settings;
 use crate::detections::{self, Detections};
 use crate::facts::{Params, intervals_of};
-use crate::incidents;
 
 /// How often it is seen whether a home's night is over and its baselines can be learnt.
 const LEARN_EVERY: Duration = Duration::from_secs(3_600);
@@ -75,8 +75,9 @@ pub struct LiveTask {
     since: Timestamp,
     engine: Arc<Engine>,
     baselines: Vec<Baseline>,
-    /// What really was the matter, which is nothing usual.
     log: Log,
+    /// How alerts went, as far as the log was read.
+    times: Times,
     /// What is usual in the homes, on its way from the lake.
     learning: Option<JoinHandle<Result<Learnt, HistoryError>>>,
     /// Homes that were forgotten since it began: what was learnt of them counts no more.
@@ -231,6 +232,7 @@ impl LiveTask {
             engine,
             baselines,
             log,
+            times: Times::default(),
             learning: None,
             unlearn: BTreeSet::new(),
             asked,
@@ -292,6 +294,7 @@ impl LiveTask {
     pub async fn run(mut self, mut heard: Heard, shutdown: Shutdown) -> anyhow::Result<()> {
         self.hear_gateways();
         self.resume(&mut heard, &shutdown).await?;
+        self.read_log().await;
         let mut changes = self.intervals.changes();
         let mut next_round = self.clock.sleep(self.settings.every);
         let mut next_lesson = self.clock.sleep(Duration::ZERO);
@@ -303,7 +306,7 @@ impl LiveTask {
                     None => return Ok(()),
                 },
                 () = &mut next_round, if self.looking.is_none() => {
-                    self.begin_round();
+                    self.begin_round().await;
                 }
                 round = done(&mut self.looking) => {
                     let (round, homes) = round.context("a round of detections was cut off")?;
@@ -413,6 +416,15 @@ impl LiveTask {
         {
             remaking.since.push(rows.clone());
         }
+        // The newest of each home by its gateway's clock.
+        let mut clocks = BTreeMap::<&HomeId, (Timestamp, Timestamp)>::new();
+        for row in rows.iter() {
+            let clock = clocks.entry(&row.home).or_insert((row.gateway_time, row.received_time));
+            *clock = (clock.0.max(row.gateway_time), clock.1.max(row.received_time));
+        }
+        for (home, (observed_at, heard_at)) in clocks {
+            self.live.signs().clock(home, observed_at, heard_at);
+        }
         let erasures = self.store.erasures();
         // Decoded before it was asked to be forgotten.
         let fed = if rows.iter().any(|row| erasures.cover(row)) {
@@ -442,8 +454,9 @@ impl LiveTask {
     }
 
     /// A round runs beside: presses do not wait for it.
-    fn begin_round(&mut self) {
+    async fn begin_round(&mut self) {
         self.hear_gateways();
+        self.read_log().await;
         let look = self.live.look(self.clock.now());
         self.urgent_since.clear();
         let homes = look.homes().clone();
@@ -472,21 +485,10 @@ impl LiveTask {
         self.unlearn.clear();
         let now = self.clock.now();
         let span = Span { from: now - Duration::from_secs(86_400), to: now };
-        let mut homes: Vec<HomeFacts> = self.live.homes().cloned().collect();
-        let log = self.log.clone();
+        let homes: Vec<HomeFacts> = self.live.homes().cloned().collect();
         let (lake, view) = (Lake::of(&self.store), self.store.view());
         let (engine, baselines) = (Arc::clone(&self.engine), self.baselines.clone());
         self.learning = Some(tokio::spawn(async move {
-            match log.since(0).await {
-                Ok(log) => {
-                    let mut incidents = incidents::of(&log);
-                    for facts in &mut homes {
-                        facts.incidents = incidents.remove(&facts.home).unwrap_or_default();
-                    }
-                }
-                // Learning from what was not usual is better than learning nothing.
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "failed to read the alert log"),
-            }
             history::learn(&engine, &lake, &view, span, &homes, &baselines, HalfHours::All).await
         }));
     }
@@ -505,6 +507,18 @@ impl LiveTask {
                 tracing::error!(error = &error as &dyn std::error::Error, "failed to read history for the baselines");
             }
             Err(error) => tracing::error!("learning the baselines was cut off: {error:#}"),
+        }
+    }
+
+    /// How alerts went since the log was last read. What cannot be read is read the next time.
+    async fn read_log(&mut self) {
+        match self.log.since(self.times.number()).await {
+            Ok(log) => {
+                for home in self.times.take(&log) {
+                    self.live.set_alerts(&home, self.times.of_home(&home));
+                }
+            }
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "failed to read the alert log"),
         }
     }
 
@@ -642,7 +656,8 @@ impl LiveTask {
         if known.as_deref() == Some(&home) {
             return;
         }
-        self.live.set_home(facts(&self.params, &self.intervals, &home));
+        let alerts = self.times.of_home(&home.id);
+        self.live.set_home(HomeFacts { alerts, ..facts(&self.params, &self.intervals, &home) });
         if let Err(error) = put(&self.registry, home, self.clock.now()).await {
             tracing::error!(%error, gateway = %topic.gateway, "the home file's home was not registered");
         }

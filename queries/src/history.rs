@@ -115,20 +115,39 @@ async fn rows(
     definitions: &Definitions,
     limits: Limits,
 ) -> Result<DataFrame, HistoryError> {
-    let quantities: Vec<Expr> = definitions.quantities().map(|q| lit(q.as_str())).collect();
-    let observations = context(lake, view, limits)?.table("observations").await?;
-    let in_span = col("event_time").gt_eq(time(span.from)).and(col("event_time").lt(time(span.to)));
-    let mut wanted = in_span.and(col("quantity").in_list(quantities, false));
+    let mut wanted = within("event_time", span).and(relevant(definitions));
     let immediate: Vec<Expr> = definitions.immediate_states().map(|q| lit(q.as_str())).collect();
     if !immediate.is_empty() {
-        let before = col("event_time").gt_eq(time(span.from - HELD_MAX)).and(col("event_time").lt(time(span.from)));
+        let before = within("event_time", Span { from: span.from - HELD_MAX, to: span.from });
         wanted = wanted.or(before.and(col("quantity").in_list(immediate, false)));
     }
-    if !homes.is_empty() {
-        wanted = wanted.and(col("home_id").in_list(homes.iter().map(|f| lit(f.home.as_str())).collect(), false));
-    }
-    let order = vec![col("home_id").sort(true, true), col("event_time").sort(true, true)];
-    Ok(observations.filter(wanted)?.select(COLUMNS.map(col).to_vec())?.sort(order)?)
+    read(lake, view, limits, wanted, homes, &COLUMNS, &["home_id", "event_time"]).await
+}
+
+/// Whether some episode is made from it.
+fn relevant(definitions: &Definitions) -> Expr {
+    col("quantity").in_list(definitions.quantities().map(|q| lit(q.as_str())).collect(), false)
+}
+
+fn within(column: &str, span: Span) -> Expr {
+    col(column).gt_eq(time(span.from)).and(col(column).lt(time(span.to)))
+}
+
+/// These columns of the wanted observations of `homes` (all of the view when empty), in this order.
+async fn read(
+    lake: &Lake,
+    view: &Arc<View>,
+    limits: Limits,
+    wanted: Expr,
+    homes: &[HomeFacts],
+    columns: &[&str],
+    order: &[&str],
+) -> Result<DataFrame, HistoryError> {
+    let observations = context(lake, view, limits)?.table("observations").await?;
+    let of_homes = col("home_id").in_list(homes.iter().map(|f| lit(f.home.as_str())).collect(), false);
+    let wanted = if homes.is_empty() { wanted } else { wanted.and(of_homes) };
+    let order = order.iter().map(|name| col(*name).sort(true, true)).collect();
+    Ok(observations.filter(wanted)?.select(columns.iter().map(|name| col(*name)).collect::<Vec<_>>())?.sort(order)?)
 }
 
 /// What detections would have found within `span`, with their findings as they stood at its end. Observations before it are read

@@ -1,5 +1,6 @@
 //! What detections know about a home besides its observations.
 
+use carebed_contract::finding::{Class, Priority};
 use carebed_contract::id::{Area, BedId, HomeId};
 pub use carebed_contract::interval::{Interval, IntervalKind};
 use carebed_contract::time::Timestamp;
@@ -32,24 +33,54 @@ pub struct HomeFacts {
     /// Absences, visits and the like that somebody said.
     #[serde(default)]
     pub intervals: Vec<Interval>,
-    /// What really was the matter. It keeps nothing quiet, and it is nothing usual: baselines learn nothing from it. In the table `intervals`
-    /// these are of the kind `incident`.
+    /// How its alerts went: the table `alert_times`. Those about the person that turned out to be so are nothing usual, and baselines learn
+    /// nothing from them: in the table `intervals` they are of the kind `incident`.
     #[serde(default)]
-    pub incidents: Vec<Incident>,
+    pub alerts: Vec<AlertTimes>,
 }
 
-/// An alert that turned out to be so.
+/// How an alert went.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Incident {
+pub struct AlertTimes {
+    /// Which detection found it.
+    pub detection: String,
     /// The bed, where it was about one.
     pub bed: Option<BedId>,
-    /// When it was raised.
-    pub started_at: Timestamp,
-    /// When it was resolved.
-    pub ended_at: Timestamp,
-    /// When somebody said that it was so.
-    pub entered_at: Timestamp,
+    /// About the person, or about the equipment.
+    pub class: Class,
+    /// How pressing it was at first.
+    pub priority: Priority,
+    /// When the condition began, in event time.
+    pub raised_at: Timestamp,
+    /// When people were first told.
+    pub rang_at: Option<Timestamp>,
+    /// When an operator said that they see it.
+    pub acknowledged_at: Option<Timestamp>,
+    /// When a responder was sent.
+    pub dispatched_at: Option<Timestamp>,
+    /// When the responder was there.
+    pub arrived_at: Option<Timestamp>,
+    /// When it was done.
+    pub resolved_at: Option<Timestamp>,
+    /// What it turned out to be: the words of the analysts' view `alert_times`.
+    pub outcome: Option<String>,
+}
+
+impl AlertTimes {
+    /// When something last happened to it.
+    #[must_use]
+    pub fn last(&self) -> Timestamp {
+        let steps = [self.rang_at, self.acknowledged_at, self.dispatched_at, self.arrived_at, self.resolved_at];
+        steps.into_iter().flatten().fold(self.raised_at, Timestamp::max)
+    }
+
+    /// From when to when it really was so, and when that was said; none for what was not so, or is not known to have been.
+    #[must_use]
+    pub fn incident(&self) -> Option<[Timestamp; 3]> {
+        let resolved = self.resolved_at.filter(|_| self.class == Class::Care)?;
+        (self.outcome.as_deref() == Some("verified")).then(|| [self.raised_at, resolved.max(self.raised_at), resolved])
+    }
 }
 
 /// A home's own number for a detection.
@@ -76,7 +107,7 @@ impl HomeFacts {
             beds: Vec::new(),
             params: Vec::new(),
             intervals: Vec::new(),
-            incidents: Vec::new(),
+            alerts: Vec::new(),
         }
     }
 }

@@ -24,7 +24,7 @@ use futures::StreamExt as _;
 use crate::coverage::Coverage;
 use crate::engine::{Detection, Engine, EvaluateError, Inputs};
 use crate::episodes::{Definitions, Episode, Episodes, KEEP_MAX, Pushed, Seen};
-use crate::home::HomeFacts;
+use crate::home::{AlertTimes, HomeFacts};
 use crate::signs::Signs;
 use learnt::Learnt;
 use queue::Queue;
@@ -233,6 +233,14 @@ impl Live {
         self.changed.push(&facts.home);
         self.neighbours = None;
         self.homes.insert(facts.home.clone(), facts);
+    }
+
+    /// Says how a home's alerts went so far.
+    pub fn set_alerts(&mut self, home: &HomeId, alerts: Vec<AlertTimes>) {
+        if let Some(facts) = self.homes.get_mut(home) {
+            facts.alerts = alerts;
+            self.changed.push(home);
+        }
     }
 
     /// Takes accepted observations, in any order and more than once. A home that nobody registered is taken with default facts: a

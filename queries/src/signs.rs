@@ -1,4 +1,4 @@
-//! When gateways were heard, and since when they are not. Pure.
+//! When gateways were heard, since when they are not, and whose clock is ahead. Pure.
 //!
 //! A home's data says nothing about why it stops: that its gateway is silent is only known at the centre, in the centre's time.
 
@@ -15,10 +15,15 @@ use crate::episodes::Episode;
 /// heartbeat and several retries have gone by.
 pub const SILENT_AFTER: Duration = Duration::from_secs(300);
 
-/// The kind of episode that is made here.
-pub const KIND: &str = "gateway_silent";
+/// A gateway's clock may be ahead of ours by so much (a proposal of ours).
+pub const AHEAD_MAX: Duration = Duration::from_secs(60);
 
-/// Past silences kept per home, and how long: alerts need to see that one has ended.
+/// The kinds of episodes that are made here.
+pub const KINDS: [&str; 2] = [SILENT, AHEAD];
+const SILENT: &str = "gateway_silent";
+const AHEAD: &str = "clock_ahead";
+
+/// Past silences and wrong clocks kept per home, and how long: alerts need to see that one has ended.
 const PAST_MAX: usize = 16;
 const PAST_KEPT: Duration = Duration::from_secs(36 * 3_600);
 
@@ -35,11 +40,14 @@ struct Sign {
     heard_at: Timestamp,
     /// The broker said then that it has lost the gateway.
     lost_at: Option<Timestamp>,
-    past: Vec<Silence>,
+    /// Since when its clock is ahead of ours.
+    ahead_since: Option<Timestamp>,
+    past: Vec<Past>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Silence {
+struct Past {
+    kind: &'static str,
     started_at: Timestamp,
     known_at: Timestamp,
     ended_at: Option<Timestamp>,
@@ -61,20 +69,31 @@ impl Signs {
     /// A gateway was heard.
     pub fn heard(&mut self, home: &HomeId, at: Timestamp) {
         let Some(sign) = self.homes.get_mut(home) else {
-            self.homes.insert(home.clone(), Sign { heard_at: at, lost_at: None, past: Vec::new() });
+            self.homes.insert(home.clone(), Sign { heard_at: at, lost_at: None, ahead_since: None, past: Vec::new() });
             return;
         };
         if at <= sign.heard_at {
             return;
         }
         if let Some(silence) = sign.silence(self.since).filter(|silence| silence.known_at <= at) {
-            sign.past.retain(|past| past.ended_at.is_some_and(|ended| at.since(ended) <= PAST_KEPT));
-            if sign.past.len() >= PAST_MAX {
-                sign.past.remove(0);
-            }
-            sign.past.push(Silence { ended_at: Some(at), ..silence });
+            sign.keep(Past { ended_at: Some(at), ..silence });
         }
         (sign.heard_at, sign.lost_at) = (at, None);
+    }
+
+    /// What came at `heard_at` was observed at `observed_at` by the gateway's clock. A clock behind ours looks like data on its way and is not
+    /// judged; gateways learn the time from receipts.
+    pub fn clock(&mut self, home: &HomeId, observed_at: Timestamp, heard_at: Timestamp) {
+        let Some(sign) = self.homes.get_mut(home) else { return };
+        let is_ahead = observed_at > heard_at + AHEAD_MAX;
+        match sign.ahead_since {
+            None if is_ahead => sign.ahead_since = Some(heard_at),
+            Some(started_at) if !is_ahead => {
+                sign.ahead_since = None;
+                sign.keep(Past { kind: AHEAD, started_at, known_at: started_at, ended_at: Some(heard_at) });
+            }
+            _ => {}
+        }
     }
 
     /// The broker told a gateway's last will.
@@ -84,19 +103,22 @@ impl Signs {
         }
     }
 
-    /// The silences of all gateways, as far as they are known at `now`.
+    /// The silences and wrong clocks of all gateways, as far as they are known at `now`.
     #[must_use]
     pub fn episodes(&self, now: Timestamp) -> Vec<Episode> {
-        let kind: Arc<str> = Arc::from(KIND);
+        let kinds = KINDS.map(|kind| (kind, Arc::<str>::from(kind)));
+        let kind =
+            |of: &str| kinds.iter().find(|(kind, _)| *kind == of).map(|(_, kind)| Arc::clone(kind)).unwrap_or_default();
         let mut episodes = Vec::new();
         for (home, sign) in &self.homes {
-            let silences = sign.past.iter().copied().chain(sign.silence(self.since));
-            let known = silences.filter(|silence| silence.known_at <= now);
+            let ahead = sign.ahead_since.map(|at| Past { kind: AHEAD, started_at: at, known_at: at, ended_at: None });
+            let past = sign.past.iter().copied().chain(sign.silence(self.since)).chain(ahead);
+            let known = past.filter(|past| past.known_at <= now);
             episodes.extend(known.map(|silence| Episode {
                 subject: format!("home/{home}").into(),
                 home: home.clone(),
                 bed: None,
-                kind: Arc::clone(&kind),
+                kind: kind(silence.kind),
                 room: None,
                 device: None,
                 started_at: silence.started_at,
@@ -112,11 +134,19 @@ impl Signs {
 }
 
 impl Sign {
+    fn keep(&mut self, past: Past) {
+        self.past.retain(|old| old.ended_at.zip(past.ended_at).is_some_and(|(old, new)| new.since(old) <= PAST_KEPT));
+        if self.past.len() >= PAST_MAX {
+            self.past.remove(0);
+        }
+        self.past.push(past);
+    }
+
     /// The silence that lasts or may begin.
-    fn silence(&self, since: Timestamp) -> Option<Silence> {
+    fn silence(&self, since: Timestamp) -> Option<Past> {
         let by_time = self.heard_at.max(since) + SILENT_AFTER;
         let known_at = self.lost_at.map_or(by_time, |lost| lost.min(by_time));
-        Some(Silence { started_at: self.heard_at, known_at, ended_at: None })
+        Some(Past { kind: SILENT, started_at: self.heard_at, known_at, ended_at: None })
     }
 }
 
@@ -161,6 +191,20 @@ mod tests {
         assert_eq!(told(&signs, 10_299), [""; 0]);
         assert!(!signs.are_settled(at(10_299)) && signs.are_settled(at(10_300)));
         assert_eq!(told(&signs, 10_300), ["10 10300..-"]);
+    }
+
+    #[test]
+    fn a_clock_more_than_a_minute_ahead_is_told_until_it_is_right() {
+        let home: HomeId = "h1".parse().unwrap();
+        let mut signs = Signs::new(at(0));
+        signs.heard(&home, at(100));
+        signs.clock(&home, at(160), at(100));
+        assert_eq!(told(&signs, 100), [""; 0]);
+        signs.clock(&home, at(161), at(100));
+        signs.clock(&home, at(190), at(101));
+        assert_eq!(told(&signs, 101), ["100 100..-"]);
+        signs.clock(&home, at(190), at(130));
+        assert_eq!(told(&signs, 131), ["100 100..130"]);
     }
 
     #[test]

@@ -49,12 +49,20 @@ fn life(days: u32) -> Vec<Observation> {
     made
 }
 
+/// What a baseline says: (midnight, key, half hour) and (value, days).
+type Learnt = BTreeMap<(i64, Option<String>, Option<i64>), (f64, i64)>;
+
 /// `inactivity` by (midnight, room, half hour), for all half hours of all nights up to `known_to`.
 fn learn(
     rows: &[Observation],
     facts: &HomeFacts,
     known_to: Timestamp,
 ) -> BTreeMap<(i64, Option<String>, i64), (f64, i64)> {
+    let learnt = learn_of("inactivity", rows, facts, known_to).into_iter();
+    learnt.map(|((night, room, slot), value)| ((night, room, slot.unwrap()), value)).collect()
+}
+
+fn learn_of(name: &str, rows: &[Observation], facts: &HomeFacts, known_to: Timestamp) -> Learnt {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let engine = Engine::new(Limits::default()).unwrap();
     let (baselines, refused) = runtime.block_on(engine.baselines());
@@ -70,7 +78,7 @@ fn learn(
     let slots = |night: &Timestamp| (0..48).map(|slot| of(night, Some(slot))).collect::<Vec<_>>();
     let asked: Vec<Asked> = nights.iter().flat_map(|night| [vec![of(night, None)], slots(night)].concat()).collect();
     let inputs = Inputs::new(&episodes.all(), [(facts, Some(known_to))]).with_asked(&asked);
-    let baseline = baselines.iter().find(|baseline| baseline.name == "inactivity").unwrap();
+    let baseline = baselines.iter().find(|baseline| baseline.name == name).unwrap();
     let learnt = runtime.block_on(engine.learn(baseline, &inputs, known_to)).unwrap();
     let column = |name: &str| learnt.column_by_name(name).unwrap();
     let (known, slots) =
@@ -79,7 +87,8 @@ fn learn(
     let keys = column("key").as_string::<i32>();
     let row = |row: usize| {
         let key = keys.is_valid(row).then(|| keys.value(row).to_owned());
-        ((known.value(row), key, slots.value(row)), (values.value(row), days.value(row)))
+        let slot = slots.is_valid(row).then(|| slots.value(row));
+        ((known.value(row), key, slot), (values.value(row), days.value(row)))
     };
     (0..learnt.num_rows()).map(row).collect()
 }
@@ -139,4 +148,133 @@ fn only_what_was_known_counts() {
     let noon = |learnt: &BTreeMap<(i64, Option<String>, i64), (f64, i64)>, number| learnt[&(night(number), None, 20)].0;
     assert_eq!(noon(&said, 18), noon(&whole, 18));
     assert!(noon(&said, 19) < noon(&whole, 19), "{} {}", noon(&said, 19), noon(&whole, 19));
+}
+
+/// Rows of one device, at minutes of days.
+fn of_device(
+    device: &str,
+    bed: &str,
+    quantity: &str,
+    at: impl IntoIterator<Item = (u32, u32, f64)>,
+) -> Vec<Observation> {
+    let row = |(day, minute, value): (u32, u32, f64)| {
+        let at = start() + DAY * day + MINUTE * minute;
+        Observation { room: device.parse().ok(), ..observation("h1", bed, device, quantity, at, Some(value), "good") }
+    };
+    at.into_iter().map(row).collect()
+}
+
+fn sorted(rows: impl IntoIterator<Item = Vec<Observation>>) -> Vec<Observation> {
+    let mut rows: Vec<_> = rows.into_iter().flatten().collect();
+    rows.sort_by_key(|row| row.event_time);
+    rows
+}
+
+/// In bed from 22:00 to 6:00, up for five minutes at one o'clock, and at two and three in every second night.
+fn nights(days: u32) -> Vec<Observation> {
+    let mut made = Vec::new();
+    for day in 0..days {
+        made.push((day, 22 * 60, 1.0));
+        let exits = if day % 2 == 0 { 1 } else { 3 };
+        for exit in 1..=exits {
+            made.extend([(day + 1, exit * 60, 0.0), (day + 1, exit * 60 + 5, 1.0)]);
+        }
+        made.push((day + 1, 6 * 60, 0.0));
+    }
+    of_device("mat", "b1", "bed_occupancy", made)
+}
+
+fn hospital(from: u32, to: u32, entered: u32) -> HomeFacts {
+    let interval = Interval {
+        bed: None,
+        kind: IntervalKind::Hospital,
+        started_at: start() + DAY * from,
+        ended_at: start() + DAY * to,
+        entered_at: start() + DAY * entered,
+    };
+    HomeFacts { intervals: vec![interval], ..home() }
+}
+
+#[test]
+fn exits_of_a_night_are_counted_from_fourteen_nights_on() {
+    let rows = nights(24);
+    let learnt = learn_of("night_exits", &rows, &home(), start() + DAY * 23);
+    // The night that began on the first day is over at the second midnight after it; the one in which a midnight lies is not.
+    let first = learnt.keys().map(|(night, ..)| *night).min();
+    assert_eq!(first, Some(night(15)));
+    let (value, n) = learnt[&(night(15), None, None)];
+    assert_eq!(n, 14);
+    // Seven nights of one exit and seven of three: 2 on the mean, and two standard deviations of 1.038.
+    assert!((value - 4.075).abs() < 0.01, "{value}");
+    // Nights in hospital teach nothing, as soon as that is entered.
+    let said = learn_of("night_exits", &rows, &hospital(5, 8, 17), start() + DAY * 23);
+    assert_eq!(said[&(night(16), None, None)], learnt[&(night(16), None, None)]);
+    assert_eq!(said.get(&(night(17), None, None)), None, "fewer than fourteen are left");
+}
+
+#[test]
+fn absences_are_as_long_as_they_usually_are() {
+    let day = |day: u32| [(day, 600, 1.0), (day, if day == 4 { 1_200 } else { 900 }, 1.0)];
+    let door = of_device("door", "-", "door_event", (0..25).flat_map(day));
+    let inside =
+        of_device("hall", "-", "motion_event", (0..25).map(|day| (day, if day == 4 { 1_201 } else { 901 }, 1.0)));
+    let rows = sorted([door, inside]);
+    let learnt = learn_of("absences", &rows, &home(), start() + DAY * 24);
+    assert_eq!(learnt.keys().map(|(night, ..)| *night).min(), Some(night(10)));
+    // The long one of the fifth day is nearly the 97th of a hundred; said to be a stay in hospital, it is none.
+    let (with_long, n) = learnt[&(night(14), None, None)];
+    assert!(with_long > 1.3 * 400.0 && with_long < 1.3 * 600.0 && n == 14, "{with_long} {n}");
+    let said = learn_of("absences", &rows, &hospital(4, 5, 13), start() + DAY * 24);
+    assert_eq!(said[&(night(12), None, None)], learnt[&(night(12), None, None)]);
+    assert_eq!(said[&(night(14), None, None)], (1.3 * 300.0, 13));
+}
+
+#[test]
+fn the_longest_stay_of_each_day_in_the_bathroom_counts() {
+    // Twice a day for five and twenty minutes, and for fifteen at two in the night; on the eighth day for a hundred.
+    let enters = |day: u32| [(day, 120, 1.0), (day, 480, 1.0), (day, 800, 1.0)];
+    let bath = of_device("bathroom", "-", "motion_event", (0..16).flat_map(enters));
+    let leaves = |day: u32| [(day, 135, 1.0), (day, 485, 1.0), (day, 800 + if day == 7 { 100 } else { 20 }, 1.0)];
+    let lounge = of_device("lounge", "-", "motion_event", (0..16).flat_map(leaves));
+    let learnt = learn_of("bathroom", &sorted([bath, lounge]), &home(), start() + DAY * 15);
+    let limit = |number, part: &str| learnt.get(&(night(number), Some(part.to_owned()), None)).copied();
+    assert_eq!(limit(6, "day"), None);
+    // Not below an hour by day and half an hour at night.
+    assert_eq!((limit(7, "day"), limit(7, "night")), (Some((60.0, 7)), Some((30.0, 7))));
+    let (with_long, _) = limit(12, "day").unwrap();
+    assert!(with_long > 60.0 && with_long < 130.0, "{with_long}");
+    assert_eq!(limit(12, "night"), Some((30.0, 12)));
+}
+
+#[test]
+fn a_heart_that_beats_faster_for_three_nights_of_five_has_changed() {
+    let occupied = nights(30);
+    let beats = (0..30).flat_map(|day| {
+        let rate = if day >= 20 { 70.0 } else { 60.0 + f64::from(day % 3) };
+        (0..20).map(move |n| if n < 8 { (day, 1_330 + n * 10, rate) } else { (day + 1, n * 15, rate) })
+    });
+    let rows = sorted([occupied, of_device("mat", "b1", "heart_rate", beats)]);
+    let learnt = learn_of("drift", &rows, &home(), start() + DAY * 26);
+    let changed: Vec<i64> =
+        learnt.keys().filter(|(_, key, _)| key.as_deref() == Some("heart_rate")).map(|(night, ..)| *night).collect();
+    // The nights that began on the days 20, 21 and 22 are over, and the third is behind the midnight of day 24.
+    assert_eq!(changed, [night(24), night(25), night(26)]);
+    let (lately, _) = learnt[&(night(24), Some("heart_rate".into()), None)];
+    let (usual, n) = learnt[&(night(24), Some("heart_rate/usual".into()), None)];
+    assert!((lately - 66.4).abs() < 0.5 && (usual - 61.0).abs() < 0.3 && n >= 14, "{lately} {usual} {n}");
+    // The rest is as ever.
+    assert!(learnt.keys().all(|(_, key, _)| !key.as_deref().is_some_and(|key| key.starts_with("sleep_hours"))));
+}
+
+#[test]
+fn who_went_out_every_day_and_does_not_any_more_is_told() {
+    let out = of_device("door", "-", "door_event", (0..25).flat_map(|day| [(day, 600, 1.0), (day, 660, 1.0)]));
+    let inside = of_device("hall", "-", "motion_event", (0..32).map(|day| (day, 661, 1.0)));
+    let learnt = learn_of("drift", &sorted([out, inside]), &home(), start() + DAY * 31);
+    let told: Vec<i64> =
+        learnt.keys().filter(|(_, key, _)| key.as_deref() == Some("days_indoors")).map(|(night, ..)| *night).collect();
+    // Home since 11:00 of the day 24: more than two days at the midnight of day 27.
+    assert_eq!(told.first(), Some(&night(27)));
+    let (days, _) = learnt[&(night(27), Some("days_indoors".into()), None)];
+    assert!((days - 2.54).abs() < 0.05, "{days}");
 }

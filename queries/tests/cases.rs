@@ -3,8 +3,8 @@
 //! A case file makes the tables `homes(home_id, time_zone, residents, complete_to)` and `observations(home_id, bed_id, device_id,
 //! quantity, event_time, value, quality)`, may make `params(home_id, detection, key, value)`, `intervals(home_id, bed_id, kind,
 //! started_at, ended_at, entered_at)`, `baselines(home_id, bed_id, key, slot, known_at, value, n_days)` (of the baseline that the detection
-//! names; `bed_id` may be missing) and `heard(home_id, event, at)` (a gateway was `heard` or `lost`), says `SET now = '…'`, and asks the
-//! tables `findings(subject, raised_at, cleared_at, evidence)` and `episodes`. Observations arrive in the order in which they
+//! names; `bed_id` may be missing), `heard(home_id, event, at, clock)` (a gateway was `heard` or `lost`; what its `clock` said may be missing) and
+//! `alert_times` (the columns of the table that detections see), says `SET now = '…'`, and asks the tables `findings(subject, raised_at, cleared_at, evidence)` and `episodes`. Observations arrive in the order in which they
 //! were inserted.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at what it did not expect")]
@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::util::display::array_value_to_string;
+use carebed_contract::finding::{Class, Priority};
 use carebed_contract::id::HomeId;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use carebed_queries::detection::Source;
 use carebed_queries::engine::{Engine, Limits, baselines_schema};
 use carebed_queries::episodes::{Definitions, Episodes};
-use carebed_queries::home::{HomeFacts, Interval, IntervalKind, Param};
+use carebed_queries::home::{AlertTimes, HomeFacts, Interval, IntervalKind, Param};
 use carebed_queries::live::Live;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
@@ -94,6 +95,28 @@ impl Case {
             ended_at: time(&i[4]),
             entered_at: time(&i[5]),
         };
+        let sql = "SELECT home_id, detection, class, priority, raised_at, rang_at, acknowledged_at, dispatched_at, arrived_at, resolved_at, \
+                   outcome FROM alert_times";
+        let alerts = if self.context.table_exist("alert_times")? { self.rows(sql).await? } else { vec![] };
+        let alert = |a: &Vec<String>| {
+            let step = |column: usize| Some(&a[column]).filter(|cell| *cell != "NULL").map(|cell| time(cell));
+            AlertTimes {
+                detection: a[1].clone(),
+                bed: None,
+                class: if a[2] == "care" { Class::Care } else { Class::Technical },
+                priority: [Priority::P1, Priority::P2, Priority::P3, Priority::P4]
+                    .into_iter()
+                    .find(|p| p.as_str() == a[3])
+                    .unwrap(),
+                raised_at: time(&a[4]),
+                rang_at: step(5),
+                acknowledged_at: step(6),
+                dispatched_at: step(7),
+                arrived_at: step(8),
+                resolved_at: step(9),
+                outcome: Some(a[10].clone()).filter(|cell| cell != "NULL"),
+            }
+        };
         let homes = self.rows("SELECT home_id, time_zone, residents, complete_to FROM homes").await?;
         for home in &homes {
             let param =
@@ -106,7 +129,7 @@ impl Case {
                 beds: Vec::new(),
                 params: params.iter().filter(|p| p[0] == home[0]).map(param).collect(),
                 intervals: intervals.iter().filter(|i| i[0] == home[0]).map(interval).collect(),
-                incidents: Vec::new(),
+                alerts: alerts.iter().filter(|a| a[0] == home[0]).map(alert).collect(),
             });
         }
         if self.context.table_exist("baselines")? {
@@ -130,11 +153,17 @@ impl Case {
             live.feed(&[Observation { room, boot: row[8].parse().ok(), ..observation }]);
         }
         if self.context.table_exist("heard")? {
-            for row in self.rows("SELECT home_id, event, at FROM heard").await? {
+            let heard = self.context.table("heard").await?;
+            let says = heard.schema().has_column_with_unqualified_name("clock");
+            let clock = if says { "clock" } else { "CAST(NULL AS text)" };
+            for row in self.rows(&format!("SELECT home_id, event, at, {clock} FROM heard")).await? {
                 let home = HomeId::new(&row[0]).unwrap();
                 match row[1].as_str() {
                     "lost" => live.signs().lost(&home, time(&row[2])),
                     _ => live.signs().heard(&home, time(&row[2])),
+                }
+                if row[3] != "NULL" {
+                    live.signs().clock(&home, time(&row[3]), time(&row[2]));
                 }
             }
         }
@@ -326,6 +355,21 @@ fn drift() {
 #[test]
 fn operations() {
     check("operations");
+}
+
+#[test]
+fn button_test() {
+    check("button_test");
+}
+
+#[test]
+fn late_answer() {
+    check("late_answer");
+}
+
+#[test]
+fn gateway_clock() {
+    check("gateway_clock");
 }
 
 #[test]

@@ -8,13 +8,13 @@
 --
 -- `price` says how many hours of delay one false alert is worth; it is the only knob (own number of a home: false_alert_hours). Where a
 -- home's quiets vary much, as at night, the limit goes where waiting longer buys little; where they are short, down to the floor. What was
--- usual is learnt from the last 60 days: a quiet counts for half hours up to 150 minutes away from its own, the less the farther, and
--- half of what is said of a room is what is said of all rooms.
+-- usual is learnt from the last 60 days: a quiet counts for half hours up to 150 minutes away from its own, the less the farther. Of a room
+-- in which the person was hardly ever seen at that hour little is known: what is known of all rooms counts there like five hours in it.
 --
 -- Asked for (`asked`): which half hours, and as known at which local midnight.
 WITH homes_learnt AS (
   SELECT h.home_id, h.time_zone,
-    greatest(coalesce(max(CASE WHEN p.key = 'false_alert_hours' THEN p.value END), 110.0), 1.0) AS price
+    greatest(coalesce(max(CASE WHEN p.key = 'false_alert_hours' THEN p.value END), 115.0), 1.0) AS price
   FROM homes h
   LEFT JOIN params p ON p.home_id = h.home_id AND p.detection = 'inactivity'
   -- With several people in the home the quiet of one is hidden by the others.
@@ -110,18 +110,19 @@ all_outlasting AS (
 ),
 -- Rooms and, for rooms not seen at that hour, all of them together.
 places AS (
-  SELECT s.home_id, s.known_at, s.room AS key, s.slot, s.hours, 0.5 * s.hours / greatest(a.hours, 0.001) AS of_all
+  SELECT s.home_id, s.known_at, s.room AS key, s.slot, s.hours, s.hours / (s.hours + 5.0) AS of_own,
+    5.0 / (s.hours + 5.0) * s.hours / greatest(a.hours, 0.001) AS of_all
   FROM spent s
   JOIN all_spent a ON a.home_id = s.home_id AND a.known_at = s.known_at AND a.slot = s.slot
   UNION ALL
-  SELECT home_id, known_at, NULL, slot, hours, 1.0 FROM all_spent
+  SELECT home_id, known_at, NULL, slot, hours, 0.0, 1.0 FROM all_spent
 ),
 costs AS (
   SELECT p.home_id, p.known_at, p.key, p.slot, c.n_days, limits.minutes,
     -- Of a place nobody is in the limit would not matter; a minute a day keeps it at the floor.
     (p.hours + c.n_days / 60.0) * limits.minutes / 60.0
       + c.price * (1.0 + 10.0 / c.n_days)
-        * (0.5 * coalesce(o.alerts, 0.0) + p.of_all * coalesce(a.alerts, 0.0)) AS cost
+        * (p.of_own * coalesce(o.alerts, 0.0) + p.of_all * coalesce(a.alerts, 0.0)) AS cost
   FROM places p
   JOIN clean c ON c.home_id = p.home_id AND c.known_at = p.known_at
   CROSS JOIN limits

@@ -1,5 +1,6 @@
 -- In the bathroom for too long: 60 minutes by day, 30 between 22:00 and 06:00 (longest measured in ordinary homes: toilet 14 minutes, shower
--- 47), or what is usual for this person (baselines/bathroom); and whatever else is set, after four hours it is as pressing as it gets (a Beijing programme's limit).
+-- 47), or longer where that is usual for this person (baselines/bathroom); and whatever else is set, after four hours it is as pressing as it
+-- gets (a Beijing programme's limit).
 -- In a home of several nobody knows who is in there: no stay is inferred.
 -- Own numbers of a home: day_minutes, night_minutes.
 WITH limits AS (
@@ -18,7 +19,8 @@ stays AS (
       THEN 'night' ELSE 'day' END AS part
   FROM episodes s
   JOIN limits l ON l.home_id = s.home_id
-  WHERE s.kind = 'room_stay' AND s.room IN ('bathroom', 'toilet')
+  WHERE s.kind = 'room_stay'
+    AND (s.room LIKE '%bath%' OR s.room LIKE '%toilet%' OR s.room LIKE '%shower%' OR s.room = 'wc')
 ),
 -- The person's own, as it was known when the stay began.
 own AS (

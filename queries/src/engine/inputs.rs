@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt8Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use carebed_contract::finding::Class;
 use carebed_contract::id::{Area, HomeId};
 use carebed_contract::time::Timestamp;
 
 use super::Table;
 use crate::episodes::{self, Episode, Episodes};
-use crate::home::HomeFacts;
+use crate::home::{AlertTimes, HomeFacts};
 
 /// For what a baseline is asked: a row of its table `asked`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,7 @@ pub struct Inputs {
     beds: RecordBatch,
     params: RecordBatch,
     intervals: RecordBatch,
+    alert_times: RecordBatch,
     baselines: RecordBatch,
     asked: RecordBatch,
     areas: Arc<BTreeMap<HomeId, Area>>,
@@ -64,7 +66,7 @@ impl Inputs {
             let said =
                 f.intervals.iter().map(|i| (f, &i.bed, i.kind.as_str(), [i.started_at, i.ended_at, i.entered_at]));
             intervals.extend(said);
-            let so = f.incidents.iter().map(|i| (f, &i.bed, "incident", [i.started_at, i.ended_at, i.entered_at]));
+            let so = f.alerts.iter().filter_map(|alert| Some((f, &alert.bed, "incident", alert.incident()?)));
             intervals.extend(so);
         }
         let i = || intervals.iter();
@@ -74,12 +76,27 @@ impl Inputs {
             words(i().map(|(_, _, kind, _)| *kind)),
         ];
         interval_columns.extend([0, 1, 2].map(|n| episodes::times(i().map(|(.., times)| times.get(n).copied()))));
+        let alerts: Vec<_> = facts().flat_map(|f| f.alerts.iter().map(move |alert| (f, alert))).collect();
+        let a = || alerts.iter().map(|(_, alert)| *alert);
+        let mut alert_columns: Vec<ArrayRef> = vec![
+            words(alerts.iter().map(|(f, _)| f.home.as_str())),
+            Arc::new(a().map(|alert| alert.bed.as_ref().map(|bed| bed.as_str())).collect::<StringArray>()),
+            words(a().map(|alert| alert.detection.as_str())),
+            words(a().map(|alert| if alert.class == Class::Care { "care" } else { "technical" })),
+            words(a().map(|alert| alert.priority.as_str())),
+            Arc::new(a().map(|alert| alert.outcome.as_deref()).collect::<StringArray>()),
+            episodes::times(a().map(|alert| Some(alert.raised_at))),
+        ];
+        let steps: [fn(&AlertTimes) -> Option<Timestamp>; 5] =
+            [|a| a.rang_at, |a| a.acknowledged_at, |a| a.dispatched_at, |a| a.arrived_at, |a| a.resolved_at];
+        alert_columns.extend(steps.map(|step| episodes::times(a().map(step))));
         Self {
             episodes: Episodes::table(episodes),
             homes: batch(homes_schema(), home_columns),
             beds: batch(beds_schema(), bed_columns),
             params: batch(params_schema(), param_columns),
             intervals: batch(intervals_schema(), interval_columns),
+            alert_times: batch(alert_times_schema(), alert_columns),
             baselines: RecordBatch::new_empty(baselines_schema()),
             asked: RecordBatch::new_empty(asked_schema()),
             areas: Arc::new(facts().map(|f| (f.home.clone(), f.area.clone())).collect()),
@@ -116,6 +133,7 @@ impl Inputs {
             "beds" => Some(&self.beds),
             "params" => Some(&self.params),
             "intervals" => Some(&self.intervals),
+            "alert_times" => Some(&self.alert_times),
             "baselines" => Some(&self.baselines),
             "asked" => Some(&self.asked),
             _ => None,
@@ -133,7 +151,7 @@ impl Inputs {
 }
 
 /// The tables that detections and baselines read, and their columns.
-pub(super) fn tables() -> [Table; 7] {
+pub(super) fn tables() -> [Table; 8] {
     [
         ("baselines", baselines_schema()),
         ("asked", asked_schema()),
@@ -142,6 +160,7 @@ pub(super) fn tables() -> [Table; 7] {
         ("beds", beds_schema()),
         ("params", params_schema()),
         ("intervals", intervals_schema()),
+        ("alert_times", alert_times_schema()),
     ]
 }
 
@@ -207,6 +226,25 @@ fn intervals_schema() -> SchemaRef {
         time("started_at"),
         time("ended_at"),
         time("entered_at"),
+    ])
+}
+
+fn alert_times_schema() -> SchemaRef {
+    let optional = |name: &str| Field::new(name, DataType::Utf8, true);
+    let time = |name: &str| Field::new(name, episodes::time_type(), true);
+    table(vec![
+        text("home_id"),
+        optional("bed_id"),
+        text("detection"),
+        text("class"),
+        text("priority"),
+        optional("outcome"),
+        Field::new("raised_at", episodes::time_type(), false),
+        time("rang_at"),
+        time("acknowledged_at"),
+        time("dispatched_at"),
+        time("arrived_at"),
+        time("resolved_at"),
     ])
 }
 

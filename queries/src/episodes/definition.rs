@@ -115,6 +115,9 @@ pub(super) struct While {
     /// back so far.
     #[serde(default, deserialize_with = "span::deserialize")]
     pub(super) over: Duration,
+    /// The predicate looks at for how many minutes the device has said the same value, above nothing, again and again.
+    #[serde(default)]
+    pub(super) unchanged: bool,
     /// The mean of these measures of the bed while it lasts, and how many values made it, become attributes of the ended episode:
     /// `{"heart_rate":61.2,"heart_rate_n":412}`.
     #[serde(default)]

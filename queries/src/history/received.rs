@@ -10,16 +10,14 @@ use carebed_contract::finding::{Finding, Subject};
 use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::view::View;
-use datafusion::dataframe::DataFrame;
-use datafusion::logical_expr::{Expr, col, lit};
 use futures::StreamExt as _;
 
-use super::{HistoryError, Span, each_row, time};
-use crate::engine::{Detection, Engine, EngineError, EvaluateError, Limits};
+use super::{COLUMNS, HistoryError, Span, each_row, read, relevant, within};
+use crate::engine::{Detection, Engine, EngineError, EvaluateError};
 use crate::episodes::{Definitions, Seen};
 use crate::home::HomeFacts;
 use crate::live::Live;
-use crate::sql::{Lake, context};
+use crate::sql::Lake;
 
 /// How often it is looked: live it is every second or few, over months that would take as long as the months.
 pub const LOOK_EVERY: Duration = Duration::from_secs(600);
@@ -61,21 +59,24 @@ pub async fn as_received(
         told: BTreeMap::new(),
         failed: Vec::new(),
     };
-    let rows = rows(lake, view, span, homes, &definitions, engine.limits()).await?;
+    let columns: Vec<&str> = COLUMNS.into_iter().chain(["received_time"]).collect();
+    let wanted = within("received_time", span).and(relevant(&definitions));
+    let order = ["received_time", "home_id", "event_time"];
+    let rows = read(lake, view, engine.limits(), wanted, homes, &columns, &order).await?;
     let mut stream = rows.execute_stream().await?;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         let received =
             batch.column_by_name("received_time").map(|column| column.as_primitive::<TimestampMillisecondType>());
         let received = received.ok_or_else(|| HistoryError::Row("no column received_time".to_owned()))?;
-        let mut read = Vec::with_capacity(batch.num_rows());
+        let mut came = Vec::with_capacity(batch.num_rows());
         let mut keep = |row: usize, home: &str, at: Timestamp, seen: Option<Seen>| {
             let home = HomeId::new(home).map_err(|error| error.to_string())?;
-            read.push((Timestamp::from_millis(received.value(row)), home, at, seen));
+            came.push((Timestamp::from_millis(received.value(row)), home, at, seen));
             Ok(())
         };
         each_row(&batch, &definitions, &mut keep).map_err(HistoryError::Row)?;
-        for (received_at, home, at, seen) in read {
+        for (received_at, home, at, seen) in came {
             replay.look_until(received_at).await;
             replay.take(home, at, seen, &definitions);
         }
@@ -149,25 +150,6 @@ impl Replay {
     }
 }
 
-/// What may matter to episodes, in the order of its coming.
-async fn rows(
-    lake: &Lake,
-    view: &Arc<View>,
-    span: Span,
-    homes: &[HomeFacts],
-    definitions: &Definitions,
-    limits: Limits,
-) -> Result<DataFrame, HistoryError> {
-    let quantities: Vec<Expr> = definitions.quantities().map(|q| lit(q.as_str())).collect();
-    let observations = context(lake, view, limits)?.table("observations").await?;
-    let names = super::COLUMNS.into_iter().chain(["received_time"]);
-    let mut wanted = col("received_time").gt_eq(time(span.from)).and(col("received_time").lt(time(span.to)));
-    wanted = wanted.and(col("quantity").in_list(quantities, false));
-    wanted = wanted.and(col("home_id").in_list(homes.iter().map(|f| lit(f.home.as_str())).collect(), false));
-    let order = ["received_time", "home_id", "event_time"].map(|name| col(name).sort(true, true));
-    Ok(observations.filter(wanted)?.select(names.map(col).collect::<Vec<_>>())?.sort(order.to_vec())?)
-}
-
 #[cfg(test)]
 mod tests {
     use carebed_contract::observation::Observation;
@@ -175,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::common::observation;
+    use crate::engine::Limits;
 
     #[tokio::test]
     async fn what_came_late_is_told_late_and_what_it_refutes_is_taken_back() {
