@@ -51,7 +51,8 @@ fn spent(place: impl AsRef<Path>) -> f64 {
     let stat = std::fs::read_to_string(place.as_ref().join("stat")).unwrap_or_default();
     // The name, in brackets, may hold anything; behind it the fields count from the third.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_A_SECOND
+    fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
+        / TICKS_A_SECOND
 }
 
 /// How busy the machine is: the mean number of tasks of the last minute that ran or waited to.
