@@ -15,16 +15,6 @@ WITH limits AS (
   WHERE h.complete_to IS NOT NULL
   GROUP BY h.home_id, h.time_zone, h.complete_to
 ),
--- Exits with how often, in the day and a half before, the bed was left and taken again without anybody having been seen up.
-believed AS (
-  SELECT e.home_id, e.bed_id, e.started_at, count(b.started_at) AS drop_outs
-  FROM episodes e
-  LEFT JOIN episodes b ON b.kind = 'out_of_bed' AND b.home_id = e.home_id AND (b.bed_id IS NOT DISTINCT FROM e.bed_id)
-    AND attribute(b.attributes, 'confirmed') = 'false'
-    AND b.end_known_at <= e.started_at AND b.started_at > plus_minutes(e.started_at, -2160.0)
-  WHERE e.kind = 'out_of_bed'
-  GROUP BY e.home_id, e.bed_id, e.started_at
-),
 -- The person's own, as it was known when the bed was left.
 own AS (
   SELECT e.home_id, e.bed_id, e.started_at, first_value(b.value ORDER BY b.known_at DESC) AS minutes
@@ -40,13 +30,11 @@ exits AS (
     l.time_zone,
     CASE WHEN attribute(e.attributes, 'confirmed') = 'true'
         THEN greatest(coalesce(l.confirmed_minutes, o.minutes, 30.0), 5.0)
-      WHEN b.drop_outs >= 2 THEN greatest(l.chattering_minutes, l.unconfirmed_minutes)
+      WHEN CAST(attribute(e.attributes, 'drop_outs') AS BIGINT) >= 2 THEN greatest(l.chattering_minutes, l.unconfirmed_minutes)
       ELSE l.unconfirmed_minutes END AS minutes,
     date_part('hour', local_time(e.started_at, l.time_zone)) AS local_hour
   FROM episodes e
   JOIN limits l ON l.home_id = e.home_id
-  JOIN believed b ON b.home_id = e.home_id AND b.started_at = e.started_at
-    AND (b.bed_id IS NOT DISTINCT FROM e.bed_id)
   LEFT JOIN own o ON o.home_id = e.home_id AND o.bed_id = e.bed_id AND o.started_at = e.started_at
   WHERE e.kind = 'out_of_bed'
 ),

@@ -151,6 +151,9 @@ pub(super) struct Exit {
     pub(super) confirm_before: Duration,
     #[serde(deserialize_with = "span::deserialize")]
     pub(super) confirm_after: Duration,
+    /// Unconfirmed exits that began so long before are counted.
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) drop_outs_of: Duration,
 }
 
 /// Between two activities of a home.
@@ -356,7 +359,7 @@ mod tests {
     fn mistakes_name_their_file() {
         let error = Definitions::read([("x.toml", "shape = 'while'\nkey = 'bad'")]).unwrap_err();
         assert!(error.to_string().contains("x.toml"), "{error}");
-        let exit = "shape='exit'\nof='lying'\nsettled='1m'\nresume='1m'\nconfirm_before='1m'\nconfirm_after='1m'";
+        let exit = "shape='exit'\nof='lying'\nsettled='1m'\nresume='1m'\nconfirm_before='1m'\nconfirm_after='1m'\ndrop_outs_of='1h'";
         let error = Definitions::read([("y.toml", exit)]).unwrap_err();
         assert!(error.to_string().contains("\"lying\""), "{error}");
     }

@@ -38,6 +38,8 @@ pub(super) struct Machine {
     leavings: Vec<Leaving>,
     /// When a settled episode of a bed last ended, per exit rule.
     settled: Vec<(usize, Option<BedId>, Timestamp)>,
+    /// When exits began that ended without anybody having been seen up.
+    drop_outs: Vec<(usize, Option<BedId>, Timestamp)>,
     /// Last activity of any kind; last one from elsewhere than what exits are about.
     active_at: Option<Timestamp>,
     elsewhere_at: Option<Timestamp>,
@@ -72,6 +74,8 @@ struct Leaving {
     bed: Option<BedId>,
     left_at: Timestamp,
     confirmed_at: Option<Timestamp>,
+    /// How many exits before it were none.
+    drop_outs: usize,
 }
 
 /// How an observation changed what was known of its series.
@@ -88,6 +92,7 @@ impl Machine {
             spans: Vec::new(),
             leavings: Vec::new(),
             settled: Vec::new(),
+            drop_outs: Vec::new(),
             active_at: None,
             elsewhere_at: None,
             door_at: None,
@@ -389,7 +394,11 @@ fn observes(rules: &Rules, kind: &str, quantity: &Quantity) -> bool {
 }
 
 fn confirmation(leaving: &Leaving) -> Arc<str> {
-    Arc::from(if leaving.confirmed_at.is_some() { r#"{"confirmed":true}"# } else { r#"{"confirmed":false}"# })
+    let confirmed = leaving.confirmed_at.is_some();
+    match leaving.drop_outs {
+        0 => format!(r#"{{"confirmed":{confirmed}}}"#).into(),
+        n => format!(r#"{{"confirmed":{confirmed},"drop_outs":{n}}}"#).into(),
+    }
 }
 
 fn about_home(kind: &Arc<str>, started_at: Timestamp, known_at: Timestamp, setting: Setting<'_>) -> Episode {

@@ -103,7 +103,7 @@ fn a_minute_back_in_bed_does_not_end_the_story() {
             "in_bed 10:00:00 10:00:00..10:30:00 10:31:00",
             "in_bed 10:40:00 10:40:00..10:41:00 10:42:00",
             "out_of_bed 10:30:00 10:31:00..10:40:00 10:40:00 {\"confirmed\":false}",
-            "out_of_bed 10:41:00 10:42:00..- - {\"confirmed\":false}",
+            "out_of_bed 10:41:00 10:42:00..- - {\"confirmed\":false,\"drop_outs\":1}",
             "quiet 10:00:00 10:15:00..10:30:00 10:30:00",
         ],
     );

@@ -102,13 +102,21 @@ impl Machine {
                 for (rule, exit) in exits {
                     let moved = self.elsewhere_at.filter(|at| *at >= seen.time - exit.confirm_before);
                     let confirmed_at = moved.or(self.is_seen(exit, seen.time, setting).then_some(seen.time));
-                    self.leavings.push(Leaving { rule, bed: bed.clone(), left_at: seen.time, confirmed_at });
+                    let drop_outs = self.drop_outs_before(rule, exit, &bed, seen.time);
+                    self.leavings.push(Leaving { rule, bed: bed.clone(), left_at: seen.time, confirmed_at, drop_outs });
                 }
                 if definition.gap.is_zero() {
                     self.fire(seen.time, setting, closed);
                 }
             }
         }
+    }
+
+    /// How many exits of the bed, not so long before one at `at`, were none.
+    fn drop_outs_before(&mut self, rule: usize, exit: &Exit, bed: &Option<BedId>, at: Timestamp) -> usize {
+        let counts = |of: usize, left_at: Timestamp| of != rule || left_at > at - exit.drop_outs_of;
+        self.drop_outs.retain(|(of, _, left_at)| counts(*of, *left_at));
+        self.drop_outs.iter().filter(|(of, bed_left, _)| *of == rule && bed_left == bed).count()
     }
 
     /// A sensor that let go by itself would have, had nobody moved before it: whoever began to move a little while ago still does.
@@ -167,7 +175,13 @@ impl Machine {
         span.episode.start_known_at = known_at;
         let (bed, kind, started_at) = (span.bed.clone(), Arc::clone(&span.episode.kind), span.episode.started_at);
         self.open.push(span.episode.clone());
-        for exit in setting.rules.exits.iter().filter(|exit| *exit.of == *kind) {
+        for (rule, exit) in setting.rules.exits.iter().enumerate().filter(|(_, exit)| *exit.of == *kind) {
+            let open = self.open.iter().find(|e| e.kind == exit.kind && e.bed == bed);
+            let left_at = open.map(|exit| exit.started_at);
+            let was_seen = self.leavings.iter().any(|l| l.rule == rule && l.bed == bed && l.confirmed_at.is_some());
+            if let Some(left_at) = left_at.filter(|_| !was_seen) {
+                self.drop_outs.push((rule, bed.clone(), left_at));
+            }
             self.end(&exit.kind, &bed, started_at, known_at, closed);
         }
         self.leavings.retain(|l| !(l.bed == bed && of(setting, l.rule, &kind)));
