@@ -69,7 +69,7 @@ fn value(name: &str, words: &Words, finding: &Finding, zone: Tz, language: Langu
             None => number.to_string(),
         },
         Some(Value::Bool(flag)) => {
-            if *flag { Text::new("是", "yes") } else { Text::new("否", "no") }.get(language).to_owned()
+            yes_or_no(*flag).get(language).to_owned()
         }
         Some(Value::Null | Value::Array(_) | Value::Object(_)) => unknown(),
         None => match (name, &finding.subject) {
@@ -83,8 +83,15 @@ fn value(name: &str, words: &Words, finding: &Finding, zone: Tz, language: Langu
     }
 }
 
-/// What the rooms of most home files are called.
-fn room(id: &str) -> Option<Text> {
+/// Whether something is so.
+#[must_use]
+pub fn yes_or_no(is_so: bool) -> Text {
+    if is_so { Text::new("是", "yes") } else { Text::new("否", "no") }
+}
+
+/// What the rooms of most home files are called; none for a name of one's own.
+#[must_use]
+pub fn room(id: &str) -> Option<Text> {
     let (zh, en) = match id {
         "bathroom" | "toilet" => ("卫生间", "bathroom"),
         "bedroom" => ("卧室", "bedroom"),

@@ -118,3 +118,27 @@ pub async fn with(engine: &Engine, folder: Option<&Path>) -> anyhow::Result<(Vec
 
 #[cfg(test)]
 mod timelines;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_a_sentence_names_is_called_something_on_the_page() {
+        let (sources, _) = Source::builtin();
+        assert!(sources.len() > 20, "{}", sources.len());
+        let mut unnamed = Vec::new();
+        for source in sources {
+            let Text { zh, en } = source.meaning.wording;
+            for sentence in [zh, en] {
+                let names = sentence.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0.to_owned()));
+                // These stand for whom the finding is about, and for when.
+                let of_evidence =
+                    names.filter(|n| !["home", "bed", "device", "area", "raised_at"].contains(&n.as_str()));
+                let new = of_evidence.filter(|name| !carebed_console::evidence::is_worded(name));
+                unnamed.extend(new.map(|name| format!("{}: {name}", source.name)));
+            }
+        }
+        assert!(unnamed.is_empty(), "add a name to console/src/evidence.rs: {unnamed:?}");
+    }
+}

@@ -20,6 +20,7 @@ pub mod log;
 pub mod desk;
 
 pub mod http;
+pub mod evidence;
 mod pages;
 mod texts;
 

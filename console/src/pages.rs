@@ -12,11 +12,11 @@ use carebed_contract::interval::IntervalKind;
 use carebed_contract::status::{GatewayState, Health};
 use carebed_contract::text::{Language, Text};
 use carebed_contract::time::Timestamp;
-use chrono::DateTime;
 use chrono_tz::Tz;
 use serde::Deserialize;
 
 use crate::desk::Overview;
+use crate::evidence::{self, local};
 use crate::http::{App, Failure};
 use crate::registry::{Home, TIME_ZONE};
 use crate::texts::{self, Words};
@@ -285,7 +285,7 @@ impl Card {
             asks: texts::priority(alert.priority, language),
             title: alert.title.get(language).to_owned(),
             sentence: alert.sentence.get(language).to_owned(),
-            evidence: alert.evidence.iter().map(|(name, value)| (name.clone(), worded(value, zone))).collect(),
+            evidence: evidence::rows(&alert.evidence, zone, language),
             place,
             person: person.map(|p| (p.name.clone(), p.phone.clone(), p.address.clone())),
             raised_at: alert.raised_at,
@@ -313,19 +313,4 @@ fn step(done: &Done, zone: Tz, language: Language) -> String {
     let who = done.by.as_ref().map_or(Words::of(language).system, |by| by.as_str());
     let what = done.state.text();
     format!("{} {} {who}", local(done.at, zone), what.get(language))
-}
-
-/// A value as a person reads it: times where the home is.
-fn worded(value: &serde_json::Value, zone: Tz) -> String {
-    match value {
-        serde_json::Value::String(text) => Timestamp::parse(text).map_or_else(|| text.clone(), |at| local(at, zone)),
-        serde_json::Value::Null => "–".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// Month, day and time of day where the home is.
-fn local(at: Timestamp, zone: Tz) -> String {
-    DateTime::from_timestamp_millis(at.millis())
-        .map_or_else(String::new, |at| at.with_timezone(&zone).format("%m-%d %H:%M:%S").to_string())
 }
