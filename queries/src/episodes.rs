@@ -136,6 +136,12 @@ impl Episodes {
         self.homes.get_mut(home).map(Stream::episodes).unwrap_or_default()
     }
 
+    /// Whether something lasts in a home that began before then.
+    #[must_use]
+    pub fn lasts_since(&self, home: &HomeId, before: Timestamp) -> bool {
+        self.homes.get(home).is_some_and(|stream| stream.lasts_since(before))
+    }
+
     /// The devices of a home, with what each has given.
     #[must_use]
     pub fn sensors(&self, home: &HomeId) -> &[Sensor] {

@@ -131,7 +131,11 @@ impl Live {
 
     /// Compares from now on with what [`crate::history::learn`] has learnt.
     pub fn set_baselines(&mut self, baselines: &RecordBatch) {
-        self.learnt = Learnt::new(baselines);
+        let learnt = Learnt::new(baselines);
+        let before = std::mem::take(&mut self.learnt);
+        let first = learnt.first_night().unwrap_or(Timestamp::MIN);
+        let lasting = self.homes.keys().filter(|home| self.episodes.lasts_since(home, first)).cloned().collect();
+        self.learnt = learnt.with_earlier(&before, &lasting);
         self.homes.keys().for_each(|home| self.changed.push(home));
     }
 

@@ -208,6 +208,11 @@ impl Stream {
         all
     }
 
+    /// Whether something lasts, as far as is known, that began before then.
+    pub(super) fn lasts_since(&self, before: Timestamp) -> bool {
+        self.steady.live.open().iter().any(|episode| episode.started_at < before)
+    }
+
     pub(super) fn forget(&mut self, before: Timestamp) {
         let recent = self.ended.iter().filter(|episode| episode.end_known_at.is_none_or(|known| known >= before));
         let lasting = self.steady.told().chain(self.immediate.told());
