@@ -321,13 +321,13 @@ fn order_duplicates_and_other_homes_change_nothing() {
 
 /// When an observation comes: most within a minute, some hours late. An urgent one is never held up.
 fn arrivals(stream: &[Observation], lateness: &[u64]) -> Vec<(Timestamp, Observation)> {
-    let late = |number: usize, row: &Observation| match lateness[number % lateness.len()] {
+    let late = |row: &Observation, late: u64| match late {
         _ if ["button", "cord"].contains(&row.device.as_str()) => Duration::ZERO,
-        late if late % 8 == 0 => Duration::from_secs(late % 20_000),
+        late if late.is_multiple_of(8) => Duration::from_secs(late % 20_000),
         late => Duration::from_secs(late % 60),
     };
-    let mut arrived: Vec<_> =
-        stream.iter().enumerate().map(|(number, row)| (row.event_time + late(number, row), row.clone())).collect();
+    let rows = stream.iter().zip(lateness.iter().cycle());
+    let mut arrived: Vec<_> = rows.map(|(row, by)| (row.event_time + late(row, *by), row.clone())).collect();
     arrived.sort_by_key(|(at, _)| *at);
     arrived
 }
