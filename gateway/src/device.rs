@@ -177,6 +177,10 @@ impl Device {
             if self.health != Health::Live {
                 self.turn(Health::Live, sample);
             }
+        }
+        // A device that only says that it has no value is there, but says nothing good.
+        if decoded.alive && (decoded.points.is_empty() || decoded.points.iter().any(|point| point.quality.is_usable()))
+        {
             self.last_good = Some(sample.wall);
         }
         self.tell(&decoded.points, sample)

@@ -126,8 +126,13 @@ pub async fn run_with(
     };
     let device = |board: &Arc<_>| Device::new(&home.home, Arc::clone(board), config.heartbeat, start.wall);
     let mut devices: Vec<Device> = boards.iter().map(device).collect();
+    let mut signals = Signals::new(home.shows());
     for record in waiting_calls(&spool) {
         devices.iter_mut().for_each(|device| device.recall(&record));
+        if gateway::is_call(&record.series.quantity, &record.value) {
+            // What was pressed before the restart still waits for the centre: lamp and siren say so.
+            signals.called(start.monotonic);
+        }
     }
     let stamper = Stamper::new(config.clock, spool.floor());
     let floor = spool.floor();
@@ -161,7 +166,7 @@ pub async fn run_with(
         tell_status: false,
         told_clock: ClockQuality::Unsynchronised,
         looked: start.monotonic,
-        signals: Signals::new(home.shows()),
+        signals,
         actions: Actions::new(&home.actions),
         counts: Metrics::default(),
         metrics: outside.metrics,

@@ -135,6 +135,7 @@ async fn changed_files_lose_no_press_that_a_module_counts() {
     let profile = "[identification]\nvendor = \"own\"\nmodel = \"bell\"\ntitle = { zh = \"呼叫器\", en = \"bell\" }\nsource = \"own\"\n\
          confidence = \"C\"\ntested_on_hardware = false\n[link]\nkinds = [\"modbus_tcp\"]\nunit = 1\n[report]\nheartbeat = \"10min\"\n\
          [[poll]]\nname = \"presses\"\nfunction = \"read_input_registers\"\naddress = 464\ncount = 1\nevery = \"20ms\"\n\
+         [[startup]]\nsend = { register = 9, value = 1 }\n[[startup]]\nsend = { register = 10, value = 1 }\n\
          [input.press]\npoll = \"presses\"\nregister = 464\ncounts = \"presses\"\n";
     std::fs::write(own.join("profile.toml"), profile).unwrap();
     let bell = |every: &str, more: &str| {
@@ -147,7 +148,12 @@ async fn changed_files_lose_no_press_that_a_module_counts() {
     };
     let files = [bell("20ms", ""), bell("30ms", ""), bell("30ms", "bed = \"b1\"\n")];
     let gateway = Running::start(&centre, folder.path(), &files[0], None);
-    module.until(|terminals| terminals.reads >= 2).await;
+    // It counts when it is told to, and again after it was away: perhaps it lost its power.
+    module.until(|terminals| terminals.written == [(9, 1), (10, 1)]).await;
+    module.set(|terminals| (terminals.written, terminals.refuses) = (Vec::new(), true));
+    module.until(|terminals| terminals.refused >= 3).await;
+    module.set(|terminals| terminals.refuses = false);
+    module.until(|terminals| terminals.written == [(9, 1), (10, 1)]).await;
 
     let pressing = {
         let module = module.clone();

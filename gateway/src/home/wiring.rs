@@ -120,6 +120,16 @@ pub(super) fn board(mut f: Fields<'_>, places: &mut Places) -> Option<Board> {
     let read_output = |(name, f)| output(&name, f, profile.as_deref(), places);
     let outputs = outputs.into_iter().filter_map(read_output).collect();
     let profile = profile?;
+    if let (Some(unit), Some(Address::Serial { .. } | Address::SerialServer { .. })) = (&unit, &link)
+        && *unit.get_ref() == 0
+    {
+        // Modbus over serial line V1.02, 2.2: 0 is for broadcasts, which every device obeys and none answers.
+        f.tell(
+            unit.span(),
+            "unit 0 is every device of the line",
+            "give the number that is set on the device, 1 to 247",
+        );
+    }
     let unit = unit.map_or(profile.link.unit, Spanned::into_inner);
     let address = address.map(Spanned::into_inner);
     let keeps_raw = keeps_raw.is_some_and(Spanned::into_inner);

@@ -29,15 +29,28 @@ impl ModbusTcp {
         self.reopen.at_once();
     }
 
+    /// Connects where there is no connection.
+    pub(super) async fn open(&mut self) -> Result<(), NoAnswer> {
+        if self.connection.is_none() {
+            self.connection = Some(self.connect().await?);
+        }
+        Ok(())
+    }
+
     pub(super) async fn ask(&mut self, ask: Ask) -> Result<Vec<u8>, NoAnswer> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
         let answer = exchange(&mut connection, ask).await;
-        if matches!(answer, Ok(_) | Err(NoAnswer::Rejected(Reject::Exception(_)))) {
-            self.connection = Some(connection);
-            self.reopen.worked();
+        match answer {
+            Ok(_) | Err(NoAnswer::Rejected(Reject::Exception(_))) => {
+                self.connection = Some(connection);
+                self.reopen.worked();
+            }
+            // One unit behind this address is dead. The others shall not wait for it.
+            Err(NoAnswer::Timeout(_)) => self.reopen.at_once(),
+            Err(_) => {}
         }
         answer
     }

@@ -22,6 +22,9 @@ use crate::stamp::Sample;
 
 /// How often a damaged answer is asked for once more at once.
 const RETRIES: u32 = 1;
+/// After a write that came to nothing, what the gateway shows by itself (a lamp that blinks) waits so long, up to the longer
+/// pause: a dead lamp must not take the line from those who live. Commands of the centre do not wait.
+const SHOW_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +79,7 @@ impl Wire {
     /// Opens what is closed, so that the time it takes is not held against the device that is asked.
     async fn open(&mut self) -> Result<(), NoAnswer> {
         match self {
-            Self::Tcp(_) => Ok(()),
+            Self::Tcp(tcp) => tcp.open().await,
             Self::Rtu(rtu) => rtu.open().await,
         }
     }
@@ -118,9 +121,27 @@ struct Target {
     index: usize,
     board: Arc<Board>,
     blocks: Vec<Block>,
+    /// How many of the profile's start-up steps were done since it was last silent.
+    steps_done: usize,
+    /// When something may be shown on it again, and the pause after the next failure.
+    shows_at: Duration,
+    pause: Duration,
 }
 
 impl Target {
+    fn new(index: usize, board: Arc<Board>, blocks: Vec<Block>) -> Self {
+        Self { index, board, blocks, steps_done: 0, shows_at: Duration::ZERO, pause: SHOW_AGAIN.0 }
+    }
+
+    /// The next start-up step.
+    fn step(&self) -> Option<Request> {
+        let steps = self.board.profile.startup.iter().filter_map(|step| match &step.send {
+            Some(Send::Modbus(request)) => Some(*request),
+            _ => None,
+        });
+        steps.skip(self.steps_done).next()
+    }
+
     fn ask(&self, request: Request) -> Ask {
         Ask { unit: self.board.unit, request, timeout: self.board.profile.link.timeout }
     }
@@ -138,7 +159,7 @@ impl Polled {
             let blocks = blocks::plan(&board.profile.polls, board.every, true);
             let device = schedule.add_device(board.profile.link.timeout);
             schedule.plan(device, blocks.iter().map(|block| block.every), Duration::ZERO);
-            targets.push(Target { index: *index, board: Arc::clone(board), blocks });
+            targets.push(Target::new(*index, Arc::clone(board), blocks));
         }
         Some(Self { wire, targets, schedule, start, events, clock })
     }
@@ -211,6 +232,14 @@ impl Polled {
             _ => Came::Answer,
         };
         let failed = self.schedule.done(slot, began, now, came, board.profile.link.gap);
+        if matches!(came, Came::Answer) {
+            self.set_up(slot.device).await;
+        } else if failed.as_ref().is_some_and(|failed| failed.cycles >= 2)
+            && let Some(target) = self.targets.get_mut(slot.device)
+        {
+            // Perhaps it was replaced, or lost its power.
+            target.steps_done = 0;
+        }
         if let Some(code) = refuses {
             tracing::info!(device = %board.id, code, "it refuses blocks; asking poll by poll");
             self.replan(slot.device);
@@ -236,6 +265,28 @@ impl Polled {
         }
     }
 
+    /// Does the next of the profile's start-up steps on a device that has just answered: one at a time, so that others wait for
+    /// one exchange only. What it refuses is told and left; what is not answered is tried again after its next answer.
+    async fn set_up(&mut self, device: usize) {
+        let Some(target) = self.targets.get(device) else { return };
+        let Some(step) = target.step() else { return };
+        let (ask, board) = (target.ask(step), Arc::clone(&target.board));
+        let done = match self.wire.ask(ask, board.profile.link.wake.as_ref()).await {
+            Ok(_) => true,
+            Err(NoAnswer::Rejected(Reject::Exception(code))) => {
+                tracing::warn!(device = %board.id, ?step, code, "it refuses a step of its start-up; going on without");
+                true
+            }
+            Err(error) => {
+                tracing::debug!(device = %board.id, error = told(&error), "a step of the start-up was not answered");
+                false
+            }
+        };
+        if let Some(target) = self.targets.get_mut(device) {
+            target.steps_done += usize::from(done);
+        }
+    }
+
     fn replan(&mut self, device: usize) {
         let now = self.now();
         if let Some(target) = self.targets.get_mut(device) {
@@ -246,14 +297,22 @@ impl Polled {
 
     async fn write(&mut self, write: Write) -> Option<LinkEvent> {
         let Write { id, board, output, value } = write;
-        let target = self.targets.iter().find(|target| target.index == board)?;
+        let now = self.now();
+        let target = self.targets.iter_mut().find(|target| target.index == board)?;
         let send = target.board.profile.outputs.get(output).and_then(|output| output.send(value));
         let result = match send {
+            _ if id.is_empty() && now < target.shows_at => Err("it did not answer the last time".to_owned()),
             Some(Send::Modbus(request)) => {
                 let (ask, wake) = (target.ask(*request), target.board.profile.link.wake.clone());
                 // Whoever waits for a lamp does not wait for the pause between two attempts.
                 self.wire.open_at_once();
-                self.wire.ask(ask, wake.as_ref()).await.map(drop).map_err(|error| told(&error))
+                let answer = self.wire.ask(ask, wake.as_ref()).await;
+                let now = self.start.elapsed();
+                (target.shows_at, target.pause) = match answer {
+                    Ok(_) => (Duration::ZERO, SHOW_AGAIN.0),
+                    Err(_) => (now + target.pause, (2 * target.pause).min(SHOW_AGAIN.1)),
+                };
+                answer.map(drop).map_err(|error| told(&error))
             }
             Some(_) => Err("the output is not reached over Modbus".to_owned()),
             None => Err("the output cannot be set so".to_owned()),

@@ -7,6 +7,7 @@ use carebed_contract::clock::Clock;
 use carebed_contract::command::{ACTION_PURGE, Command, CommandResult, Outcome};
 use carebed_contract::labels::Lane;
 use carebed_contract::quality::Quality;
+use carebed_contract::quantity::Quantity;
 use carebed_contract::status::{GatewayState, Health};
 use carebed_contract::time::{ClockQuality, Timestamp};
 use carebed_contract::topic::Channel;
@@ -142,7 +143,7 @@ impl Gateway {
         for Told { observed, .. } in &urgent {
             let is_on = observed.value == Value::Flag(true);
             match observed.series.quantity.as_str() {
-                "call_button" | "call_event" if is_on => self.signals.called(now),
+                _ if is_call(&observed.series.quantity, &observed.value) => self.signals.called(now),
                 "call_cancel" if is_on => self.signals.cancelled(),
                 _ => {}
             }
@@ -369,4 +370,9 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Whether somebody calls for help by it.
+pub(super) fn is_call(quantity: &Quantity, value: &Value) -> bool {
+    matches!(quantity.as_str(), "call_button" | "call_event") && *value == Value::Flag(true)
 }

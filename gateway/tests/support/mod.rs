@@ -35,10 +35,14 @@ pub(crate) struct Terminals {
     pub(crate) answers_with: Option<usize>,
     /// Answers nothing but exceptions.
     pub(crate) refuses: bool,
+    /// How often it did.
+    pub(crate) refused: u32,
     /// How often the inputs were read; tests set it back.
     pub(crate) reads: u32,
     /// How often its button was pressed, as the module counts it.
     pub(crate) presses: u16,
+    /// What was written to its registers, in order.
+    pub(crate) written: Vec<(u16, u16)>,
 }
 
 /// A Waveshare board.
@@ -57,7 +61,10 @@ impl tokio_modbus::server::Service for Board {
     fn call(&self, request: Self::Request) -> Self::Future {
         let mut terminals = self.terminals.lock().unwrap();
         ready(match request {
-            _ if terminals.refuses => Err(ExceptionCode::ServerDeviceBusy),
+            _ if terminals.refuses => {
+                terminals.refused += 1;
+                Err(ExceptionCode::ServerDeviceBusy)
+            }
             Request::ReadDiscreteInputs(0, 8) => {
                 terminals.reads += 1;
                 let inputs = terminals.inputs;
@@ -67,6 +74,10 @@ impl tokio_modbus::server::Service for Board {
             Request::ReadInputRegisters(464, 1) => {
                 terminals.reads += 1;
                 Ok(Response::ReadInputRegisters(vec![terminals.presses]))
+            }
+            Request::WriteSingleRegister(register @ 9..17, value) => {
+                terminals.written.push((register, value));
+                Ok(Response::WriteSingleRegister(register, value))
             }
             Request::WriteSingleCoil(coil @ 0..8, value) => {
                 let bit = 1 << coil;
