@@ -184,7 +184,7 @@ pub enum BuildError {
     Length(usize),
     /// The engine never sends this.
     #[error("it is never sent: {0}")]
-    Denied(&'static str),
+    Denied(String),
 }
 
 impl Framing {
@@ -226,14 +226,11 @@ impl Framing {
         Ok(bytes)
     }
 
-    /// Builds a frame, without preamble.
+    /// Builds a frame, without preamble. Whether it may be sent is not judged here: see [`crate::deny`].
     pub fn build(&self, address: Option<&str>, key: &[u8], data: &[u8]) -> Result<Vec<u8>, BuildError> {
         let expected = self.key.map_or(0, |(_, length)| length);
         if key.len() != expected {
             return Err(BuildError::Key { expected, found: key.len() });
-        }
-        if let Some(reason) = crate::deny::denied(&self.start, key) {
-            return Err(BuildError::Denied(reason));
         }
         let total = match &self.extent {
             Extent::Field { empty: Some(empty), .. } if data.is_empty() => *empty,

@@ -1,6 +1,6 @@
 //! One `profile.toml`, checked: who the device is, how to reach it, what it is asked, and what its answers mean.
 
-mod framings;
+pub(crate) mod framings;
 mod input;
 mod link;
 mod message;
@@ -215,20 +215,21 @@ fn read(fields: &mut Fields<'_>, name: &str, text: &str) -> Option<Profile> {
     let report = fields.need_table("report").and_then(report);
     let polls: Vec<Spanned<Poll>> = fields.tables("poll").into_iter().filter_map(poll).collect();
     let framings: Vec<Spanned<Framing>> = fields.tables("framing").into_iter().filter_map(framings::read).collect();
+    let deny: Vec<Deny> = fields.tables("deny").into_iter().filter_map(deny).collect();
+    let wake = link.as_ref().and_then(|link| link.wake.as_ref()).map_or(&[][..], |(wake, _)| wake);
+    let sends = output::Sends { framings: &framings, deny: &deny, wake };
     let messages: Vec<Option<Spanned<Message>>> =
-        fields.tables("message").into_iter().map(|f| message::read(f, &framings)).collect();
+        fields.tables("message").into_iter().map(|f| message::read(f, &sends)).collect();
     // A message that did not read would make every input of it a mistake that nobody made.
     let whole = messages.iter().all(Option::is_some);
     let messages: Vec<Spanned<Message>> = messages.into_iter().flatten().collect();
-    let deny: Vec<Deny> = fields.tables("deny").into_iter().filter_map(deny).collect();
-    let startup: Option<Vec<Step>> =
-        fields.tables("startup").into_iter().map(|f| output::step(f, &framings, &deny)).collect();
+    let startup: Option<Vec<Step>> = fields.tables("startup").into_iter().map(|f| output::step(f, &sends)).collect();
     let context = input::Context { polls: &polls, messages: &messages, framings: &framings, report, whole };
     let inputs: Option<Vec<Vec<Input>>> =
         fields.named_tables("input").into_iter().map(|(name, f)| input::read(&name, f, &context)).collect();
     let availability = fields.table("availability").map(|f| input::availability(f, &context));
     let outputs: Option<Vec<Vec<Output>>> =
-        fields.named_tables("output").into_iter().map(|(name, f)| output::read(&name, f, &framings, &deny)).collect();
+        fields.named_tables("output").into_iter().map(|(name, f)| output::read(&name, f, &sends)).collect();
     unique(fields, "poll", &polls, |poll| &poll.name);
     unique(fields, "framing", &framings, |framing| &framing.name);
     unique(fields, "message", &messages, |message| &message.name);

@@ -232,6 +232,17 @@ fn judge(framing: &Framing, bytes: &[u8], total: Option<usize>) -> Option<Reject
     None
 }
 
+impl Framing {
+    /// What the frame that begins these bytes is about; none when none does, or when it is not whole.
+    pub(crate) fn key_of<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let (at, length) = self.key?;
+        match begins(self, bytes) {
+            Begins::Frame(total) => bytes.get(..total)?.get(at..at + length),
+            _ => None,
+        }
+    }
+}
+
 fn take_apart(index: usize, framing: &Framing, raw: &[u8]) -> Frame {
     let field = |place: Option<(usize, usize)>| place.and_then(|(at, length)| raw.get(at..at + length));
     Frame {

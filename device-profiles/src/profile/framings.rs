@@ -6,7 +6,7 @@ use crate::document::Fields;
 use crate::framing::{Check, Checksum, Extent, FRAME_LENGTH_MAX, Framing, Order, Place, Width};
 use crate::hex::Hex;
 
-pub(super) fn read(mut f: Fields<'_>) -> Option<Spanned<Framing>> {
+pub(crate) fn read(mut f: Fields<'_>) -> Option<Spanned<Framing>> {
     let name = f.take_or("name", String::new());
     let (start, preamble) = (bytes(f.take("start")), bytes(f.take("preamble")));
     let (length, fixed_length) = (f.table("length"), f.take::<usize>("fixed_length"));

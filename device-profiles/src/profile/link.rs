@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::deny::denied;
 use crate::document::Fields;
 use crate::hex::Hex;
 
@@ -149,6 +150,11 @@ pub(super) fn read(mut f: Fields<'_>) -> Option<LinkSettings> {
     }
     let default_port = if is(LinkKind::Http) { 80 } else { 502 };
     let pause = wake_pause.unwrap_or(Duration::ZERO);
+    if let Some(wake) = &wake
+        && let Some(reason) = denied(&wake.get_ref().0, &[])
+    {
+        f.tell(wake.span(), format!("wake is never sent: {reason}"), "correct or remove it");
+    }
     Some(LinkSettings {
         kinds: kinds.into_inner(),
         unit: unit.map_or(1, Spanned::into_inner),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::input::{Input, Source};
-use super::output::{self, Send};
+use super::output::{self, Send, Sends};
 use crate::document::{Fields, advise};
 use crate::field::Field;
 use crate::framing::{Frame, Framing};
@@ -98,14 +98,15 @@ pub struct Availability {
     pub meaning: Meaning,
 }
 
-pub(super) fn read(mut f: Fields<'_>, framings: &[Spanned<Framing>]) -> Option<Spanned<Message>> {
+pub(super) fn read(mut f: Fields<'_>, sends: &Sends<'_>) -> Option<Spanned<Message>> {
+    let framings = sends.framings;
     let name = f.need::<String>("name");
     let (framing, keys) = (f.take::<String>("framing"), f.take::<Vec<Hex>>("keys"));
     let (begins, length) = (f.take::<Vec<Hex>>("begins"), f.take::<usize>("length"));
     let length_min = f.take::<usize>("length_min");
     let fixed = f.tables("fixed").into_iter().filter_map(fixed).collect();
     let (topic, page, document) = (f.take::<String>("topic"), f.take::<String>("page"), f.take("document"));
-    let query = f.table("query").map(|f| output::send(f, framings));
+    let query = f.table("query").map(|f| output::send(f, sends));
     let (every, restart) = (f.take_duration("every"), f.take_or("restart", false));
     let hexes = |list: Option<Spanned<Vec<Hex>>>| -> Vec<Vec<u8>> {
         list.map_or_else(Vec::new, Spanned::into_inner).into_iter().map(|hex| hex.0).collect()

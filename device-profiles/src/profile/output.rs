@@ -8,6 +8,7 @@ use toml::Spanned;
 use super::input::{Literal, row};
 use super::message::framing_index;
 use super::{Deny, Profile, denies};
+use crate::deny::denied;
 use crate::document::{Fields, advise};
 use crate::framing::{BuildError, Framing};
 use crate::hex::Hex;
@@ -126,9 +127,8 @@ impl Send {
             Self::Modbus(request) => Transmission::Modbus(*request),
             Self::Frame { framing, key, data, .. } => {
                 let framing = profile.framings.get(*framing).ok_or(BuildError::Length(0))?;
-                let mut bytes = framing.preamble.clone();
-                bytes.extend(framing.build(address, key, data)?);
-                Transmission::Bytes(bytes)
+                let wake = profile.link.wake.as_ref().map_or(&[][..], |(wake, _)| wake);
+                Transmission::Bytes(finish(framing, address, key, data, wake, &profile.deny)?)
             }
             Self::Publish { topic, payload } => {
                 let topic = topic.replace("{address}", address.unwrap_or_default());
@@ -147,8 +147,32 @@ impl Send {
     }
 }
 
+/// A frame with its preamble, when it may be sent: by itself, and behind the bytes that wake the device.
+fn finish(
+    framing: &Framing,
+    address: Option<&str>,
+    key: &[u8],
+    data: &[u8],
+    wake: &[u8],
+    deny: &[Deny],
+) -> Result<Vec<u8>, BuildError> {
+    let mut bytes = framing.preamble.clone();
+    bytes.extend(framing.build(address, key, data)?);
+    match denied(&bytes, deny).or_else(|| denied(&[wake, &bytes].concat(), deny)) {
+        Some(reason) => Err(BuildError::Denied(reason)),
+        None => Ok(bytes),
+    }
+}
+
+/// What everything that is to be sent is read with.
+pub(super) struct Sends<'a> {
+    pub(super) framings: &'a [Spanned<Framing>],
+    pub(super) deny: &'a [Deny],
+    pub(super) wake: &'a [u8],
+}
+
 /// Reads what is to be sent once: `coil` or `register` with `value`, `key` with `data`, or `topic` with `payload`.
-pub(super) fn send(mut f: Fields<'_>, framings: &[Spanned<Framing>]) -> Option<Send> {
+pub(super) fn send(mut f: Fields<'_>, sends: &Sends<'_>) -> Option<Send> {
     let parts = Parts::take(&mut f);
     let (value, data, payload) = (f.take::<Literal>("value"), f.take::<Hex>("data"), f.take::<String>("payload"));
     let value = match &parts {
@@ -162,23 +186,19 @@ pub(super) fn send(mut f: Fields<'_>, framings: &[Spanned<Framing>]) -> Option<S
         f.tell(f.span(), "what to send is not said", "add value, data or payload");
         return None;
     };
-    parts.send(&f, framings, &value, false)
+    parts.send(&f, sends, &value, false)
 }
 
-pub(super) fn step(mut f: Fields<'_>, framings: &[Spanned<Framing>], deny: &[Deny]) -> Option<Step> {
-    let sent = f.table("send").map(|f| (f.span(), send(f, framings)));
-    let expect = f.table("expect").map(|f| expect(f, framings));
+pub(super) fn step(mut f: Fields<'_>, sends: &Sends<'_>) -> Option<Step> {
+    let sent = f.table("send").map(|f| send(f, sends));
+    let expect = f.table("expect").map(|f| expect(f, sends.framings));
     let (timeout, pause) = (f.take_duration("timeout"), f.take_duration("pause"));
     let tries = f.take_or("tries", TRIES_DEFAULT);
     if sent.is_none() && expect.is_none() {
         f.tell(f.span(), "[[startup]] neither sends nor awaits anything", "add send = { … } or expect = { … }");
     }
     let send = match sent {
-        Some((span, send)) => {
-            let send = send?;
-            forbid(&f, &span, &send, deny)?;
-            Some(send)
-        }
+        Some(send) => Some(send?),
         None => None,
     };
     let expect = match expect {
@@ -195,12 +215,7 @@ fn expect(mut f: Fields<'_>, framings: &[Spanned<Framing>]) -> Option<Expect> {
     Some(Expect { framing, key: key?.into_inner().0, begins: begins.map_or_else(Vec::new, |hex| hex.into_inner().0) })
 }
 
-pub(super) fn read(
-    name: &Spanned<String>,
-    mut f: Fields<'_>,
-    framings: &[Spanned<Framing>],
-    deny: &[Deny],
-) -> Option<Vec<Output>> {
+pub(super) fn read(name: &Spanned<String>, mut f: Fields<'_>, sends: &Sends<'_>) -> Option<Vec<Output>> {
     let parts = Parts::take(&mut f);
     let (on, off) = (f.take::<Literal>("on"), f.take::<Literal>("off"));
     let actions: Option<Spanned<Vec<String>>> = f.take("actions");
@@ -229,13 +244,11 @@ pub(super) fn read(
         .enumerate()
         .map(|(step, name)| {
             let parts = parts.advance(step)?;
-            let span = parts.span(&f);
-            let on = parts.send(&f, framings, &on, echo)?;
+            let on = parts.send(&f, sends, &on, echo)?;
             let off = match &off {
-                Some(off) => Some(parts.send(&f, framings, off, echo)?),
+                Some(off) => Some(parts.send(&f, sends, off, echo)?),
                 None => None,
             };
-            forbid(&f, &span, &on, deny)?;
             Some(Output { name, on, off, actions: actions.clone(), quantity: quantity.clone() })
         })
         .collect()
@@ -278,7 +291,8 @@ impl Parts {
         spans.into_iter().flatten().next().unwrap_or(f.span())
     }
 
-    fn send(&self, f: &Fields<'_>, framings: &[Spanned<Framing>], value: &Literal, echo: bool) -> Option<Send> {
+    fn send(&self, f: &Fields<'_>, sends: &Sends<'_>, value: &Literal, echo: bool) -> Option<Send> {
+        let Sends { framings, deny, wake } = *sends;
         let wrong = |what: &str| {
             f.tell(f.span(), format!("{value:?} cannot be sent"), what.to_owned());
             None
@@ -286,14 +300,14 @@ impl Parts {
         match (&self.coil, &self.register, &self.key, &self.topic) {
             (Some(coil), None, None, None) => match value {
                 Literal::Flag(value) => {
-                    Some(Send::Modbus(Request::WriteCoil { address: *coil.get_ref(), value: *value }))
+                    self.allowed(f, Request::WriteCoil { address: *coil.get_ref(), value: *value }, deny)
                 }
                 _ => wrong("a coil is set to true or false"),
             },
             (None, Some(register), None, None) => match value {
                 Literal::Integer(value) if u16::try_from(*value).is_ok() => {
                     let value = u16::try_from(*value).ok()?;
-                    Some(Send::Modbus(Request::WriteRegister { address: *register.get_ref(), value }))
+                    self.allowed(f, Request::WriteRegister { address: *register.get_ref(), value }, deny)
                 }
                 _ => wrong("a register is set to 0 … 65535"),
             },
@@ -302,7 +316,7 @@ impl Parts {
                 let framing = framing_index(f, self.framing.clone(), framings)?;
                 let (key, data) = (key.get_ref().0.clone(), data.0);
                 // Built once here, so that what can never be sent is told to whoever wrote it.
-                let built = framings.get(framing)?.get_ref().build(Some("0"), &key, &data);
+                let built = finish(framings.get(framing)?.get_ref(), Some("0"), &key, &data, wake, deny);
                 if let Err(error) = built {
                     f.tell(f.span(), format!("the frame cannot be sent: {error}"), "correct or remove it");
                     return None;
@@ -320,17 +334,18 @@ impl Parts {
             }
         }
     }
-}
 
-fn forbid(f: &Fields<'_>, span: &crate::document::Span, send: &Send, deny: &[Deny]) -> Option<()> {
-    let (kind, address, rule) = match send {
-        Send::Modbus(Request::WriteCoil { address, .. }) => ("coil", *address, denies(deny, false, *address)),
-        Send::Modbus(Request::WriteRegister { address, .. }) => ("register", *address, denies(deny, true, *address)),
-        _ => return Some(()),
-    };
-    if let Some(rule) = rule {
-        f.tell(span.clone(), format!("{kind} {address} is denied: {}", rule.reason), "remove the output");
-        return None;
+    /// A write that no rule of the profile forbids.
+    fn allowed(&self, f: &Fields<'_>, request: Request, deny: &[Deny]) -> Option<Send> {
+        let (kind, address, rule) = match request {
+            Request::WriteCoil { address, .. } => ("coil", address, denies(deny, false, address)),
+            Request::WriteRegister { address, .. } => ("register", address, denies(deny, true, address)),
+            Request::Read { .. } => return Some(Send::Modbus(request)),
+        };
+        if let Some(rule) = rule {
+            f.tell(self.span(f), format!("{kind} {address} is denied: {}", rule.reason), "remove the output");
+            return None;
+        }
+        Some(Send::Modbus(request))
     }
-    Some(())
 }

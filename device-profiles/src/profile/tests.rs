@@ -148,6 +148,82 @@ fn what_the_author_of_a_framed_device_gets_wrong_is_told_with_a_fix() {
     }
 }
 
+/// However a profile cuts a frame into start, key and data, and wherever it hides its first bytes: what goes out is judged.
+#[test]
+fn no_profile_can_send_what_is_never_sent() {
+    let framed = |framing: &str, data: &str| {
+        let at = FRAMED.find("[[framing]]").unwrap();
+        format!("{}[[framing]]\n{framing}\n[[startup]]\nsend = {{ key = \"30\", data = \"{data}\" }}\n", &FRAMED[..at])
+    };
+    let fixed = |rest: &str| format!("fixed_length = 8\n{rest}");
+    let cases = [
+        (framed(&fixed("start = \"01 00\"\nkey = { at = 5, size = 1 }\ndata = { from = 6 }"), "00 CE"), "0x3000"),
+        (
+            framed(&fixed("start = \"01 00 00 00 00\"\nkey = { at = 5, size = 1 }\ndata = { from = 6 }"), "00 CE"),
+            "0x3000",
+        ),
+        (
+            framed(
+                "start = \"00 00 00\"\npreamble = \"01 00\"\nfixed_length = 6\nkey = { at = 3, size = 1 }\ndata = { from = 4 }",
+                "00 CE",
+            ),
+            "0x3000",
+        ),
+        (
+            framed(
+                "start = \"00 00 00 00\"\nfixed_length = 7\nkey = { at = 4, size = 1 }\ndata = { from = 5 }",
+                "00 CE",
+            )
+            .replace("[link]", "[link]\nwake = \"01\""),
+            "0x3000",
+        ),
+        (FRAMED.replace("[link]", "[link]\nwake = \"01 00 00 00 00 30 00 CE\""), "0x3000"),
+        (FRAMED.replace("[link]", "[link]\nwake = \"F8 42 C2 41\""), "function 42"),
+        (
+            FRAMED
+                .replace(
+                    "[[startup]]",
+                    "[[framing]]\nname = \"m\"\nstart = \"F8 42\"\nfixed_length = 4\n\
+                checks = [{ kind = \"crc16_modbus\", at = 2, to = 2 }]\n\n[[startup]]",
+                )
+                .replace("start = \"01\"", "name = \"t\"\nstart = \"01\"")
+                .replace("send = { key = \"0E 08\", data = \"01\" }", "send = { framing = \"m\", key = \"\" }")
+                .replace("name = \"heart\"", "name = \"heart\"\nframing = \"t\""),
+            "function 42",
+        ),
+        (FRAMED.replace("length = 4\n", "length = 4\nquery = { key = \"40 00\" }\n"), "0x4000"),
+    ];
+    for (text, reason) in cases {
+        let told = Profile::parse("v/m", &text).map_err(|mistakes| mistakes.to_string());
+        let told = told.expect_err(&text);
+        assert!(told.contains("never sent") && told.contains(reason), "{reason}: {told}\n{text}");
+    }
+}
+
+/// What the home file says is judged too: an address can turn harmless bytes into others.
+#[test]
+fn an_address_of_the_home_cannot_make_a_denied_frame() {
+    let text = FRAMED
+        .replace(
+            "start = \"01\"\nlength = { at = 3, type = \"u16\", add = 9, empty = 8 }\n",
+            "start = \"01\"\nfixed_length = 8\n",
+        )
+        .replace(
+            "checks = [{ kind = \"not_xor8\", at = 7, to = 7 }]\n",
+            "checks = [{ kind = \"not_xor8\", at = 7, to = 7 }]\naddress = { at = 5, size = 1 }\n",
+        )
+        .replace(
+            "key = { at = 5, size = 2 }\ndata = { from = 8, after = 1 }",
+            "key = { at = 1, size = 2 }\ndata = { from = 8 }",
+        )
+        .replace("data = \"01\"", "data = \"\"");
+    let profile = Profile::parse("v/m", &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let send = profile.startup[0].send.as_ref().unwrap();
+    assert!(send.encode(&profile, Some("11")).is_ok());
+    let denied = send.encode(&profile, Some("30")).unwrap_err();
+    assert!(matches!(&denied, crate::framing::BuildError::Denied(reason) if reason.contains("0x3000")), "{denied}");
+}
+
 /// One run tells everything that is wrong, in the order of the file.
 #[test]
 fn all_mistakes_are_told_at_once() {
