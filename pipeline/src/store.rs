@@ -34,7 +34,7 @@ use carebed_contract::time::Timestamp;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use url::Url;
 
 use crate::accept::{Changes, Marks};
@@ -135,9 +135,10 @@ impl StoreError {
     /// [`Store::marks`] says.
     #[must_use]
     pub fn leaves_doubt(&self) -> bool {
-        use TableError::{Behind, Damaged, Doubtful, Overtaken};
-        let doubtful =
-            |e: &TableError| matches!(e, Doubtful { .. } | Behind { .. } | Overtaken { .. } | Damaged { .. });
+        use TableError::{Behind, Damaged, Doubtful, Gone, Overtaken};
+        let doubtful = |e: &TableError| {
+            matches!(e, Doubtful { .. } | Behind { .. } | Gone { .. } | Overtaken { .. } | Damaged { .. })
+        };
         match self {
             Self::InDoubt => true,
             Self::Table(error) => doubtful(error),
@@ -233,22 +234,27 @@ impl Opening {
         format!("ingest/{}", self.shard)
     }
 
-    async fn tables(&self) -> Result<Tables, StoreError> {
+    /// `known`: the version of each table that this process knew already.
+    async fn tables(&self, known: [Option<u64>; 3]) -> Result<Tables, StoreError> {
         let (access, app_id) = (&self.access, self.app_id());
-        let table = async |name, schema, partition| {
+        let table = async |name, schema, partition, known| {
             let design = Design { name, schema, partition };
-            Table::open(&self.root, access.clone(), &self.lake, design, &app_id).await
+            Table::open(&self.root, access.clone(), &self.lake, design, &app_id, known).await
         };
-        let observations = table("observations", schema::observations(), Some(schema::EVENT_DAY)).await?;
-        let gaps = table("gaps", schema::gaps(), None).await?;
-        let dead_letters = table("dead_letters", schema::dead_letters(), None).await?;
+        let [observations, gaps, dead_letters] = known;
+        let day = Some(schema::EVENT_DAY);
+        let observations = table("observations", schema::observations(), day, observations).await?;
+        let gaps = table("gaps", schema::gaps(), None, gaps).await?;
+        let dead_letters = table("dead_letters", schema::dead_letters(), None, dead_letters).await?;
         let watermark = observations.transaction(&app_id);
         let marks = watermark::load(self.store.as_ref(), &self.shard, watermark).await?;
         Ok(Tables { observations, gaps, dead_letters, watermark, marks })
     }
 
-    async fn writer(&self) -> Result<Writer, StoreError> {
-        let Tables { observations, gaps, dead_letters, watermark, marks } = self.tables().await?;
+    /// `earlier`: the writer of this process until now.
+    async fn writer(&self, earlier: Option<&Writer>) -> Result<Writer, StoreError> {
+        let known = earlier.map_or([None; 3], |writer| writer.versions().map(Some));
+        let Tables { observations, gaps, dead_letters, watermark, marks } = self.tables(known).await?;
         Ok(Writer {
             store: Arc::clone(&self.store),
             shard: self.shard.clone(),
@@ -291,10 +297,10 @@ impl Store {
         let opening = Opening { root, access, lake, shard, store };
 
         let (view, writer) = if writes {
-            let writer = opening.writer().await?;
+            let writer = opening.writer(None).await?;
             (writer.view(), Some(Mutex::new(writer)))
         } else {
-            (opening.tables().await?.view(), None)
+            (opening.tables([None; 3]).await?.view(), None)
         };
         let erasures = Erasures::load(opening.store.as_ref()).await?;
         let inner = Inner {
@@ -374,7 +380,7 @@ impl Store {
             Err(error) => {
                 writer.in_doubt |= error.leaves_doubt();
                 if writer.in_doubt {
-                    self.open_again(&mut writer).await;
+                    self.open_again(&mut writer, now).await;
                 }
                 return Err(error);
             }
@@ -396,11 +402,13 @@ impl Store {
 
     /// Nobody knows whether the last commit would survive a power cut, or will land after all. Reading the lake anew tells, and
     /// makes last what is there. While the disk does not let that happen, nothing is committed.
-    async fn open_again(&self, writer: &mut Writer) {
-        match self.inner.opening.writer().await {
+    async fn open_again(&self, writer: &mut Writer, now: Timestamp) {
+        match self.inner.opening.writer(Some(&*writer)).await {
             Ok(fresh) => {
                 let earlier = std::mem::replace(writer, fresh);
-                writer.observations.follows(&earlier.observations);
+                writer.observations.follows(earlier.observations, now);
+                writer.gaps.table.follows(earlier.gaps.table, now);
+                writer.dead_letters.table.follows(earlier.dead_letters.table, now);
                 let view = writer.view();
                 let complete: Vec<_> = writer.marks.values().flat_map(Marks::complete).collect();
                 self.inner.publisher.committed(&complete, |shown| {
@@ -417,6 +425,12 @@ impl Store {
                 );
             }
         }
+    }
+
+    /// The writer, for work on files; none while the lake is in doubt.
+    async fn certain_writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+        let writer = self.writer()?.lock().await;
+        if writer.in_doubt { Err(StoreError::InDoubt) } else { Ok(writer) }
     }
 
     fn writer(&self) -> Result<&Mutex<Writer>, StoreError> {

@@ -107,9 +107,18 @@ impl Table {
         self.transactions.get(app_id).and_then(|n| u64::try_from(*n).ok()).unwrap_or(0)
     }
 
-    /// This is `earlier` opened again: what readers remember of its rows may not hold.
-    pub(crate) fn follows(&mut self, earlier: &Self) {
+    /// This is `earlier` opened again: what readers remember of its rows may not hold. Views hold files of before, so that
+    /// those are known on: as live ones, or as taken away.
+    pub(crate) fn follows(&mut self, earlier: Self, now: Timestamp) {
         self.taken_out = earlier.taken_out + 1;
+        self.removed = earlier.removed;
+        self.removed.retain(|removed| !self.files.contains_key(&removed.file.path));
+        for (path, file) in earlier.files {
+            match self.files.get_mut(&path) {
+                Some(live) => *live = file,
+                None => self.removed.push(Removed { file, at: now }),
+            }
+        }
     }
 
     pub(crate) fn version(&self) -> u64 {

@@ -88,7 +88,7 @@ async fn round(
 impl Store {
     /// Takes in what other processes committed, and gives what work on files needs: where they are, and those of now.
     async fn files_now(&self) -> Result<(FilesAt, Arc<View>), StoreError> {
-        let mut writer = self.writer()?.lock().await;
+        let mut writer = self.certain_writer().await?;
         writer.observations.refresh().await?;
         self.show_observations(&writer);
         Ok((writer.observations.files_at(), self.view()))
@@ -105,10 +105,12 @@ impl Store {
     /// Puts files in the place of others and shows that to readers. Fails with [`TableError::Stale`] when the others are gone;
     /// then the new ones are deleted.
     async fn replace(&self, adds: Vec<Add>, change: Change<'_>, now: Timestamp) -> Result<(), StoreError> {
-        let mut writer = self.writer()?.lock().await;
+        let mut writer = self.certain_writer().await?;
         let paths: Vec<String> = adds.iter().map(|add| add.path.clone()).collect();
-        let done = writer.observations.commit(adds, change, now).await;
-        let stale = matches!(done, Err(TableError::Stale { .. }));
+        let done = writer.observations.commit(adds, change, now).await.map_err(StoreError::from);
+        // The next commit of rows opens the lake again.
+        writer.in_doubt |= done.as_ref().is_err_and(StoreError::leaves_doubt);
+        let stale = matches!(done, Err(StoreError::Table(TableError::Stale { .. })));
         if done.is_ok() || stale {
             // After a lost race this process knows more than it shows.
             self.show_observations(&writer);
@@ -121,7 +123,7 @@ impl Store {
                 drop(at.delete(&path).await);
             }
         }
-        Ok(done?)
+        done
     }
 }
 

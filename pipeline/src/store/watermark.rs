@@ -120,9 +120,18 @@ pub(crate) async fn write(
     } else {
         encode(n, Some(last), changes)
     };
-    let path = path(shard, n);
-    let put = store.put_opts(&path, Bytes::from(bytes).into(), PutMode::Create.into()).await;
-    put.map(drop).map_err(|source| WatermarkError::Write { path: path.to_string(), source })
+    let (path, bytes) = (path(shard, n), Bytes::from(bytes));
+    match store.put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await {
+        Ok(_) => Ok(()),
+        // An object store whose answer was lost is asked again, and finds what it took the first time.
+        Err(object_store::Error::AlreadyExists { .. }) if is_there(store, &path, &bytes).await => Ok(()),
+        Err(source) => Err(WatermarkError::Write { path: path.to_string(), source }),
+    }
+}
+
+async fn is_there(store: &dyn ObjectStore, path: &Path, bytes: &Bytes) -> bool {
+    let read = async { store.get(path).await?.bytes().await };
+    read.await.is_ok_and(|there| there == *bytes)
 }
 
 /// Reads the state that watermark `n` stands for; nothing for 0.
@@ -147,11 +156,14 @@ pub(crate) async fn load(
 
 /// The highest number that any commit tried; 0 when none did.
 pub(crate) async fn last_tried(store: &dyn ObjectStore, shard: &str) -> Result<u64, WatermarkError> {
+    Ok(numbers(store, shard).await?.into_iter().max().unwrap_or(0))
+}
+
+async fn numbers(store: &dyn ObjectStore, shard: &str) -> Result<Vec<u64>, WatermarkError> {
     let folder = Path::from(format!("watermarks/{shard}"));
     let listed: Result<Vec<_>, _> = store.list(Some(&folder)).try_collect().await;
     let listed = listed.map_err(|source| WatermarkError::Read { path: folder.to_string(), source })?;
-    let numbers = listed.iter().filter_map(|file| file.location.filename()?.parse().ok());
-    Ok(numbers.max().unwrap_or(0))
+    Ok(listed.iter().filter_map(|file| file.location.filename()?.parse().ok()).collect())
 }
 
 fn is_full(last: u64, n: u64) -> bool {
@@ -166,7 +178,7 @@ pub(crate) async fn clean(store: &dyn ObjectStore, shard: &str, (last, n): (u64,
     }
     // The one before counts, and its chain does not reach beyond its own stretch of numbers.
     let keep_from = last / FULL_EVERY * FULL_EVERY;
-    for number in keep_from.saturating_sub(FULL_EVERY)..keep_from {
+    for number in numbers(store, shard).await.unwrap_or_default().into_iter().filter(|number| *number < keep_from) {
         let _gone_already = store.delete(&path(shard, number)).await;
     }
 }
@@ -215,7 +227,8 @@ mod tests {
         for (n, left) in [(1, false), (FULL_EVERY - 1, false), (FULL_EVERY + 1, true)] {
             assert_eq!(store.head(&path("0", n)).await.is_ok(), left, "watermark {n}");
         }
-        let again = write(&store, "0", (last, last), &committed, &Changes::new()).await;
+        // The number of the last one, for something else.
+        let again = write(&store, "0", (last - 1, last), &committed, &Changes::new()).await;
         assert!(matches!(again, Err(WatermarkError::Write { .. })), "a number is taken once: {again:?}");
     }
 

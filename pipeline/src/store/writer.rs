@@ -54,6 +54,11 @@ impl Writer {
         super::view_of(&self.marks, [&self.observations, &self.gaps.table, &self.dead_letters.table])
     }
 
+    /// Of the three tables.
+    pub(super) fn versions(&self) -> [u64; 3] {
+        [&self.observations, &self.gaps.table, &self.dead_letters.table].map(Table::version)
+    }
+
     pub(super) async fn commit(
         &mut self,
         commit: &Commit,

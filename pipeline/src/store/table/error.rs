@@ -87,6 +87,12 @@ pub enum TableError {
         /// Which table.
         table: &'static str,
     },
+    /// The log is shorter than this process knew it.
+    #[error("the log of table {table} lacks what was there before: is its disk mounted, is it the same lake?")]
+    Gone {
+        /// Which table.
+        table: &'static str,
+    },
     /// Others committed so much that the log no longer tells what this process missed.
     #[error("the log of table {table} went on without this process; nothing was receipted")]
     Behind {

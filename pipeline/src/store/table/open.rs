@@ -23,13 +23,15 @@ const REMOVED_KEPT: &str = "interval 1 hour";
 impl Table {
     /// Opens the table below the lake's URL. `root` has the root of the storage, as delta-rs wants it. A writer (one with
     /// [`Access::Write`]) creates what is absent, sets a torn last entry aside and makes the last entry durable: the process that
-    /// wrote it may have died before its sync, and receipts will rest on it.
+    /// wrote it may have died before its sync, and receipts will rest on it. When this process knew the table in a version
+    /// already, that version must be there still: then nothing is created, and none of its entries set aside.
     pub(crate) async fn open(
         root: &Arc<dyn ObjectStore>,
         access: Access,
         lake: &Url,
         design: Design,
         app_id: &str,
+        known: Option<u64>,
     ) -> Result<Self, TableError> {
         let table = design.name;
         let foreign = |what: String| TableError::Foreign { table, what };
@@ -41,10 +43,10 @@ impl Table {
 
         let mut opened = DeltaTable::new(Arc::clone(&log));
         let writes = matches!(access, Access::Write(_));
-        if writes && let Some(aside) = check_log(store.as_ref(), table).await? {
+        if writes && let Some(aside) = check_log(store.as_ref(), table, known).await? {
             tracing::warn!(table, entry = %aside, "set aside a torn log entry that was never receipted");
         }
-        if writes && !log.is_delta_table_location().await.map_err(reading)? {
+        if writes && known.is_none() && !log.is_delta_table_location().await.map_err(reading)? {
             opened = CreateBuilder::new()
                 .with_log_store(Arc::clone(&log))
                 .with_table_name(table)
@@ -57,6 +59,9 @@ impl Table {
         }
         opened.load().await.map_err(reading)?;
         let state = opened.snapshot().map_err(reading)?;
+        if known.is_some_and(|known| state.version() < known) {
+            return Err(TableError::Gone { table });
+        }
 
         let found = state.schema();
         for wanted in design.columns() {
@@ -103,7 +108,11 @@ impl Table {
 /// Reads the entries since the last checkpoint: the library would take an empty one for a commit of nothing. A torn last one
 /// is set aside. It was never receipted: a receipt waits for the entry's sync. Returns the name it has now. An entry before
 /// the last must be whole.
-async fn check_log(store: &dyn ObjectStore, table: &'static str) -> Result<Option<Path>, TableError> {
+async fn check_log(
+    store: &dyn ObjectStore,
+    table: &'static str,
+    known: Option<u64>,
+) -> Result<Option<Path>, TableError> {
     let log = Path::from("_delta_log");
     let data = |source| TableError::Data { path: format!("{table}/{log}"), source };
     let mut entries = BTreeMap::new();
@@ -125,7 +134,7 @@ async fn check_log(store: &dyn ObjectStore, table: &'static str) -> Result<Optio
         if get_actions(version, &bytes).is_ok_and(|actions| !actions.is_empty()) {
             continue;
         }
-        if Some(version) != last {
+        if Some(version) != last || Some(version) <= known {
             return Err(TableError::Damaged { table, version });
         }
         let aside = Path::from(format!("{path}.torn"));

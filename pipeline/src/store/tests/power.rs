@@ -237,6 +237,7 @@ async fn record(lake: &FsPath) -> Vec<Operation> {
         disk.note(Operation::Receipted(3));
         *disk.dies_at.lock().unwrap() = Some("observations/_delta_log/00000000000000000002.json");
         let commit = home.batches(3);
+        let held = store.view();
         let error = store.commit(&commit, START).await.unwrap_err();
         assert!(matches!(error, StoreError::Table(TableError::Doubtful { .. })), "{error}");
         // Other batches than before, as a gateway sends them that lost some on the way: their watermark must not take the
@@ -248,7 +249,8 @@ async fn record(lake: &FsPath) -> Vec<Operation> {
         disk.dead.store(false, Ordering::SeqCst);
         let error = store.commit(&commit, START).await.unwrap_err();
         assert!(matches!(error, StoreError::InDoubt), "{error}");
-        // The disk obeys again, and the lake was opened anew.
+        // The disk obeys again, and the lake was opened anew. A view that was held keeps its files, and knows of no other.
+        assert!(numbers(&store, &held).await == [0, 1, 2]);
         let mut home = Home::of(&store).await;
         assert_eq!(numbers(&store, &store.view()).await.len(), 6);
         disk.note(Operation::Receipted(6));

@@ -73,9 +73,10 @@ async fn another_process_committing_under_our_name_stops_us() {
     assert!(numbers(&store, &view).await.is_empty(), "rows of a commit that did not count are seen");
 }
 
-/// A store that once answers too late: the entry is refused, and has its name all the same when the next one comes.
+/// A store that once answers too late: the entry is refused, and has its name all the same when the next one comes. Or one
+/// whose log cannot be synced.
 #[derive(Debug, Default)]
-struct Late(SyncMutex<Option<(PathBuf, Vec<u8>)>>, AtomicBool);
+struct Late(SyncMutex<Option<(PathBuf, Vec<u8>)>>, AtomicBool, AtomicBool);
 
 impl Disk for Late {
     fn create_dir(&self, path: &FsPath) -> io::Result<()> {
@@ -88,6 +89,9 @@ impl Disk for Late {
         OsDisk.sync_file(path)
     }
     fn sync_dir(&self, path: &FsPath) -> io::Result<()> {
+        if path.ends_with("_delta_log") && self.2.load(Ordering::SeqCst) {
+            return Err(io::Error::other("no medium"));
+        }
         OsDisk.sync_dir(path)
     }
     fn link(&self, from: &FsPath, to: &FsPath) -> io::Result<()> {
@@ -136,6 +140,41 @@ async fn a_commit_that_failed_and_lands_all_the_same_doubles_nothing() {
     let again = Store::open(config).await.unwrap();
     assert_eq!(numbers(&again, &again.view()).await, (0..7).collect::<Vec<_>>());
     assert_eq!(Home::of(&again).await.batches(1).rows[0][0].seq, 7);
+}
+
+/// A disk that is gone reads as an empty folder. Nothing is begun there in the place of the lake.
+#[tokio::test]
+async fn a_lake_in_doubt_that_is_gone_is_not_begun_anew() {
+    let lake = tempfile::tempdir().unwrap();
+    let folder = lake.path().join("lake");
+    let disk = Arc::new(Late::default());
+    let store = Store::open_on(Config::local(&folder).unwrap(), Arc::clone(&disk) as Arc<dyn Disk>).await.unwrap();
+    let mut home = Home::of(&store).await;
+    let commit = home.batches(3);
+    store.commit(&commit, START).await.unwrap();
+    home.good(commit);
+    disk.2.store(true, Ordering::SeqCst);
+    let error = store.commit(&home.batches(1), START).await.unwrap_err();
+    assert!(error.leaves_doubt(), "{error}");
+
+    let away = lake.path().join("away");
+    std::fs::rename(&folder, &away).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    disk.2.store(false, Ordering::SeqCst);
+    for _ in 0..2 {
+        let error = store.commit(&home.batches(1), START).await.unwrap_err();
+        assert!(error.leaves_doubt(), "{error}");
+        assert!(matches!(store.compact(START).await, Err(StoreError::InDoubt)), "files are worked on in doubt");
+    }
+    assert!(!folder.join("observations/_delta_log").exists(), "another lake was begun");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::rename(&away, &folder).unwrap();
+    store.commit(&home.batches(1), START).await.unwrap_err();
+    // The one that left the doubt was there.
+    assert_eq!(numbers(&store, &store.view()).await, [0, 1, 2, 3]);
+    let mut home = Home::of(&store).await;
+    store.commit(&home.batches(1), START).await.unwrap();
+    assert_eq!(numbers(&store, &store.view()).await, [0, 1, 2, 3, 4]);
 }
 
 /// Two processes that take turns in noticing the same losses and letters, as when one takes over a shard from the other.

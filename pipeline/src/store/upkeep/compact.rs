@@ -33,7 +33,7 @@ impl Store {
     pub async fn compact(&self, now: Timestamp) -> Result<Option<Compacted>, StoreError> {
         let _rewriting = self.inner.rewriting.read().await;
         let shard = {
-            let mut writer = self.writer()?.lock().await;
+            let mut writer = self.certain_writer().await?;
             let shard = writer.shard.clone();
             let _keyed = writer.gaps.compact(&shard, now).await? | writer.dead_letters.compact(&shard, now).await?;
             let (gaps, letters) = (writer.gaps.table.view(), writer.dead_letters.table.view());

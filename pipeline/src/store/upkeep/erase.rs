@@ -82,7 +82,7 @@ impl Store {
     /// Writes the tombstone, and takes such rows from those on their way.
     async fn bury(&self, erasure: &Erasure, report: &mut Erased) -> Result<(), StoreError> {
         // With the writer held, a commit took such rows wholly before, or takes none.
-        let writer = self.writer()?.lock().await;
+        let writer = self.certain_writer().await?;
         erasure::write(writer.store.as_ref(), erasure).await?;
         {
             let mut erasures = self.inner.erasures.write().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +139,7 @@ impl Store {
 
     /// Nobody knows what an unusable message held: all of the home's gateways go.
     async fn erase_letters(&self, report: &mut Erased, now: Timestamp) -> Result<(), StoreError> {
-        let mut writer = self.writer()?.lock().await;
+        let mut writer = self.certain_writer().await?;
         let table = &mut writer.dead_letters.table;
         let at = table.files_at();
         for file in table.view().files.iter() {
@@ -169,7 +169,7 @@ impl Store {
         tokio::pin!(patience);
         loop {
             let held = {
-                let mut writer = self.writer()?.lock().await;
+                let mut writer = self.certain_writer().await?;
                 let writer = &mut *writer;
                 for table in [&mut writer.observations, &mut writer.dead_letters.table] {
                     let at = table.files_at();
@@ -191,7 +191,7 @@ impl Store {
         }
         // Files of commits and merges that died are in no list.
         report.files_deleted += self.vacuum_before(Timestamp::MAX).await?.deleted;
-        let writer = self.writer()?.lock().await;
+        let writer = self.certain_writer().await?;
         for table in [&writer.observations, &writer.dead_letters.table] {
             report.log_entries += table.forget_statistics().await?;
         }

@@ -26,12 +26,14 @@ impl Store {
     /// The same for files that were taken away, or written by a commit that died, before a time.
     pub(super) async fn vacuum_before(&self, before: Timestamp) -> Result<Vacuumed, StoreError> {
         let _nobody_writes = self.inner.rewriting.write().await;
-        let mut writer = self.writer()?.lock().await;
+        let mut writer = self.certain_writer().await?;
         let shard = writer.shard.clone();
         let ours = |path: &str| Part::of(path).is_some_and(|part| part.is_of(&shard));
         let mut done = Vacuumed::default();
         let writer = &mut *writer;
         for table in [&mut writer.observations, &mut writer.gaps.table, &mut writer.dead_letters.table] {
+            // What another process of this shard wrote is no remains.
+            table.refresh().await?;
             let at = table.files_at();
             for file in table.take_unread(before) {
                 if ours(&file.path) {
