@@ -25,7 +25,7 @@ use crate::known::Known;
 use crate::link::Links;
 use crate::metrics::Metrics;
 use crate::signals::Signals;
-use crate::spool::{Directory, DirectoryError, Memory, Opened, Spool, SpoolError};
+use crate::spool::{Directory, DirectoryError, Memory, Opened, Spool, SpoolError, leave_aside};
 use crate::stamp::{Sample, Stamper};
 use crate::status::StatusBoard;
 use crate::uplink::delivery::Delivery;
@@ -106,6 +106,9 @@ pub async fn run_with(
                     error = &error as &dyn std::error::Error,
                     "the spool cannot be used; going on in memory"
                 );
+                if let Ok(mut directory) = Directory::open(&spool_directory) {
+                    leave_aside(&mut directory);
+                }
                 let mut opened = Spool::open(Box::new(Memory::default()), MEMORY_LIMITS)?;
                 opened.damage.push(format!("{error}; observations are kept in memory only until the disk is mended"));
                 Ok(opened)

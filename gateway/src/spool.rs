@@ -43,6 +43,7 @@ use carebed_contract::time::Timestamp;
 pub use disk::{Directory, DirectoryError, Disk, Memory};
 use format::{Head, SegmentHeader};
 use lane::{Entry, LaneLog};
+pub use opening::leave_aside;
 
 const HEAD: &str = "head";
 /// A file of nothing, which is removed when the disk is full.

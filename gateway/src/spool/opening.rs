@@ -122,8 +122,7 @@ impl Spool {
 
     /// Notes on the disk, as far as it obeys, that its owner goes on in memory.
     pub fn leave_aside(&mut self) {
-        // A disk that does not even take this keeps nothing: then only the centre may know of what is lost.
-        let _refused = self.disk.create(ASIDE, &[]);
+        leave_aside(&mut *self.disk);
     }
 
     /// Begins a new life: what is not released gets new numbers. Says how many batches could not be read and are lost; the
@@ -207,4 +206,10 @@ impl Spool {
         }
         Ok(())
     }
+}
+
+/// The same on the disk of a spool that could not even be opened.
+pub fn leave_aside(disk: &mut dyn Disk) {
+    // A disk that does not even take this keeps nothing: then only the centre may know of what is lost.
+    let _refused = disk.create(ASIDE, &[]);
 }

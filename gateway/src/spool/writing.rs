@@ -21,7 +21,7 @@ impl Spool {
         let needed = (SEGMENT_HEADER + ENTRY_HEADER + sealed.bytes.len()) as u64;
         let mut given_up = self.make_room(lane, needed)?;
         if self.log(lane).segments.back().is_none_or(|segment| segment.bytes >= self.segment_bytes()) {
-            self.begin_segment(lane)?;
+            given_up += self.begin_segment(lane)?;
         }
         let (epoch, log) = (self.head.epoch, self.log(lane));
         let (seq, prev) = (log.next, log.last);
@@ -85,7 +85,7 @@ impl Spool {
             let Err(source) = written else { break };
             // Whether it is tried again here or goes from memory: as far as this disk obeys, it shall not also wait here.
             let cut = self.disk.truncate(&file, at);
-            if source.kind() == io::ErrorKind::StorageFull && cut.is_ok() {
+            if is_full(&source) && cut.is_ok() {
                 if self.use_reserve() {
                     continue;
                 }
@@ -163,25 +163,42 @@ impl Spool {
     }
 
     fn give_up_segment(&mut self, lane: Lane) -> Result<u64, SpoolError> {
+        let mut given_up = 0;
         if self.log(lane).segments.len() < 2 {
-            self.begin_segment(lane)?;
+            given_up += self.begin_segment(lane)?;
         }
         let end = self.log(lane).segments.get(1).map_or(0, |second| second.first);
-        let given_up = self.log_mut(lane).forget_below(end);
+        given_up += self.log_mut(lane).forget_below(end);
         self.remove_segments_below(lane, end)?;
         Ok(given_up)
     }
 
-    pub(super) fn begin_segment(&mut self, lane: Lane) -> Result<(), SpoolError> {
+    /// Begins a segment. On a full disk the reserve goes, then the oldest routine segments. Says how many unreleased batches
+    /// went.
+    pub(super) fn begin_segment(&mut self, lane: Lane) -> Result<u64, SpoolError> {
+        if self.broken {
+            return Err(SpoolError::Broken);
+        }
         let header = self.log(lane).header(self.head.epoch);
         let bytes = header.encode();
-        self.attempt("begin a segment", |disk| disk.create(&header.file(), &bytes))?;
+        let mut given_up = 0;
+        while let Err(source) = self.disk.create(&header.file(), &bytes) {
+            if is_full(&source) && self.use_reserve() {
+                continue;
+            }
+            if is_full(&source) && self.routine.segments.len() > 1 {
+                given_up += self.give_up_segment(Lane::Routine)?;
+                continue;
+            }
+            self.broken = true;
+            return Err(SpoolError::Disk { doing: "begin a segment", source });
+        }
         let segment = Segment { first: header.first, bytes: bytes.len() as u64 };
         let segments = &mut self.log_mut(lane).segments;
         // A segment without batches has the same first number, hence the same file, as its successor.
         segments.retain(|earlier| earlier.first != segment.first);
         segments.push_back(segment);
-        Ok(())
+        Ok(given_up)
     }
 
     pub(super) fn attempt(
@@ -193,7 +210,7 @@ impl Spool {
             return Err(SpoolError::Broken);
         }
         let mut done = act(&mut *self.disk);
-        if done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull) && self.use_reserve() {
+        if done.as_ref().is_err_and(is_full) && self.use_reserve() {
             done = act(&mut *self.disk);
         }
         done.map_err(|source| {
@@ -201,4 +218,9 @@ impl Spool {
             SpoolError::Disk { doing, source }
         })
     }
+}
+
+/// Whether the disk, or this user's share of it, is full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
