@@ -110,6 +110,37 @@ pub fn replay(profile: &Arc<Profile>, text: &str) -> Result<Vec<Exchange>, Captu
     }
 }
 
+/// Holds all captures of a device (file name and text) against its profile, and counts their exchanges. The errors are
+/// everything that is wrong: what does not hold, what comes from nowhere, and a device of which only good or only bad
+/// exchanges are shown, for then nobody has seen the profile refuse, or understand, anything.
+pub fn check(profile: &Arc<Profile>, captures: &[(String, String)]) -> Result<usize, Vec<String>> {
+    let (mut wrong, mut n_exchanges) = (Vec::new(), 0);
+    let (mut good, mut bad) = (false, false);
+    for (file, text) in captures {
+        let place = format!("{}/captures/{file}", profile.name);
+        match replay(profile, text) {
+            Ok(exchanges) if exchanges.is_empty() => wrong.push(format!("{place} is empty")),
+            Ok(exchanges) => {
+                let unknown = exchanges.iter().filter(|exchange| exchange.origin == Origin::Unknown);
+                wrong.extend(unknown.map(|e| format!("{place}: line {}: where does it come from?", e.line)));
+                let refused = |e: &Exchange| e.meaning.contains("reject") || e.meaning.contains('?');
+                good |= exchanges.iter().any(|exchange| !refused(exchange));
+                bad |= exchanges.iter().any(refused);
+                n_exchanges += exchanges.len();
+            }
+            Err(error) => wrong.push(format!("{place}: {error}")),
+        }
+    }
+    if captures.is_empty() {
+        wrong.push(format!("{} has no captures: write exchanges with the device into captures/", profile.name));
+    } else if wrong.is_empty() && !(good && bad) {
+        let missing =
+            if good { "refused: add a damaged, a foreign or an impossible one" } else { "understood: add a good one" };
+        wrong.push(format!("{} has no exchange that is {missing}", profile.name));
+    }
+    if wrong.is_empty() { Ok(n_exchanges) } else { Err(wrong) }
+}
+
 /// What was decoded, as captures write it.
 #[must_use]
 pub fn describe(profile: &Profile, decoded: &Decoded) -> String {
@@ -308,34 +339,35 @@ mod tests {
         let mut wrong = Vec::new();
         for path in folder::find(&Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles")).unwrap() {
             match folder::read(&path) {
-                Ok(Folder { profile, captures }) => wrong.extend(faults(&profile, &captures)),
+                Ok(Folder { profile, captures }) => {
+                    wrong.extend(check(&profile, &captures).err().into_iter().flatten())
+                }
                 Err(error) => wrong.push(format!("{}: {error}", path.display())),
             }
         }
         assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     }
 
-    fn faults(profile: &Arc<Profile>, captures: &[(String, String)]) -> Vec<String> {
-        let mut wrong = Vec::new();
-        let (mut good, mut bad) = (false, false);
-        for (file, text) in captures {
-            let place = format!("{}/captures/{file}", profile.name);
-            match replay(profile, text) {
-                Ok(exchanges) if exchanges.is_empty() => wrong.push(format!("{place} is empty")),
-                Ok(exchanges) => {
-                    let unknown = exchanges.iter().filter(|exchange| exchange.origin == Origin::Unknown);
-                    wrong.extend(unknown.map(|e| format!("{place}: line {}: where does it come from?", e.line)));
-                    let refused = |e: &Exchange| e.meaning.contains("reject") || e.meaning.contains('?');
-                    good |= exchanges.iter().any(|exchange| !refused(exchange));
-                    bad |= exchanges.iter().any(refused);
-                }
-                Err(error) => wrong.push(format!("{place}: {error}")),
-            }
+    #[test]
+    fn a_device_needs_exchanges_that_are_understood_and_such_that_are_refused() {
+        let profile = shipped::find("waveshare/modbus-di8").unwrap();
+        let good = "from made\n> 01 02 00 00 00 08 79 CC\n< 01 02 01 20 A0 50\n= on 6\n";
+        let bad = "from made\n> 01 02 00 00 00 08 79 CC\n< 01 02 01 20 A0 51\n= reject checksum\n";
+        let checked = |texts: &[&str]| {
+            let captures: Vec<_> = texts.iter().map(|text| ("a.txt".to_owned(), (*text).to_owned())).collect();
+            check(&profile, &captures).map_err(|wrong| wrong.join("\n"))
+        };
+        assert_eq!(checked(&[good, bad]), Ok(2));
+        for (texts, expected) in [
+            (&[][..], "has no captures"),
+            (&[good], "no exchange that is refused"),
+            (&[bad], "no exchange that is understood"),
+            (&[good, "# later"], "a.txt is empty"),
+            (&[&good["from made\n".len()..], bad], "line 3: where does it come from?"),
+        ] {
+            let wrong = checked(texts).unwrap_err();
+            assert!(wrong.contains(expected), "{expected}: {wrong}");
         }
-        if wrong.is_empty() && !(good && bad) {
-            wrong.push(format!("{} has captures of only good or only bad frames", profile.name));
-        }
-        wrong
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum FolderError {
     Mistakes(#[from] Mistakes),
 }
 
-/// Reads a device's folder, or its `profile.toml` alone. The profile is named after the last two parts of the path.
+/// Reads a device's folder; `path` is the folder or its `profile.toml`. The profile is named after the last two parts of the path.
 pub fn read(path: &Path) -> Result<Folder, FolderError> {
     let (folder, file) = if path.is_dir() {
         (path, path.join("profile.toml"))
@@ -51,7 +51,7 @@ pub fn read(path: &Path) -> Result<Folder, FolderError> {
     let profile = Profile::parse_file(&file.display().to_string(), &parts.join("/"), &text(&file)?)?;
     let mut captures = Vec::new();
     let list = folder.join("captures");
-    if path.is_dir() && list.is_dir() {
+    if list.is_dir() {
         for file in sorted(&list)? {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             captures.push((name, text(&file)?));

@@ -24,7 +24,8 @@ pub(super) enum Command {
         /// Its name, such as waveshare/modbus-di8, or a folder.
         profile: String,
     },
-    /// Check device folders: every mistake in a profile, and every capture. Without a path: the shipped ones.
+    /// Check device folders: every mistake in a profile, and every capture; there must be good and bad ones. Without a path:
+    /// the shipped ones.
     Check {
         /// A device's folder, or a folder of vendors.
         #[arg(value_name = "PATH")]
@@ -151,14 +152,13 @@ fn check(paths: &[PathBuf]) -> anyhow::Result<Exit> {
     let (mut exit, mut good) = (Exit::Ok, String::new());
     for folder in folders {
         let wrong = match folder {
-            Ok(folder) => match replayed(&folder) {
+            Ok(Folder { profile, captures }) => match capture::check(&profile, &captures) {
                 Ok(exchanges) => {
-                    let Folder { profile, captures } = &folder;
                     let captures = captures.len();
                     let _never = writeln!(good, "{}: {captures} captures, {exchanges} exchanges hold", profile.name);
                     continue;
                 }
-                Err(wrong) => wrong,
+                Err(wrong) => wrong.join("\n"),
             },
             Err(error) => error.to_string(),
         };
@@ -167,13 +167,4 @@ fn check(paths: &[PathBuf]) -> anyhow::Result<Exit> {
     }
     print(&good)?;
     Ok(exit)
-}
-
-fn replayed(folder: &Folder) -> Result<usize, String> {
-    let mut exchanges = 0;
-    for (file, text) in &folder.captures {
-        let replayed = capture::replay(&folder.profile, text);
-        exchanges += replayed.map_err(|error| format!("{}/captures/{file}: {error}", folder.profile.name))?.len();
-    }
-    Ok(exchanges)
 }
