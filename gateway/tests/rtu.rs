@@ -1,4 +1,4 @@
-//! No wrong value on a bus that does everything a bus may do. `benchmarks/rtu` runs the same a thousand times as long.
+//! No wrong value on a bus that does everything a bus may do. `cargo bench -p carebed-gateway --bench rtu` runs the same for longer.
 #![expect(clippy::cast_possible_truncation, reason = "mixing bits drops some")]
 #![expect(clippy::indexing_slicing, reason = "helpers of tests fail where an assumption does")]
 

@@ -1,12 +1,16 @@
 //! `doctor`: what keeps this box from its work; for each thing a finding, its cause and the next step.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use carebed_contract::clock::{Clock, SystemClock};
 use carebed_contract::time::Timestamp;
+use rustix::fs::Access;
 
 use super::{Exit, Files, config_file, home_file, print, runtime};
 use crate::config::Config;
@@ -47,11 +51,22 @@ pub(super) fn doctor(files: &Files) -> anyhow::Result<Exit> {
         Finding::good("files", format!("{} and {} can be used", files.config.display(), files.home.display())),
         about_clock(&config, &*clock),
     ];
-    findings.extend(about_spool(&config));
+    let (spool, is_running) = about_spool(&config);
+    findings.extend(spool);
     findings.push(runtime.block_on(about_broker(&config, &clock)));
     let boards: Vec<Arc<Board>> = home.boards.into_iter().map(Arc::new).collect();
-    let readings = runtime.block_on(reading::read(&boards, &config.devices_broker, &clock, DEVICE_PATIENCE));
-    findings.extend(boards.iter().zip(&readings).map(|(board, reading)| about_board(board, reading)));
+    let ports: BTreeSet<&Path> = boards.iter().filter_map(|board| port(board)).collect();
+    findings.extend(ports.into_iter().map(|port| about_port(port, is_running)));
+    // Two who ask on one line hear each other's answers.
+    let is_held = |board: &Board| is_running && port(board).is_some();
+    let asked: Vec<Arc<Board>> = boards.iter().filter(|board| !is_held(board)).cloned().collect();
+    let readings = runtime.block_on(reading::read(&asked, &config.devices_broker, &clock, DEVICE_PATIENCE));
+    findings.extend(asked.iter().zip(&readings).map(|(board, reading)| about_board(board, reading)));
+    let held = boards.iter().filter(|board| is_held(board));
+    findings.extend(held.map(|board| {
+        let about = format!("device {} at {}", board.id, board.link);
+        Finding::good(about, "not asked: its port is held by the running gateway, whose status tells how it is")
+    }));
 
     let mut page = String::new();
     let mut exit = Exit::Ok;
@@ -84,10 +99,13 @@ fn about_clock(config: &Config, clock: &dyn Clock) -> Finding {
     }
 }
 
-fn about_spool(config: &Config) -> Vec<Finding> {
+/// What is to be said of the spool, and whether a running gateway has it.
+fn about_spool(config: &Config) -> (Vec<Finding>, bool) {
     let directory = &config.spool_directory;
     let place = directory.display().to_string();
-    let mut findings = vec![match Directory::open(directory) {
+    let opened = Directory::open(directory);
+    let is_running = matches!(opened, Err(DirectoryError::InUse { .. }));
+    let mut findings = vec![match opened {
         Ok(_) => Finding::good("spool", format!("{place} can be written")),
         Err(DirectoryError::InUse { .. }) => {
             Finding::good("spool", format!("{place} is in use by the running gateway"))
@@ -108,7 +126,34 @@ fn about_spool(config: &Config) -> Vec<Finding> {
             Finding::wrong("disk", what, "make room, or lower bytes_max in [spool]")
         });
     }
-    findings
+    (findings, is_running)
+}
+
+/// The serial port of this box that a board hangs on.
+fn port(board: &Board) -> Option<&Path> {
+    match &board.link {
+        Address::Serial { path, .. } => Some(path),
+        _ => None,
+    }
+}
+
+/// Whether a port is there and this user may use it, without opening it: that alone makes some adapters reset a device.
+fn about_port(path: &Path, is_running: bool) -> Finding {
+    let about = format!("port {}", path.display());
+    let absent = "plug the adapter in, or name it as it is: ls -l /dev/serial/by-id";
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Finding::wrong(about, "it is not there", absent),
+        Err(error) => Finding::wrong(about, error.to_string(), absent),
+        Ok(file) if !file.file_type().is_char_device() => Finding::wrong(about, "it is no serial port", absent),
+        Ok(_) => match rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK) {
+            Ok(()) if is_running => Finding::good(about, "held by the running gateway"),
+            Ok(()) => Finding::good(about, "there, and this user may use it"),
+            Err(error) => {
+                let next = "let the gateway's user use the port: usermod -aG dialout carebed-gateway";
+                Finding::wrong(about, format!("this user may not read and write it: {error}"), next)
+            }
+        },
+    }
 }
 
 fn free_bytes(path: &Path) -> Option<u64> {
