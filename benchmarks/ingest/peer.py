@@ -24,7 +24,7 @@ try:
 
     decompress = zstd.decompress
 except ImportError:
-    decompress = lambda data: pa.Codec("zstd").decompress(data, content_size(data))  # noqa: E731
+    decompress = lambda data: pa.Codec("zstd").decompress(data, content_size(data), asbytes=True)  # noqa: E731
 
 ROWS_MAX = 100_000
 SCHEMA = pa.schema(
