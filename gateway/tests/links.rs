@@ -43,9 +43,12 @@ async fn manners_of_one_station_change_nothing_of_the_others() {
     let mut bus = Bus::new(vec![Station::board(1), Station::board(2), Station::board(3), Station::board(4)], 2);
     bus.echoes = true;
     bus.station(2).unwrap().manners.silent = true;
+    // Another answers what the silent one is asked. It has no inputs, so all it can say is that.
+    bus.stations.push(Station::climate(5, 21.5, 48.0));
+    bus.station(5).unwrap().manners.answers_for = Some(2);
     // Its answers come when others are asked.
     bus.station(3).unwrap().manners.delay = Duration::from_millis(900);
-    bus.station(4).unwrap().manners.damages = 0.4;
+    (bus.station(4).unwrap().manners.damages, bus.station(4).unwrap().manners.noise) = (0.4, 0.6);
     for unit in 2..=4 {
         bus.station(unit).unwrap().inputs.insert(0, true);
     }
@@ -66,6 +69,37 @@ async fn manners_of_one_station_change_nothing_of_the_others() {
     let pressed = Instant::now();
     let told = bench.hears(&["call-1 call_button 1 good"]).await;
     assert!(told - pressed < Duration::from_secs(2), "{:?}", told - pressed);
+    assert!(line.speaker().station(5).unwrap().answered > 0, "it had its say");
+}
+
+/// Neighbouring values travel in one block with the holes between them. A meter that answers a hole with an exception gets
+/// smaller blocks, and every value of it comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_refuses_holes_is_asked_in_smaller_blocks() {
+    let inputs = ["voltage", "current", "power", "power_factor", "frequency", "energy"];
+    let wired: String = inputs.iter().map(|name| format!("[device.inputs.{name}]\nroom = \"bedroom\"\n")).collect();
+    for refuses in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut meter = Station::meter(1, 230.0, 460.0, 12.5);
+        meter.manners.refuses_holes = refuses;
+        let line = PtyLine::plug(&folder.path().join("ttyMETER"), Bus::new(vec![meter], 1)).unwrap();
+        let link = serial(line.path());
+        let device = format!(
+            "[[device]]\nid = \"meter-1\"\nprofile = \"eastron/sdm120\"\nlink = \"{link}\"\nevery = \"1s\"\n{wired}"
+        );
+        let mut bench = Bench::start(&device, &no_broker());
+        bench
+            .hears(&[
+                "meter-1 voltage 230 good",
+                "meter-1 current 2 good",
+                "meter-1 power 460 good",
+                "meter-1 frequency 50 good",
+                "meter-1 energy 12.5 good",
+            ])
+            .await;
+        let refused = line.speaker().station(1).unwrap().refused;
+        assert_eq!(refused > 0, refuses, "{refused} blocks were refused");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,9 @@ pub struct Manners {
     pub delay: Duration,
     /// How many of its answers come with a flipped bit, from 0 to 1.
     pub damages: f64,
+    /// How many of its answers have a stray byte before and behind them, as a driver that switches late leaves it, from 0
+    /// to 1.
+    pub noise: f64,
     /// It answers requests to this unit, too, with its own registers.
     pub answers_for: Option<u8>,
     /// It answers a request that touches a register it does not have with its own exception; else such registers read as 0.
@@ -46,6 +49,8 @@ pub struct Station {
     pub manners: Manners,
     /// Requests it has answered.
     pub answered: u64,
+    /// Those among them that it answered with an exception.
+    pub refused: u64,
 }
 
 impl Station {
@@ -60,6 +65,7 @@ impl Station {
             holding_registers: BTreeMap::new(),
             manners: Manners { refuses_holes: true, ..Manners::default() },
             answered: 0,
+            refused: 0,
         }
     }
 
@@ -210,7 +216,7 @@ impl Bus {
             let (unit, pdu) = (request.first().copied().unwrap_or_default(), request.get(1..6).unwrap_or_default());
             for index in 0..self.stations.len() {
                 let Some(station) = self.stations.get_mut(index) else { break };
-                let Manners { silent, delay, damages, answers_for, .. } = station.manners;
+                let Manners { silent, delay, damages, noise, answers_for, .. } = station.manners;
                 let asked = unit == 0 || unit == station.unit || answers_for == Some(unit);
                 if silent || !asked {
                     continue;
@@ -220,6 +226,7 @@ impl Bus {
                     continue;
                 }
                 station.answered += 1;
+                station.refused += u64::from(answer.first().is_some_and(|function| function & 0x80 != 0));
                 let mut frame = vec![unit];
                 frame.extend(answer);
                 frame.extend(crc(&frame).to_le_bytes());
@@ -228,6 +235,10 @@ impl Bus {
                     if let Some(byte) = frame.get_mut(place) {
                         *byte ^= 0x10;
                     }
+                }
+                if self.chance.happens(noise) {
+                    frame.insert(0, self.chance.byte());
+                    frame.push(self.chance.byte());
                 }
                 said.push((sent + delay + self.wire(frame.len()), frame));
             }
@@ -284,5 +295,12 @@ mod tests {
         bus.echoes = true;
         bus.station(1).unwrap().manners.silent = true;
         assert_eq!(ask(&mut bus, &read), [read.to_vec()]);
+        // Another answers in its place, and has no inputs; then with stray bytes around its words.
+        bus.echoes = false;
+        bus.station(2).unwrap().manners.answers_for = Some(1);
+        assert_eq!(ask(&mut bus, &read), [vec![0x01, 0x82, 0x02, 0xC1, 0x61]]);
+        bus.station(2).unwrap().manners.noise = 1.0;
+        let noisy = ask(&mut bus, &read).remove(0);
+        assert_eq!((noisy.len(), &noisy[1..6]), (7, &[0x01, 0x82, 0x02, 0xC1, 0x61][..]));
     }
 }
