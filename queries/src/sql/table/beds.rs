@@ -47,7 +47,7 @@ impl Cuts {
         &self,
         run: &[Arc<DataFile>],
         wanted: usize,
-        open: impl Fn(&DataFile) -> Result<Reader>,
+        open: impl Fn(&DataFile) -> Result<Reader> + Send + Sync,
     ) -> Result<Option<Cut>> {
         let files: Vec<Arc<str>> = run.iter().map(|file| Arc::clone(&file.path)).collect();
         let known = |(of, n, _): &&Remembered| *of == files && *n == wanted;
@@ -66,7 +66,11 @@ impl Cuts {
     }
 }
 
-async fn cut(run: &[Arc<DataFile>], wanted: usize, open: impl Fn(&DataFile) -> Result<Reader>) -> Result<Option<Cut>> {
+async fn cut(
+    run: &[Arc<DataFile>],
+    wanted: usize,
+    open: impl Fn(&DataFile) -> Result<Reader> + Send + Sync,
+) -> Result<Option<Cut>> {
     let mut ends = Vec::with_capacity(run.len());
     for file in run {
         ends.push(open(file)?.get_metadata(None).await?);
@@ -120,7 +124,7 @@ async fn first_row_of(
     bed: &str,
     file: &DataFile,
     end: &ParquetMetaData,
-    open: &impl Fn(&DataFile) -> Result<Reader>,
+    open: &(impl Fn(&DataFile) -> Result<Reader> + Send + Sync),
 ) -> Result<usize> {
     let unsorted = || DataFusionError::Internal(format!("{} does not say which beds it holds", file.path));
     let mut before = 0;
