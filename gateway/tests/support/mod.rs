@@ -307,7 +307,10 @@ async fn serve(
             };
             let answer = match packet {
                 Packet::Connect(_, will, _) => {
-                    let _over = seen.send(Seen::Connected(will.unwrap()));
+                    // Without a last will it is no gateway, but somebody who only looks whether there is a broker.
+                    if let Some(will) = will {
+                        let _over = seen.send(Seen::Connected(will));
+                    }
                     let code = ConnectReturnCode::Success;
                     Some(Packet::ConnAck(ConnAck { session_present: false, code, properties: None }))
                 }
