@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use carebed_contract::time::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -252,8 +253,8 @@ async fn judge(world: &mut World, lives: &Lives, ledger: &[Contact], outcome: &m
 
 /// Rows beyond the first of each observation: the same value of the same series at the same instant, in whichever batch
 /// and epoch. A copy of a box counts its boots on from the original, so what both saw at one instant stays two.
-const DOUBLED: &str = "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM observations WHERE quality = 'good' \
-    GROUP BY gateway_id, boot, device_id, quantity, event_time)";
+const DOUBLED: &str = "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM observations \
+    WHERE quality <> 'uncertain:clock' GROUP BY gateway_id, boot, device_id, quantity, event_time)";
 
 /// Which batches brought what stands in the table more than once.
 const TWICE: &str = "SELECT o.gateway_id, o.lane, o.epoch, o.seq, o.boot, min(o.received_time) AS received, \
@@ -273,12 +274,13 @@ async fn longest(world: &World, lane: &str) -> anyhow::Result<Delay> {
     Ok(Delay { length: Duration::from_millis(millis), of: cells.next().unwrap_or_default().to_owned() })
 }
 
-async fn gaps(world: &World) -> anyhow::Result<BTreeMap<String, i64>> {
-    let sql = "SELECT gateway_id, count(*) FROM gaps GROUP BY gateway_id";
+/// When the last loss of each gateway was noted.
+async fn gaps(world: &World) -> anyhow::Result<BTreeMap<String, Timestamp>> {
+    let sql = "SELECT gateway_id, arrow_cast(max(noted_at), 'Int64') FROM gaps GROUP BY gateway_id";
     let csv = carebed::sql::answer(&world.data(), sql, carebed::cli::Format::Csv).await?;
     let line = |line: &str| {
         let (gateway, n) = line.split_once(',')?;
-        Some((gateway.to_owned(), n.parse().ok()?))
+        Some((gateway.to_owned(), Timestamp::from_millis(n.parse().ok()?)))
     };
     Ok(csv.lines().skip(1).filter_map(line).collect())
 }

@@ -78,7 +78,7 @@ fn power_goes_at_either_end_at_any_instant() {
 fn a_commit_fails() {
     check(
         &world(0, 2, 2, Faults { commit_fails: 2, lose: 1, centre_crash: 1, ..NONE }),
-        &[(Broken::NoRollBack, NOT_COMPLETE)],
+        &[(Broken::NoRollBack, NOT_COMPLETE), (Broken::SameWatermark, NOT_COMPLETE)],
     );
 }
 

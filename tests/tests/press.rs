@@ -20,7 +20,7 @@ async fn world() -> World {
 
 const PRESSES: &str =
     "SELECT count(*) FROM observations WHERE quantity = 'call_button' AND value = 1 AND lane = 'urgent'";
-const REPEATED: &str = "SELECT count(*) - count(DISTINCT gateway_id || epoch || lane || CAST(seq AS VARCHAR) || device_id || quantity || CAST(event_time AS VARCHAR)) FROM observations";
+const REPEATED: &str = "SELECT count(*) - count(DISTINCT gateway_id || coalesce(CAST(boot AS VARCHAR), '') || device_id || quantity || CAST(event_time AS VARCHAR)) FROM observations";
 
 /// One alert, one row, nothing twice.
 async fn check(world: &World) {

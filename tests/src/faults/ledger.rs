@@ -156,8 +156,8 @@ pub(super) struct Compared {
     pub(super) wrong: Vec<String>,
 }
 
-/// `gaps`: how many rows of `gaps` each gateway has.
-pub(super) fn compare(ledger: &[Contact], rows: &Rows, gaps: &BTreeMap<String, i64>) -> Compared {
+/// `gaps`: when the last loss of each gateway was noted. What was lost before is declared by it; what came later is not.
+pub(super) fn compare(ledger: &[Contact], rows: &Rows, gaps: &BTreeMap<String, Timestamp>) -> Compared {
     let mut compared = Compared::default();
     for Contact { gateway, device, levels, .. } in ledger {
         let none = Told::default();
@@ -171,7 +171,7 @@ pub(super) fn compare(ledger: &[Contact], rows: &Rows, gaps: &BTreeMap<String, i
                 && !during().any(|(_, on)| *on == level.on)
                 && !take(&mut marked, level)
             {
-                if life.disk_failed && gaps.get(gateway).is_some_and(|n| *n > 0) {
+                if life.disk_failed && gaps.get(gateway).is_some_and(|noted| *noted >= level.shown) {
                     compared.declared.push(format!(
                         "{device}: level {} shown at {} died with the memory of its gateway, as `gaps` says",
                         level.on, level.shown

@@ -101,6 +101,8 @@ pub enum Broken {
     ReceiptBeforeCommit,
     /// The centre commits rows and marks one after the other.
     MarksAfterRows,
+    /// An attempt to commit writes its marks over those of an attempt that failed.
+    SameWatermark,
     /// The centre does not take back what it accepted when a commit fails.
     NoRollBack,
     /// The centre refuses a batch that it cannot decode.
@@ -186,6 +188,8 @@ pub enum Action {
     Commit,
     /// The centre's commit fails.
     CommitFails,
+    /// The centre's commit fails as far as it can see, and counts all the same.
+    CommitFailsAndCounts,
     /// The centre is killed.
     CentreCrash,
     /// The centre is killed after it wrote gaps and dead letters, before it commits.
@@ -293,7 +297,7 @@ impl Delivery {
         if w.centre.has_uncommitted() {
             actions.push(Action::Commit);
             if w.may(|f| f.commit_fails) {
-                actions.push(Action::CommitFails);
+                actions.extend([Action::CommitFails, Action::CommitFailsAndCounts]);
             }
             if w.may(|f| f.centre_crash) {
                 actions.extend([Action::CentreCrash, Action::CentreCrashHalfWay]);

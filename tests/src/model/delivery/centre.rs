@@ -24,9 +24,18 @@ pub(super) struct Durable {
     pub(super) dead_letters: Few<Key>,
     gaps: Few<Missing>,
     marks: BTreeMap<GatewayId, Marks>,
+    /// A commit that failed as far as its process could see, and lands all the same.
+    late: Option<(Vec<Key>, BTreeMap<GatewayId, Marks>)>,
 }
 
 impl Durable {
+    fn land(&mut self) -> bool {
+        let Some((mut rows, marks)) = self.late.take() else { return false };
+        self.rows.append(&mut rows);
+        self.marks.extend(marks);
+        true
+    }
+
     /// Whether a gap says that this batch is missing.
     pub(super) fn declares(&self, epoch: Epoch, lane: Lane, seq: u64) -> bool {
         self.gaps.iter().any(|gap| {
@@ -128,21 +137,38 @@ impl Centre {
             return Vec::new();
         }
         let changes = self.accept.begin();
+        if self.durable.land() {
+            // The log holds a commit that this one does not go on from.
+            if model.is(Broken::SameWatermark) {
+                self.durable.marks.extend(changes);
+            }
+            self.crash();
+            return Vec::new();
+        }
         self.durable.rows.append(&mut self.rows);
         self.durable.marks.extend(changes.clone());
         let moved = self.accept.finish(changes);
         moved.into_iter().map(|(_, epoch, lane)| self.receipt(epoch, lane)).collect()
     }
 
-    pub(super) fn commit_fails(&mut self, model: &Delivery) {
+    /// `lands`: it counts all the same, and the process does not see it.
+    pub(super) fn commit_fails(&mut self, model: &Delivery, lands: bool) {
         self.write_before_commit();
-        self.rows.clear();
+        if lands && self.durable.late.is_some() {
+            // Its place in the log is taken by the one before.
+            return self.crash();
+        }
+        let rows = std::mem::take(&mut self.rows);
+        if lands {
+            self.durable.late = Some((rows, self.accept.clone().begin()));
+        }
         if !model.is(Broken::NoRollBack) {
             self.accept.roll_back();
         }
     }
 
     pub(super) fn crash(&mut self) {
+        self.durable.land();
         *self = Self::resume(std::mem::take(&mut self.durable));
     }
 

@@ -71,15 +71,22 @@ impl Delivery {
             }
             Action::CommitFails => {
                 w.spend(|f| &mut f.commit_fails);
-                w.centre.commit_fails(self);
+                w.centre.commit_fails(self, false);
+            }
+            Action::CommitFailsAndCounts => {
+                w.spend(|f| &mut f.commit_fails);
+                w.centre.commit_fails(self, true);
+                w.committed(Vec::new());
             }
             Action::CentreCrash => {
                 w.spend(|f| &mut f.centre_crash);
                 w.centre.crash();
+                w.committed(Vec::new());
             }
             Action::CentreCrashHalfWay => {
                 w.spend(|f| &mut f.centre_crash);
                 w.centre.crash_half_way(self);
+                w.committed(Vec::new());
             }
             Action::GatewayCrash(at, kept) => {
                 w.spend(|f| &mut f.gateway_crash);
