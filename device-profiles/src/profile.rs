@@ -223,18 +223,19 @@ fn read(fields: &mut Fields<'_>, name: &str, text: &str) -> Option<Profile> {
     // A message that did not read would make every input of it a mistake that nobody made.
     let whole = messages.iter().all(Option::is_some);
     let messages: Vec<Spanned<Message>> = messages.into_iter().flatten().collect();
-    let startup: Option<Vec<Step>> = fields.tables("startup").into_iter().map(|f| output::step(f, &sends)).collect();
+    // Each is read to its end before any is given up: a table that nobody read would tell all its keys as unknown.
+    let startup: Vec<Option<Step>> = fields.tables("startup").into_iter().map(|f| output::step(f, &sends)).collect();
     let context = input::Context { polls: &polls, messages: &messages, framings: &framings, report, whole };
-    let inputs: Option<Vec<Vec<Input>>> =
+    let inputs: Vec<Option<Vec<Input>>> =
         fields.named_tables("input").into_iter().map(|(name, f)| input::read(&name, f, &context)).collect();
     let availability = fields.table("availability").map(|f| input::availability(f, &context));
-    let outputs: Option<Vec<Vec<Output>>> =
+    let outputs: Vec<Option<Vec<Output>>> =
         fields.named_tables("output").into_iter().map(|(name, f)| output::read(&name, f, &sends)).collect();
     unique(fields, "poll", &polls, |poll| &poll.name);
     unique(fields, "framing", &framings, |framing| &framing.name);
     unique(fields, "message", &messages, |message| &message.name);
     let mut messages: Vec<Message> = messages.into_iter().map(Spanned::into_inner).collect();
-    let inputs: Vec<Input> = inputs?.into_iter().flatten().collect();
+    let inputs: Vec<Input> = inputs.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
     message::bound(&mut messages, &inputs);
     Some(Profile {
         name: name.to_owned(),
@@ -248,9 +249,9 @@ fn read(fields: &mut Fields<'_>, name: &str, text: &str) -> Option<Profile> {
             Some(availability) => Some(availability?),
             None => None,
         },
-        startup: startup?,
+        startup: startup.into_iter().collect::<Option<_>>()?,
         inputs,
-        outputs: outputs?.into_iter().flatten().collect(),
+        outputs: outputs.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect(),
         report: report?,
         deny,
     })

@@ -238,6 +238,25 @@ fn all_mistakes_are_told_at_once() {
     assert_eq!(lines, [7, 15, 20, 36, 37], "{mistakes}");
 }
 
+/// What is wrong with one table makes no other one wrong.
+#[test]
+fn a_mistake_in_one_table_is_none_in_the_next() {
+    let more = "[input.2]\npoll = \"inputs\"\nbit = 9\n[input.3]\npoll = \"inputs\"\nbit = 3\n\
+                [output.2]\ncoil = 301\n[output.3]\ncoil = 3\n[report]";
+    let broken = GOOD.replace("bit = 0", "bit = 8").replace("coil = 0", "coil = 300").replace("[report]", more);
+    let mistakes = Profile::parse("v/m", &broken).unwrap_err();
+    let told: Vec<&str> = mistakes.list.iter().map(|mistake| mistake.message.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "bit 8 lies outside poll \"inputs\"",
+            "coil 300 is denied: settings",
+            "bit 9 lies outside poll \"inputs\"",
+            "coil 301 is denied: settings",
+        ]
+    );
+}
+
 #[test]
 fn a_row_of_inputs_is_one_table() {
     let many = GOOD.replace("[input.1]", "[input.X1-8]").replace("[output.1]", "[output.K0-3]");
