@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use carebed_contract::Shutdown;
 use carebed_contract::clock::{Clock, SystemClock};
+use carebed_gateway::config::Broker;
 use carebed_gateway::home::HomeFile;
 use carebed_gateway::link::{LinkEvent, Links, LocalBroker};
 use carebed_simulator::bus::line::TcpLine;
@@ -80,7 +81,7 @@ async fn run(n_dead: u8, length: Duration) -> Run {
     let boards: Vec<_> = home.boards.into_iter().map(Arc::new).collect();
     let (sender, mut events) = mpsc::channel(256);
     let (clock, stop): (Arc<dyn Clock>, _) = (Arc::new(SystemClock::new()), Shutdown::new());
-    let broker = LocalBroker::At(("127.0.0.1".to_owned(), 1));
+    let broker = LocalBroker::At(Broker::plain("127.0.0.1", 1));
     let _links = Links::start(&boards, &broker, &sender, &clock, &stop);
     let from = Instant::now() + SETTLE;
     let none = vec![0_u32; usize::from(DEVICES)];

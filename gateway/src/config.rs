@@ -84,7 +84,10 @@ impl Config {
     /// Reads a configuration file's text; `file` names it in messages.
     pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
         document::read(file, text, |fields| {
-            let broker = fields.need_table("broker").and_then(broker);
+            let broker = fields.need_table("broker").and_then(|mut f| {
+                let url = f.need("url");
+                broker(f, url)
+            });
             let spool = fields.need_table("spool").and_then(spool);
             let clock = fields.take("clock").and_then(|word| clock(fields, &word));
             let send = fields.table("send").map(Send::read).unwrap_or_default();
@@ -119,12 +122,7 @@ fn devices_broker(mut f: Fields<'_>) -> Option<LocalBroker> {
     if url.get_ref() == "embedded" {
         return Some(embedded_broker());
     }
-    let host = url.get_ref().strip_prefix("mqtt://").and_then(|address| host_and_port(address, Some(1883)));
-    if host.is_none() {
-        let message = format!("broker: {:?} is neither \"embedded\" nor mqtt://host:port", url.get_ref());
-        f.tell(url.span(), message, "write the home's broker as in \"mqtt://127.0.0.1:1883\", or leave it out");
-    }
-    host.map(LocalBroker::At)
+    broker(f, Some(url)).map(LocalBroker::At)
 }
 
 /// The table `[send]`, before defaults.
@@ -153,8 +151,8 @@ impl Send {
     }
 }
 
-fn broker(mut f: Fields<'_>) -> Option<Broker> {
-    let url: Option<Spanned<String>> = f.need("url");
+/// The broker of a URL, with what secures the connection to it.
+fn broker(mut f: Fields<'_>, url: Option<Spanned<String>>) -> Option<Broker> {
     let path = |f: &mut Fields<'_>, key| f.take::<PathBuf>(key).map(Spanned::into_inner);
     let (ca, certificate, key) = (path(&mut f, "ca"), path(&mut f, "certificate"), path(&mut f, "key"));
     let (user, password_file) = (f.take::<String>("user").map(Spanned::into_inner), path(&mut f, "password_file"));
@@ -170,7 +168,7 @@ fn broker(mut f: Fields<'_>) -> Option<Broker> {
     let address = secure.or_else(|| url.get_ref().strip_prefix("mqtt://"));
     let default_port = if secure.is_some() { 8883 } else { 1883 };
     let Some((host, port)) = address.and_then(|address| host_and_port(address, Some(default_port))) else {
-        let message = format!("url: {:?} is neither mqtts://host:port nor mqtt://host:port", url.get_ref());
+        let message = format!("{:?} is neither mqtts://host:port nor mqtt://host:port", url.get_ref());
         f.tell(url.span(), message, "write the broker's address as in \"mqtts://broker.example.org:8883\"");
         return None;
     };
@@ -240,7 +238,7 @@ mod tests {
             rows,
             [
                 "1:9 clock: \"sytem\" is unknown",
-                "3:7 url: \"http://x\" is neither mqtts://host:port nor mqtt://host:port",
+                "3:7 \"http://x\" is neither mqtts://host:port nor mqtt://host:port",
                 "6:13 bytes_max is below 1 MiB",
                 "8:10 window is not between 1 and 1024",
                 "9:1 [send] knows no \"routine_evry\"",

@@ -173,10 +173,8 @@ impl Device {
         if decoded.available == Some(false) {
             return if self.health == Health::Silent { Vec::new() } else { self.silent(sample) };
         }
-        if decoded.alive {
-            if self.health != Health::Live {
-                self.turn(Health::Live, sample);
-            }
+        if decoded.alive && self.health != Health::Live {
+            self.turn(Health::Live, sample);
         }
         // A device that only says that it has no value is there, but says nothing good.
         if decoded.alive && (decoded.points.is_empty() || decoded.points.iter().any(|point| point.quality.is_usable()))

@@ -12,19 +12,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carebed_contract::clock::Clock;
+use carebed_contract::security::Credentials;
+use carebed_contract::time::Timestamp;
 use carebed_device_profiles::decoder::Decoder;
 use carebed_device_profiles::documents::PAYLOAD_LENGTH_MAX;
 use carebed_device_profiles::profile::{Send, Transmission};
 use rumqttc::{
     AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Publish, QoS, SubscribeFilter,
+    TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use self::broker::Embedded;
-use super::address::Host;
 use super::line::Reopen;
 use super::{LinkEvent, Silence, Write, told};
+use crate::config::Broker;
 use crate::home::Board;
 use crate::stamp::Sample;
 
@@ -41,7 +44,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalBroker {
     /// One that is there already.
-    At(Host),
+    At(Broker),
     /// Our own, started when a device needs it.
     Embedded {
         /// The program that serves when it is called with `home-broker`.
@@ -54,10 +57,10 @@ pub enum LocalBroker {
 }
 
 impl LocalBroker {
-    fn host(&self) -> Host {
+    fn place(&self) -> Broker {
         match self {
-            Self::At(host) => host.clone(),
-            Self::Embedded { v4, .. } => (v4.ip().to_string(), v4.port()),
+            Self::At(broker) => broker.clone(),
+            Self::Embedded { v4, .. } => Broker::plain(v4.ip().to_string(), v4.port()),
         }
     }
 }
@@ -124,7 +127,7 @@ pub(super) async fn run(
             }
         }
         reopen.tried();
-        let session = link.session(&broker.host(), &mut writes, &mut reopen).await;
+        let session = link.session(&broker.place(), &mut writes, &mut reopen).await;
         if session.is_err() || link.broken().await.is_err() {
             return;
         }
@@ -136,11 +139,25 @@ impl Link {
     /// One connection, until it breaks.
     async fn session(
         &mut self,
-        host: &Host,
+        broker: &Broker,
         writes: &mut mpsc::Receiver<Write>,
         reopen: &mut Reopen,
     ) -> Result<(), Over> {
-        let mut options = MqttOptions::new(format!("carebed-{:08x}", rand::random::<u32>()), host.0.as_str(), host.1);
+        let Credentials { tls, login } = match broker.security.load(Arc::clone(&self.clock), Timestamp::RELEASED) {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                self.why = told(&error);
+                return Ok(());
+            }
+        };
+        let host = broker.host.trim_start_matches('[').trim_end_matches(']');
+        let mut options = MqttOptions::new(format!("carebed-{:08x}", rand::random::<u32>()), host, broker.port);
+        if let Some(tls) = tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+        }
+        if let Some((user, password)) = login {
+            options.set_credentials(user, password);
+        }
         options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
         options.set_max_packet_size(PAYLOAD_LENGTH_MAX + 1_024, PAYLOAD_LENGTH_MAX);
         let (client, mut events) = AsyncClient::new(options, REQUESTS_MAX);

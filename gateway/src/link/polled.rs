@@ -135,11 +135,11 @@ impl Target {
 
     /// The next start-up step.
     fn step(&self) -> Option<Request> {
-        let steps = self.board.profile.startup.iter().filter_map(|step| match &step.send {
+        let mut steps = self.board.profile.startup.iter().filter_map(|step| match &step.send {
             Some(Send::Modbus(request)) => Some(*request),
             _ => None,
         });
-        steps.skip(self.steps_done).next()
+        steps.nth(self.steps_done)
     }
 
     fn ask(&self, request: Request) -> Ask {

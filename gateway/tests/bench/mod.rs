@@ -7,6 +7,7 @@ use std::time::Duration;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::{Clock, SystemClock};
 use carebed_contract::time::Timestamp;
+use carebed_gateway::config::Broker;
 use carebed_gateway::device::{Device, Heard};
 use carebed_gateway::home::HomeFile;
 use carebed_gateway::link::{LinkEvent, Links, LocalBroker};
@@ -110,7 +111,7 @@ impl Drop for Bench {
 }
 
 pub(crate) fn no_broker() -> LocalBroker {
-    LocalBroker::At(("127.0.0.1".to_owned(), 1))
+    LocalBroker::At(Broker::plain("127.0.0.1", 1))
 }
 
 pub(crate) fn board_on(link: &str, unit: u8) -> String {
