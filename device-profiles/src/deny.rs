@@ -43,7 +43,8 @@ fn list() -> &'static [Rule] {
 
 fn read(fields: &mut Fields<'_>) -> Option<Vec<Rule>> {
     let framings: Vec<Spanned<Framing>> = fields.tables("framing").into_iter().filter_map(framings::read).collect();
-    fields.tables("deny").into_iter().map(|f| rule(f, &framings)).collect()
+    let rules: Vec<Option<Rule>> = fields.tables("deny").into_iter().map(|f| rule(f, &framings)).collect();
+    rules.into_iter().collect()
 }
 
 fn rule(mut f: Fields<'_>, framings: &[Spanned<Framing>]) -> Option<Rule> {

@@ -211,11 +211,11 @@ fn denies(deny: &[Deny], registers: bool, address: u16) -> Option<&Deny> {
 
 fn read(fields: &mut Fields<'_>, name: &str, text: &str) -> Option<Profile> {
     let identification = fields.need_table("identification").and_then(identification);
-    let link = fields.need_table("link").and_then(link::read);
+    let deny: Vec<Deny> = fields.tables("deny").into_iter().filter_map(deny).collect();
+    let link = fields.need_table("link").and_then(|f| link::read(f, &deny));
     let report = fields.need_table("report").and_then(report);
     let polls: Vec<Spanned<Poll>> = fields.tables("poll").into_iter().filter_map(poll).collect();
     let framings: Vec<Spanned<Framing>> = fields.tables("framing").into_iter().filter_map(framings::read).collect();
-    let deny: Vec<Deny> = fields.tables("deny").into_iter().filter_map(deny).collect();
     let wake = link.as_ref().and_then(|link| link.wake.as_ref()).map_or(&[][..], |(wake, _)| wake);
     let sends = output::Sends { framings: &framings, deny: &deny, wake };
     let messages: Vec<Option<Spanned<Message>>> =

@@ -107,7 +107,7 @@ pub(super) fn read(name: &Spanned<String>, mut f: Fields<'_>, context: &Context<
     let (jump_max, event) = (f.take_or("jump_max", 16_u64), f.take::<bool>("event").map(Spanned::into_inner));
     let (on_change, deadband) = (f.take::<bool>("on_change"), f.take_or("deadband", 0.0_f64));
     let (spacing, heartbeat) = (f.take_duration("spacing"), f.take_duration("heartbeat"));
-    let also = f.tables("also").into_iter().map(|f| also(f, context)).collect::<Option<Vec<_>>>();
+    let also = f.tables("also").into_iter().map(|f| also(f, context)).collect::<Vec<_>>();
     let names = row(&f, name);
     let source = source?;
     let span = place.span(&f);
@@ -147,7 +147,8 @@ pub(super) fn read(name: &Spanned<String>, mut f: Fields<'_>, context: &Context<
         .collect();
     let mut inputs = row?;
     if let Some(first) = inputs.first().cloned() {
-        inputs.extend(also?.into_iter().map(|(source, field)| Input { source, field, ..first.clone() }));
+        let also = also.into_iter().collect::<Option<Vec<_>>>()?;
+        inputs.extend(also.into_iter().map(|(source, field)| Input { source, field, ..first.clone() }));
     }
     Some(inputs)
 }

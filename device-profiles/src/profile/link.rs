@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::Deny;
 use crate::deny::denied;
 use crate::document::Fields;
 use crate::hex::Hex;
@@ -128,7 +129,7 @@ pub struct LinkSettings {
     pub wake: Option<(Vec<u8>, Duration)>,
 }
 
-pub(super) fn read(mut f: Fields<'_>) -> Option<LinkSettings> {
+pub(super) fn read(mut f: Fields<'_>, deny: &[Deny]) -> Option<LinkSettings> {
     let (kinds, unit): (Option<Spanned<Vec<LinkKind>>>, _) = (f.need("kinds"), f.take::<u8>("unit"));
     let (port, timeout) = (f.take::<u16>("port"), f.take_duration("timeout"));
     let serial: Option<Spanned<Vec<Serial>>> = f.take("serial");
@@ -151,7 +152,7 @@ pub(super) fn read(mut f: Fields<'_>) -> Option<LinkSettings> {
     let default_port = if is(LinkKind::Http) { 80 } else { 502 };
     let pause = wake_pause.unwrap_or(Duration::ZERO);
     if let Some(wake) = &wake
-        && let Some(reason) = denied(&wake.get_ref().0, &[])
+        && let Some(reason) = denied(&wake.get_ref().0, deny)
     {
         f.tell(wake.span(), format!("wake is never sent: {reason}"), "correct or remove it");
     }

@@ -179,6 +179,8 @@ fn no_profile_can_send_what_is_never_sent() {
         ),
         (FRAMED.replace("[link]", "[link]\nwake = \"01 00 00 00 00 30 00 CE\""), "0x3000"),
         (FRAMED.replace("[link]", "[link]\nwake = \"F8 42 C2 41\""), "function 42"),
+        // Coil 256, which the profile itself denies.
+        (GOOD.replace("[link]", "[link]\nwake = \"01 05 01 00 FF 00 8D C6\""), "settings"),
         (
             FRAMED
                 .replace(
