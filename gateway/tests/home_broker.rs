@@ -1,5 +1,5 @@
 //! A broker that is in the home already, with a password, as installers meet it.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail where an assumption does")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail where an assumption does")]
 
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod bench;

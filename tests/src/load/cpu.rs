@@ -22,8 +22,7 @@ pub(super) struct Cpu {
 impl Cpu {
     /// As of now.
     pub(super) fn now(broker: Option<u32>) -> Self {
-        let mut cpu = Self::default();
-        cpu.broker = broker.map_or(0.0, |id| spent(&format!("/proc/{id}")));
+        let mut cpu = Self { broker: broker.map_or(0.0, |id| spent(format!("/proc/{id}"))), ..Self::default() };
         for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
             let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
             let of = if name.starts_with(PUBLISHERS) { &mut cpu.publishers } else { &mut cpu.rest };
