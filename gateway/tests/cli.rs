@@ -120,7 +120,8 @@ fn check_tells_the_mistakes_of_all_files_in_one_pass() {
     let bad_home = files.write("bad-home.toml", &home(&board("tcp://127.0.0.1:502", &wired).replace("di8", "di9")));
     said(&["check", "--config", &bad_config, "--home", &bad_home]).holds(2, &[]).complains(&[
         "bad.toml:1:9: clock: \"sytem\" is unknown",
-        "bad.toml:3:7: url: \"http://x\" is neither",
+        "bad.toml:3:7: ",
+        "\"http://x\" is neither mqtts://host:port",
         "bad-home.toml:13:11: there is no profile",
         "did you mean \"waveshare/modbus-di8\"?",
         "bad-home.toml:18:12: there is no quantity",
