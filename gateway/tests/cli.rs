@@ -291,6 +291,7 @@ async fn the_doctor_names_what_is_wrong_and_the_next_step() {
             "next: plug the adapter in",
             &format!("WRONG port {spool}: it is no serial port"),
             "WRONG device board-1 at ",
+            "not asked: its port cannot be used",
         ],
     );
     // Whether something keeps this machine's clock right is for the machine to say.

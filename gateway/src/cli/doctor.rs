@@ -1,6 +1,6 @@
 //! `doctor`: what keeps this box from its work; for each thing a finding, its cause and the next step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt as _;
@@ -55,18 +55,24 @@ pub(super) fn doctor(files: &Files) -> anyhow::Result<Exit> {
     findings.extend(spool);
     findings.push(runtime.block_on(about_broker(&config, &clock)));
     let boards: Vec<Arc<Board>> = home.boards.into_iter().map(Arc::new).collect();
-    let ports: BTreeSet<&Path> = boards.iter().filter_map(|board| port(board)).collect();
-    findings.extend(ports.into_iter().map(|port| about_port(port, is_running)));
-    // Two who ask on one line hear each other's answers.
-    let is_held = |board: &Board| is_running && port(board).is_some();
-    let asked: Vec<Arc<Board>> = boards.iter().filter(|board| !is_held(board)).cloned().collect();
+    let paths: BTreeSet<&Path> = boards.iter().filter_map(|board| port(board)).collect();
+    let ports: BTreeMap<&Path, Finding> = paths.into_iter().map(|path| (path, about_port(path, is_running))).collect();
+    // Not beside a running gateway: two who ask on one line hear each other's answers.
+    let hinders =
+        |board: &Board| port(board).and_then(|path| ports.get(path)).filter(|port| is_running || port.state.is_err());
+    let (hindered, asked): (Vec<_>, Vec<_>) = boards.iter().cloned().partition(|board| hinders(board).is_some());
     let readings = runtime.block_on(reading::read(&asked, &config.devices_broker, &clock, DEVICE_PATIENCE));
-    findings.extend(asked.iter().zip(&readings).map(|(board, reading)| about_board(board, reading)));
-    let held = boards.iter().filter(|board| is_held(board));
-    findings.extend(held.map(|board| {
-        let about = format!("device {} at {}", board.id, board.link);
-        Finding::good(about, "not asked: its port is held by the running gateway, whose status tells how it is")
+    let mut devices: Vec<Finding> =
+        asked.iter().zip(&readings).map(|(board, reading)| about_board(board, reading)).collect();
+    devices.extend(hindered.iter().map(|board| match hinders(board).map(|port| &port.state) {
+        Some(Err(_)) => Finding::wrong(named(board), "not asked: its port cannot be used", "see the port above"),
+        _ => Finding::good(
+            named(board),
+            "not asked: its port is held by the running gateway, whose status tells how it is",
+        ),
     }));
+    findings.extend(ports.into_values());
+    findings.extend(devices);
 
     let mut page = String::new();
     let mut exit = Exit::Ok;
@@ -204,8 +210,12 @@ fn next_step(what: &str) -> &'static str {
     }
 }
 
+fn named(board: &Board) -> String {
+    format!("device {} at {}", board.id, board.link)
+}
+
 fn about_board(board: &Board, reading: &Reading) -> Finding {
-    let about = format!("device {} at {}", board.id, board.link);
+    let about = named(board);
     let n_values = reading.points.len();
     match &reading.failure {
         _ if reading.is_whole => Finding::good(about, format!("answers ({n_values} values)")),
