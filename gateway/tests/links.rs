@@ -214,6 +214,33 @@ async fn everything_in_a_home_is_read_once_whatever_it_hangs_on() {
     assert!(readings[4].failure.as_ref().unwrap().contains("No such file"), "{readings:?}");
 }
 
+/// A lamp that blinks costs the line a time-out once, not at every turn; a command of the centre is always tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_lamp_is_left_alone_by_what_the_gateway_shows_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = Bus::new(vec![Station::board(1), Station::board(2)], 7);
+    let line = PtyLine::plug(&folder.path().join("ttyBUS"), bus).unwrap();
+    let link = serial(line.path());
+    let mut bench = Bench::start(&[board_on(&link, 1), board_on(&link, 2)].concat(), &no_broker());
+    bench.hears(&["call-1 call_button 0 good", "call-2 call_button 0 good"]).await;
+    line.speaker().station(2).unwrap().manners.silent = true;
+    let show = Write { id: String::new(), board: 1, output: 0, value: true };
+    let command = Write { id: "w".to_owned(), ..show.clone() };
+    bench.links.write(show.clone()).unwrap();
+    bench.hears(&[" Err(\"no answer within 500ms\")"]).await;
+    for _ in 0..3 {
+        bench.links.write(show.clone()).unwrap();
+        bench.hears(&[" Err(\"it did not answer the last time\")"]).await;
+    }
+    bench.links.write(command.clone()).unwrap();
+    bench.hears(&["w Err(\"no answer within 500ms\")"]).await;
+    line.speaker().station(2).unwrap().manners.silent = false;
+    bench.links.write(command).unwrap();
+    bench.hears(&["w Ok(())"]).await;
+    bench.links.write(show).unwrap();
+    bench.hears(&[" Ok(())"]).await;
+}
+
 /// The gateway's own broker is this crate's program, started when a device needs it, and again after it was killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_speak_to_the_home_s_own_broker_also_after_it_was_killed() {
