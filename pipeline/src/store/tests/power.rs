@@ -359,6 +359,9 @@ async fn cut_everywhere(
     let seed: u64 = rand::random();
     let mut chance = StdRng::seed_from_u64(seed);
     let (mut receipted, mut cuts) = (before, 0);
+    // Each run begins elsewhere, so that many runs cut everywhere; with the variable one run does.
+    let shift = chance.random_range(0..sparse);
+    let everywhere = std::env::var_os("CAREBED_EVERY_CUT").is_some();
     for (at, operation) in operations.iter().enumerate() {
         model.apply(operation);
         if let Operation::Receipted(n) = operation {
@@ -367,7 +370,7 @@ async fn cut_everywhere(
         for kind in [Cut::NothingMore, Cut::NamesOnly, Cut::Torn, Cut::Chance] {
             // Most points look alike: each kind is tried at some of them, and all at every receipt.
             let every = if kind == Cut::Chance { sparse / 4 + 1 } else { sparse };
-            if at % every != 0 && !matches!(operation, Operation::Receipted(_)) {
+            if !everywhere && (at + shift) % every != 0 && !matches!(operation, Operation::Receipted(_)) {
                 continue;
             }
             let place = tempfile::tempdir().unwrap();
@@ -386,6 +389,7 @@ async fn cut_everywhere(
             cuts += 1;
         }
     }
+    println!("{cuts} cuts after {} operations, {receipted} batches receipted, seed {seed}", operations.len());
     (receipted, cuts)
 }
 
