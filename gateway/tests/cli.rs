@@ -225,7 +225,7 @@ async fn scan_says_who_answers_at_which_speed_and_unit() {
     let found = said(&[&["scan", &port, "--units", "7"], &speeds[..]].concat()).holds(0, &["xy/md02"]);
     let first: Vec<&str> = found.out.split_whitespace().take(4).collect();
     assert_eq!(first, ["19200", "8N1", "unit", "7"], "{found:#?}");
-    said(&[&["scan", &port, "--units", "8"], &speeds[..]].concat())
+    said(&["scan", &port, "--units", "8", "--serial", "9600 8N1", "--timeout", "50ms"])
         .holds(5, &[])
         .complains(&["nobody answers", "hint: check power and the two wires"]);
     said(&["scan", "ttyUSB0"]).holds(1, &[]).complains(&["is no link that can be searched"]);
