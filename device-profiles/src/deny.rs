@@ -83,6 +83,8 @@ fn modbus_denied(bytes: &[u8], rules: &[Deny]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn bytes(text: &str) -> Vec<u8> {
@@ -135,6 +137,21 @@ mod tests {
         ] {
             let frame = modbus::rtu_frame(1, &bytes(pdu));
             assert_eq!(denied(&frame, &[rule(registers)]).is_some(), expected, "{pdu}");
+        }
+    }
+
+    proptest! {
+        /// Whatever stands around it, and whatever number it bears.
+        #[test]
+        fn a_denied_frame_is_found_anywhere(id: [u8; 2], before in prop::collection::vec(any::<u8>(), 0..40), behind in prop::collection::vec(any::<u8>(), 0..40)) {
+            let mut frame = vec![1, id[0], id[1], 0, 0, 0x30, 0];
+            frame.push(!frame.iter().fold(0, |sum, byte| sum ^ byte));
+            prop_assert!(denied(&[before, frame, behind].concat(), &[]).is_some());
+        }
+
+        #[test]
+        fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _judged = denied(&bytes, &[]);
         }
     }
 }
