@@ -30,17 +30,34 @@ const SETTLE: Duration = Duration::from_secs(30);
 #[tokio::main]
 async fn main() {
     let seconds = std::env::args().skip(1).find_map(|n| n.parse().ok()).unwrap_or(60);
-    let runs: Vec<_> = (0..DEVICES).map(|n_dead| tokio::spawn(run(n_dead, Duration::from_secs(seconds)))).collect();
+    let length = Duration::from_secs(seconds);
+    let start = |dies| (0..DEVICES).map(move |n_dead| tokio::spawn(run(n_dead, dies, length))).collect::<Vec<_>>();
+    let (from_the_start, later) = (start(false), start(true));
     println!("{DEVICES} devices on one 9600 baud bus, each asked once a second; {SETTLE:?} and then {seconds} s");
-    println!("dead  healthy answers/s  of the healthy bus  in the first {SETTLE:?}  probes of each dead device/min");
+    println!(
+        "                            slowest healthy device, of the healthy bus   {SETTLE:?} after   {SETTLE:?} after"
+    );
+    println!(
+        "dead  healthy answers/s   dead from the start   died while it ran      the start      they died   probes of each/min"
+    );
     let mut whole = None;
     let mut worst: f64 = 1.0;
-    for run in runs {
-        let Run { n_dead, rate, slowest, first, probes } = run.await.expect("a run ends");
-        let (whole, whole_first) = *whole.get_or_insert((slowest, first));
-        worst = worst.min(slowest / whole);
-        let (kept, first) = (100.0 * slowest / whole, 100.0 * first / whole_first);
-        println!("{n_dead:>4}  {rate:>17.3}  {kept:>16.1} %  {first:>14.1} %  {probes:>10.1}");
+    for (run, dying) in from_the_start.into_iter().zip(later) {
+        let (run, dying) = (run.await.expect("a run ends"), dying.await.expect("a run ends"));
+        let [whole, whole_dying] = *whole.get_or_insert([(run.slowest, run.first), (dying.slowest, dying.first)]);
+        let of = |run: &Run, whole: (f64, f64)| (run.slowest / whole.0, run.first / whole.1);
+        let ((kept, first), (kept_dying, first_dying)) = (of(&run, whole), of(&dying, whole_dying));
+        worst = worst.min(kept).min(kept_dying);
+        println!(
+            "{:>4}  {:>17.3}  {:>18.1} %  {:>16.1} %  {:>12.1} %  {:>12.1} %  {:>18.1}",
+            run.n_dead,
+            run.rate,
+            100.0 * kept,
+            100.0 * kept_dying,
+            100.0 * first,
+            100.0 * first_dying,
+            run.probes
+        );
     }
     println!("worst: {:.1} %", 100.0 * worst);
     if worst < 0.95 {
@@ -58,11 +75,12 @@ struct Run {
     probes: f64,
 }
 
-async fn run(n_dead: u8, length: Duration) -> Run {
+/// `dies`: they answer for a while before they are dead.
+async fn run(n_dead: u8, dies: bool, length: Duration) -> Run {
     let stations = (1..=DEVICES).map(|unit| {
         let mut station = Station::climate(unit, 21.5, 48.0);
         station.manners.delay = Duration::from_millis(20);
-        station.manners.silent = unit <= n_dead;
+        station.manners.silent = unit <= n_dead && !dies;
         station
     });
     let line = TcpLine::start(Bus::new(stations.collect(), 1)).await.expect("a free port");
@@ -83,6 +101,13 @@ async fn run(n_dead: u8, length: Duration) -> Run {
     let (clock, stop): (Arc<dyn Clock>, _) = (Arc::new(SystemClock::new()), Shutdown::new());
     let broker = LocalBroker::At(Broker::plain("127.0.0.1", 1));
     let _links = Links::start(&boards, &broker, &sender, &clock, &stop);
+    if dies {
+        let healthy_until = Instant::now() + SETTLE;
+        while let Ok(Some(_)) = timeout_at(healthy_until, events.recv()).await {}
+        for unit in 1..=n_dead {
+            line.speaker().station(unit).expect("it is on the bus").manners.silent = true;
+        }
+    }
     let from = Instant::now() + SETTLE;
     let none = vec![0_u32; usize::from(DEVICES)];
     let (mut first, mut answers, mut failures) = (none.clone(), none, 0_u32);
