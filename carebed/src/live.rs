@@ -390,6 +390,8 @@ impl LiveTask {
             }
             Event::Status { status, .. } => {
                 if status.state == GatewayState::Lost {
+                    // It may have been heard for the first time since the last round.
+                    self.hear_gateways();
                     self.live.signs().lost(&status.home, self.clock.now());
                 }
                 self.board.status(status);

@@ -15,6 +15,8 @@ use crate::episodes::Episode;
 /// heartbeat and several retries have gone by.
 pub const SILENT_AFTER: Duration = Duration::from_secs(300);
 
+/// What a gateway said before it was lost may come so much later than its last will. Whoever is back says more soon.
+const UNDER_WAY: Duration = Duration::from_secs(2);
 /// A gateway's clock may be ahead of ours by so much (a proposal of ours).
 pub const AHEAD_MAX: Duration = Duration::from_secs(60);
 
@@ -73,6 +75,11 @@ impl Signs {
             return;
         };
         if at <= sign.heard_at {
+            return;
+        }
+        if let Some(lost) = sign.lost_at.filter(|lost| at <= *lost + UNDER_WAY) {
+            // It came before the last will, or beside it over another connection.
+            (sign.heard_at, sign.lost_at) = (at, Some(lost.max(at)));
             return;
         }
         if let Some(silence) = sign.silence(self.since).filter(|silence| silence.known_at <= at) {
@@ -191,6 +198,20 @@ mod tests {
         assert_eq!(told(&signs, 10_299), [""; 0]);
         assert!(!signs.are_settled(at(10_299)) && signs.are_settled(at(10_300)));
         assert_eq!(told(&signs, 10_300), ["10 10300..-"]);
+    }
+
+    #[test]
+    fn what_was_under_way_when_the_last_will_came_brings_nobody_back() {
+        let home: HomeId = "h1".parse().unwrap();
+        let mut signs = Signs::new(at(0));
+        signs.heard(&home, at(10));
+        signs.lost(&home, at(20));
+        for (heard, told_then) in [(15, "15 20..-"), (21, "21 21..-")] {
+            signs.heard(&home, at(heard));
+            assert_eq!(told(&signs, 30), [told_then], "heard at {heard}");
+        }
+        signs.heard(&home, at(40));
+        assert_eq!(told(&signs, 41), ["21 21..40"]);
     }
 
     #[test]
