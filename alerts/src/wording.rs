@@ -68,9 +68,7 @@ fn value(name: &str, words: &Words, finding: &Finding, zone: Tz, language: Langu
             Some(number) => format!("{number:.1}"),
             None => number.to_string(),
         },
-        Some(Value::Bool(flag)) => {
-            yes_or_no(*flag).get(language).to_owned()
-        }
+        Some(Value::Bool(flag)) => yes_or_no(*flag).get(language).to_owned(),
         Some(Value::Null | Value::Array(_) | Value::Object(_)) => unknown(),
         None => match (name, &finding.subject) {
             ("home", _) => finding.home.to_string(),

@@ -35,7 +35,9 @@ pub enum DatabaseError {
         source: std::io::Error,
     },
     /// SQLite refused.
-    #[error("cannot open the database {path}: make room if its disk is full; if it is damaged, restore it from a backup")]
+    #[error(
+        "cannot open the database {path}: make room if its disk is full; if it is damaged, restore it from a backup"
+    )]
     Open {
         /// The database file.
         path: PathBuf,

@@ -19,8 +19,8 @@ pub mod log;
 
 pub mod desk;
 
-pub mod http;
 pub mod evidence;
+pub mod http;
 mod pages;
 mod texts;
 
