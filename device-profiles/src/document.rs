@@ -7,7 +7,7 @@ mod schema;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use carebed_contract::quantity::{Quantity, vocabulary};
@@ -248,6 +248,22 @@ impl<'d> Fields<'d> {
             self.tell(text.span(), message, "write a number and a unit, as in \"20ms\", \"5s\", \"10min\", \"12h\"");
         }
         duration
+    }
+
+    /// As [`Self::take_duration`], and not outside some bounds.
+    pub fn take_duration_in(
+        &mut self,
+        key: &'static str,
+        bounds: RangeInclusive<Duration>,
+    ) -> Option<Spanned<Duration>> {
+        let written = self.left.iter().find(|(k, _)| k.get_ref() == key).map(|(_, value)| value.span());
+        let span = written.unwrap_or(self.span());
+        let duration = self.take_duration(key)?;
+        if !bounds.contains(&duration) {
+            let (least, most) = (bounds.start(), bounds.end());
+            self.tell(span.clone(), format!("{key} is {duration:?}"), format!("give {least:?} to {most:?}"));
+        }
+        Some(Spanned::new(span, duration))
     }
 
     /// A table that may be absent.

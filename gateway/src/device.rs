@@ -18,6 +18,7 @@ use carebed_device_profiles::meaning::judged;
 use carebed_device_profiles::report::{Policy, Reporter, Why};
 
 use crate::home::{Board, InputUse};
+use crate::link::Silence;
 use crate::stamp::{Observed, Sample};
 
 /// A board counts as silent after this long without an answer … (wb-mqtt-serial's figures: shorter ones make noise on
@@ -47,6 +48,12 @@ pub enum Heard<'a> {
         /// For how long, in wire time.
         lasted: Duration,
     },
+}
+
+impl From<&Silence> for Heard<'_> {
+    fn from(silence: &Silence) -> Self {
+        Self::Nothing { cycles: silence.cycles, lasted: silence.lasted }
+    }
 }
 
 /// An observation and the lane it goes by.

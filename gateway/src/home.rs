@@ -74,12 +74,24 @@ pub struct Board {
     pub echo: Option<bool>,
     /// How often to poll it; none: as the profile says.
     pub every: Option<Duration>,
+    /// How long it may take to answer; none: as the profile says.
+    pub timeout: Option<Duration>,
+    /// How often a damaged answer is asked for once more at once. What is not answered is asked again in its next turn.
+    pub retries: u8,
     /// Whether what it says is told beside what it means, as it stood on the wire.
     pub keeps_raw: bool,
     /// What observes.
     pub inputs: Vec<InputUse>,
     /// What acts.
     pub outputs: Vec<OutputUse>,
+}
+
+impl Board {
+    /// How long it may take to answer.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(self.profile.link.timeout)
+    }
 }
 
 /// What is wired to an input.

@@ -17,6 +17,7 @@ pub mod rtu;
 pub mod scan;
 mod schedule;
 mod streamed;
+mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use tokio::task::JoinHandle;
 use self::address::Address;
 pub use self::mqtt::LocalBroker;
 pub use self::mqtt::broker::{HomeBrokerError, serve as serve_broker};
+pub use self::tally::Tally;
 use crate::home::Board;
 use crate::stamp::Sample;
 
@@ -39,7 +41,7 @@ const WRITES_MAX: usize = 16;
 /// What comes from a link.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// A poll ended.
+    /// A poll ended. An answer that only repeats the one before it is told once a second at most.
     Polled {
         /// Index of the board in the home file.
         board: usize,
@@ -49,6 +51,10 @@ pub enum LinkEvent {
         sample: Sample,
         /// The data bytes of the answer, or for how long there was none.
         result: Result<Vec<u8>, Silence>,
+        /// What came of asking the board since the last event.
+        tally: Tally,
+        /// Whether its circuit is open: it has failed for so long that it is only probed.
+        is_given_up: bool,
     },
     /// A device said something by itself, or has said nothing for too long.
     Heard {
@@ -59,6 +65,8 @@ pub enum LinkEvent {
         /// What was heard, or for how long nothing was.
         result: Result<Decoded, Silence>,
     },
+    /// Something is wrong that an installer should know.
+    Trouble(String),
     /// A write ended.
     Written {
         /// As in [`Write`].

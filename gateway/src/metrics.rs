@@ -1,15 +1,21 @@
 //! How the gateway is, for Prometheus: a page of text on loopback.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use carebed_contract::id::DeviceId;
 use carebed_contract::status::{DeviceStatus, Health};
 use carebed_contract::time::{ClockQuality, Timestamp};
+#[cfg(doc)]
+use carebed_device_profiles::reject::Reject;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+
+use crate::link::Tally;
 
 /// Readers served at once; more wait to be accepted.
 const READERS_MAX: usize = 4;
@@ -34,8 +40,8 @@ pub enum MetricsError {
 pub struct Metrics {
     /// Observations taken since the start, by lane: urgent, routine.
     pub observations: [u64; 2],
-    /// Polls that were answered and that were not, since the start.
-    pub polls: [u64; 2],
+    /// What came of asking and listening, by device.
+    pub counts: BTreeMap<DeviceId, DeviceCounts>,
     /// Batches and bytes in the spool.
     pub spool: (u64, u64),
     /// Whether there is a connection to the broker.
@@ -50,7 +56,32 @@ pub struct Metrics {
     pub now: Option<Timestamp>,
 }
 
+/// What came of asking and listening to one device, since the start.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceCounts {
+    /// Where it is reached.
+    pub link: String,
+    /// Of polled devices: requests by what came of them.
+    pub asked: Tally,
+    /// Of devices that speak by themselves, or answer in messages of their own: times something was heard.
+    pub heard: u64,
+    /// Frames and payloads of such devices that were not used, by [`Reject::word`].
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Whether it has failed for so long that it is only probed.
+    pub is_given_up: bool,
+}
+
 impl Metrics {
+    /// The counts of a device; they begin at 0.
+    pub fn of(&mut self, device: &DeviceId, link: impl FnOnce() -> String) -> &mut DeviceCounts {
+        self.counts.entry(device.clone()).or_insert_with(|| DeviceCounts { link: link(), ..DeviceCounts::default() })
+    }
+
+    /// Forgets devices that are no longer there where they were: id and link of those that are.
+    pub fn keep_only(&mut self, devices: &BTreeMap<&DeviceId, String>) {
+        self.counts.retain(|device, counts| devices.get(device) == Some(&counts.link));
+    }
+
     /// The page.
     #[must_use]
     pub fn page(&self) -> String {
@@ -64,9 +95,50 @@ impl Metrics {
         let [urgent, routine] = self.observations.map(as_f64);
         let lanes = [("{lane=\"urgent\"}".to_owned(), urgent), ("{lane=\"routine\"}".to_owned(), routine)];
         tell("observations_total", "counter", "Observations taken from devices.", &lanes);
-        let [answered, failed] = self.polls.map(as_f64);
-        let polls = [("{result=\"answered\"}".to_owned(), answered), ("{result=\"failed\"}".to_owned(), failed)];
-        tell("polls_total", "counter", "Polls of devices.", &polls);
+        let of_each = |count: fn(&DeviceCounts) -> f64| {
+            let row = |(device, counts)| (format!("{{device=\"{device}\"}}"), count(counts));
+            self.counts.iter().map(row).collect::<Vec<_>>()
+        };
+        let outcomes = |(device, counts): (&DeviceId, &DeviceCounts)| {
+            let Tally { answered, refused, timed_out, damaged, unreached, drained: _ } = counts.asked;
+            let rows = [
+                ("answered", answered),
+                ("refused", refused),
+                ("timed_out", timed_out),
+                ("damaged", damaged),
+                ("unreached", unreached),
+            ];
+            rows.map(|(outcome, count)| (format!("{{device=\"{device}\",outcome=\"{outcome}\"}}"), as_f64(count)))
+        };
+        let polls: Vec<_> = self.counts.iter().flat_map(outcomes).collect();
+        tell(
+            "polls_total",
+            "counter",
+            "Requests to polled devices, each attempt; damaged: a wrong checksum, noise, or a frame of others.",
+            &polls,
+        );
+        tell(
+            "heard_total",
+            "counter",
+            "Times a device that speaks by itself was understood.",
+            &of_each(|c| as_f64(c.heard)),
+        );
+        let refused = |(device, counts): (&DeviceId, &DeviceCounts)| {
+            let row = |(word, n): (&&str, &u64)| (format!("{{device=\"{device}\",reason=\"{word}\"}}"), as_f64(*n));
+            counts.refused.iter().map(row).collect::<Vec<_>>()
+        };
+        let refused: Vec<_> = self.counts.iter().flat_map(refused).collect();
+        let help = "Frames and payloads of such devices that were not used; checksum: damaged on the way.";
+        tell("refused_total", "counter", help, &refused);
+        let help = "1 while a device has failed for so long that it is only probed.";
+        tell("circuit_open", "gauge", help, &of_each(|c| f64::from(c.is_given_up)));
+        let mut drained: BTreeMap<&str, u64> = BTreeMap::new();
+        for counts in self.counts.values() {
+            *drained.entry(&counts.link).or_default() += counts.asked.drained;
+        }
+        let drained: Vec<_> = drained.into_iter().map(|(link, n)| (format!("{{link={link:?}}}"), as_f64(n))).collect();
+        let help = "Bytes that no request waited for: late answers, other masters, noise.";
+        tell("drained_bytes_total", "counter", help, &drained);
         let one = |value: f64| [(String::new(), value)];
         tell("spool_batches", "gauge", "Batches that the centre does not have yet.", &one(as_f64(self.spool.0)));
         tell("spool_bytes", "gauge", "Bytes of the spool.", &one(as_f64(self.spool.1)));

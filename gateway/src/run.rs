@@ -183,23 +183,13 @@ pub async fn run_with(
     }
 
     loop {
-        let now = Sample::take(&*clock);
-        let batch_due = gateway.batch_due_in(now.monotonic);
-        let status_due = gateway.status_due.saturating_sub(now.monotonic);
+        let due = gateway.due_in(clock.monotonic());
         let retry_due = gateway.delivery.due();
-        let look_due = gateway.look_due_in(now.monotonic);
-        let show_due = gateway.signals.due_in(now.monotonic);
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(event) = uplink_events.recv() => gateway.on_uplink(event).await?,
             Some(event) = link_events.recv() => gateway.on_link(event).await?,
-            () = product_timer(&*clock, batch_due) => gateway.close_batch().await?,
-            () = product_timer(&*clock, Some(status_due)) => gateway.tell_status = true,
-            () = product_timer(&*clock, Some(look_due)) => {
-                gateway.look();
-                gateway.delivery.pump().await?;
-            }
-            () = product_timer(&*clock, show_due) => {}
+            () = clock.sleep(due) => gateway.on_time().await?,
             Some(reload) = outside.reloads.recv() => {
                 if let Some((config, home)) = gateway.accept(reload) {
                     let boards: Vec<_> = home.boards.iter().cloned().map(Arc::new).collect();
@@ -240,13 +230,6 @@ fn waiting_calls(spool: &Spool) -> Vec<Record> {
         .filter_map(|batch| Pack::decode(batch.sealed.content_type.as_str(), &batch.sealed.bytes).ok())
         .flat_map(|pack| pack.records)
         .collect()
-}
-
-async fn product_timer(clock: &dyn Clock, wait: Option<Duration>) {
-    match wait {
-        Some(wait) => clock.sleep(wait).await,
-        None => pending().await,
-    }
 }
 
 async fn wire_timer(at: Option<tokio::time::Instant>) {

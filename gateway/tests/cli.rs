@@ -6,13 +6,16 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use carebed_contract::labels::Lane;
 use carebed_contract::topic::Channel;
 use carebed_simulator::bus::line::PtyLine;
 use carebed_simulator::bus::{Bus, Station};
+use carebed_simulator::radar::BedRadar;
 use support::{Board, Centre};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_carebed-gateway");
 
@@ -225,6 +228,10 @@ async fn scan_says_who_answers_at_which_speed_and_unit() {
     let found = said(&[&["scan", &port, "--units", "7"], &speeds[..]].concat()).holds(0, &["xy/md02"]);
     let first: Vec<&str> = found.out.split_whitespace().take(4).collect();
     assert_eq!(first, ["19200", "8N1", "unit", "7"], "{found:#?}");
+    let all = said(&["scan", &port, "--all", "--units", "7", "--serial", "19200 8N1", "--serial", "19200 8E1"]);
+    let settings: Vec<&str> = all.out.lines().filter_map(|line| line.split("  ").next()).collect();
+    // A pseudo-terminal knows no parity: somebody answers at both.
+    assert_eq!(settings, ["19200 8N1", "19200 8E1"], "{all:#?}");
     said(&["scan", &port, "--units", "8", "--serial", "9600 8N1", "--timeout", "50ms"])
         .holds(5, &[])
         .complains(&["nobody answers", "hint: check power and the two wires"]);
@@ -310,8 +317,14 @@ impl Drop for Running {
 
 impl Running {
     fn start(config: &str, home: &str) -> Self {
+        Self::start_with(config, home, &[])
+    }
+
+    fn start_with(config: &str, home: &str, more: &[&str]) -> Self {
         let run = ["run", "--config", config, "--home", home];
-        Self(Command::new(PROGRAM).args(run).env("CAREBED_LOG", "warn").stdin(Stdio::null()).spawn().unwrap())
+        Self(
+            Command::new(PROGRAM).args(run).args(more).env("CAREBED_LOG", "warn").stdin(Stdio::null()).spawn().unwrap(),
+        )
     }
 
     fn signal(&self, name: &str) {
@@ -348,6 +361,72 @@ async fn a_running_gateway_holds_its_spool_and_its_ports() {
     );
     assert!(!page.out.contains("WRONG"), "{}", page.out);
     gateway.stop();
+}
+
+/// The page that Prometheus reads, over HTTP: one device answers, one is dead, of one every answer is damaged, and a radar
+/// is heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_say_what_became_of_each_device() {
+    let (centre, files, metrics) = (Centre::start("360702", "gw-h1").await, Files::new(), nobody());
+    let mut stations = [1, 2, 3].map(Station::board);
+    stations[1].manners.silent = true;
+    stations[2].manners.damages = 1.0;
+    let line = PtyLine::plug(&files.path("ttyBUS"), Bus::new(stations.to_vec(), 1)).unwrap();
+    let radar = PtyLine::plug(&files.path("ttyRADAR"), BedRadar::new(true, Duration::from_millis(50), 1)).unwrap();
+    let config = files.write("gateway.toml", &files.config(centre.address));
+    let port = format!("serial:{}", line.path().display());
+    let on_bus = |unit: u8| {
+        format!(
+            "[[device]]\nid = \"board-{unit}\"\nprofile = \"waveshare/modbus-di8\"\nlink = \"{port}\"\nunit = {unit}\n\
+             every = \"100ms\"\ntimeout = \"40ms\"\nretries = 2\n\
+             [device.inputs.1]\ndevice = \"pir-{unit}\"\nquantity = \"motion\"\nroom = \"bedroom\"\n"
+        )
+    };
+    let radar = format!(
+        "[[device]]\nid = \"radar-1\"\nprofile = \"micradar/r60abd1\"\nlink = \"serial:{}\"\n[device.inputs.heart_rate]\nbed = \"b1\"\n",
+        radar.path().display()
+    );
+    let home_file = files.write("home.toml", &home(&format!("{}{}{}{radar}", on_bus(1), on_bus(2), on_bus(3))));
+    let _gateway = Running::start_with(&config, &home_file, &["--metrics", &metrics.to_string()]);
+
+    // Each row, and the least it must come to.
+    let wanted = [
+        ("polls_total{device=\"board-1\",outcome=\"answered\"}", 10.0),
+        ("polls_total{device=\"board-2\",outcome=\"timed_out\"}", 3.0),
+        // Each is asked three times at once.
+        ("polls_total{device=\"board-3\",outcome=\"damaged\"}", 6.0),
+        ("circuit_open{device=\"board-2\"}", 1.0),
+        ("device_live{device=\"board-1\"}", 1.0),
+        ("device_last_good_age_seconds{device=\"board-1\"}", 0.0),
+        ("heard_total{device=\"radar-1\"}", 10.0),
+        ("connected", 1.0),
+    ];
+    let mut page = String::new();
+    let row = |page: &str, name: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("carebed_gateway_{name} ")));
+        line.and_then(|value| value.parse::<f64>().ok())
+    };
+    let all_told = async {
+        while !wanted.iter().all(|(name, least)| row(&page, name).is_some_and(|value| value >= *least)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if let Ok(told) = get(metrics).await {
+                page = told;
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(15), all_told).await.is_ok();
+    assert!(in_time, "{page}");
+    assert_eq!(row(&page, "circuit_open{device=\"board-1\"}"), Some(0.0), "{page}");
+    assert_eq!(row(&page, "polls_total{device=\"board-1\",outcome=\"damaged\"}"), Some(0.0), "{page}");
+    assert!(row(&page, &format!("drained_bytes_total{{link={port:?}}}")).is_some(), "{page}");
+}
+
+async fn get(address: std::net::SocketAddr) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: home\r\n\r\n").await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    Ok(page)
 }
 
 /// Nobody restarts a gateway to change a name: the watcher takes up an edited file, SIGHUP takes up what is there at once,

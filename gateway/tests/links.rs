@@ -170,7 +170,8 @@ async fn a_search_finds_who_answers_at_which_speed_and_unit() {
     let settings = ["9600 8N1", "19200 8N1"].map(|text| text.to_owned().try_into().unwrap()).to_vec();
     let place = Address::Serial { path: line.path().to_owned(), line: settings[0] };
     let profiles = Search::all_profiles();
-    let search = Search { place, settings, units: (6..=9).collect(), timeout: Duration::from_millis(100), profiles };
+    let search =
+        Search { place, settings, units: (6..=9).collect(), timeout: Duration::from_millis(100), profiles, all: false };
     let found = search.run(drop).await.unwrap();
     let rows: Vec<_> = found.iter().map(|found| (found.setting.unwrap().to_string(), found.unit.unwrap())).collect();
     assert_eq!(rows, [("19200 8N1".to_owned(), 7), ("19200 8N1".to_owned(), 9)]);

@@ -56,7 +56,10 @@ pub(super) fn run(arguments: Arguments, clock: Arc<dyn Clock>) -> anyhow::Result
         let (reloads_in, reloads) = mpsc::channel(1);
         tokio::spawn(look(files, seen, hangup, reloads_in));
         let outside = Outside { reloads, metrics: said };
-        crate::run_with(config, home, clock, shutdown, outside).await?;
+        // A task of its own: to wake the future that the runtime was entered with takes a write to an event file each time.
+        tokio::spawn(crate::run_with(config, home, clock, shutdown, outside))
+            .await
+            .context("the gateway panicked")??;
         Ok(Exit::Ok)
     })
 }

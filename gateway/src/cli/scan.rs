@@ -29,6 +29,9 @@ pub(super) struct Arguments {
     /// Only this device: a name such as eastron/sdm120, or a folder.
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
+    /// Go on when somebody answers: every setting, and Modbus units beside devices with frames of their own.
+    #[arg(long)]
+    all: bool,
     /// How long a unit may take to answer.
     #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = patience)]
     timeout: Duration,
@@ -73,7 +76,7 @@ pub(super) fn scan(arguments: Arguments) -> anyhow::Result<Exit> {
         },
         |Units(units)| units,
     );
-    let search = Search { place, settings, units, timeout: arguments.timeout, profiles };
+    let search = Search { place, settings, units, timeout: arguments.timeout, profiles, all: arguments.all };
     let tell = |what| {
         let _closed = writeln!(std::io::stderr(), "{what}");
     };

@@ -113,3 +113,40 @@ fn what_an_output_shows_is_checked() {
         mistakes(&text)
     );
 }
+
+/// Rate, time-out, retries and unit of one device.
+#[test]
+fn how_a_device_is_asked_is_checked() {
+    let told = |device: &str| {
+        let rooms = "[home]\nid = \"h1\"\narea = \"360702\"\n[gateway]\nid = \"g1\"\n";
+        mistakes(&format!("{rooms}[[device]]\nid = \"d1\"\n{device}"))
+    };
+    let on_bus = "profile = \"waveshare/modbus-di8\"\nlink = \"serial:/dev/ttyUSB0\"\n";
+    let cases = [
+        (on_bus, "unit = 7\nevery = \"20ms\"\ntimeout = \"150ms\"\nretries = 0\n", ""),
+        (on_bus, "every = \"1ms\"\n", "10:9 every is 1ms | give 5ms to 86400s"),
+        (on_bus, "timeout = \"1ms\"\n", "10:11 timeout is 1ms | give 10ms to 10s"),
+        (on_bus, "timeout = \"1min\"\n", "10:11 timeout is 60s | give 10ms to 10s"),
+        (on_bus, "retries = 6\n", "10:11 retries is 6 | give 0 to 5; on a line that damages more, mend the line"),
+        (
+            on_bus,
+            "unit = 0\n",
+            "10:8 unit 0 is every device of the line | give the number that is set on the device, 1 to 247",
+        ),
+        (
+            "profile = \"micradar/r60abd1\"\nlink = \"serial:/dev/ttyUSB0\"\n",
+            "retries = 2\n",
+            "10:11 micradar/r60abd1 is not polled by Modbus | leave retries out: what a device of this kind does not \
+             answer is asked again in its next turn",
+        ),
+        (
+            "profile = \"tasmota/switch\"\nlink = \"mqtt\"\naddress = \"hall\"\n",
+            "timeout = \"1s\"\n",
+            "11:11 tasmota/switch is not asked: it speaks to a broker by itself | leave timeout out; silent_after in the \
+             profile says after how long without a word a device is silent",
+        ),
+    ];
+    for (device, lines, expected) in cases {
+        assert_eq!(told(&format!("{device}{lines}")).join("\n"), expected, "{lines}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The parts of a home file that say what hangs where: boards, their inputs and outputs, and what outputs do by themselves.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,14 @@ use crate::signals::Shows;
 
 /// After so long without the centre an output sounds, unless the home file says otherwise.
 const UNHEARD_AFTER: Duration = Duration::from_secs(20);
+
+/// How often a device may be polled. Quicker than the first no serial line answers.
+const EVERY: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(24 * 3_600);
+/// How long a device may be given to answer. Longer than the second would take the line from the others.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
+/// How often a damaged answer is asked for once more at once, unless the home file says otherwise, and the most it may say.
+const RETRIES: u8 = 1;
+const RETRIES_MAX: u8 = 5;
 
 /// Names seen so far in a file: what may be referred to, and what must not come twice.
 #[derive(Default)]
@@ -92,7 +101,8 @@ pub(super) fn board(mut f: Fields<'_>, places: &mut Places) -> Option<Board> {
     let (id, unit): (Option<Spanned<DeviceId>>, Option<Spanned<u8>>) = (f.need("id"), f.take("unit"));
     let (profile, link): (Option<Spanned<String>>, Option<Spanned<String>>) = (f.need("profile"), f.need("link"));
     let (address, serial): (Option<Spanned<String>>, Option<Spanned<Serial>>) = (f.take("address"), f.take("serial"));
-    let (every, echo) = (f.take_duration("every"), f.take::<bool>("echo").map(Spanned::into_inner));
+    let (every, echo) = (f.take_duration_in("every", EVERY), f.take::<bool>("echo").map(Spanned::into_inner));
+    let (timeout, retries): (_, Option<Spanned<u8>>) = (f.take_duration_in("timeout", TIMEOUT), f.take("retries"));
     if let Some(id) = &id {
         places.once(&f, "device", id.get_ref().as_str(), id.span());
     }
@@ -130,10 +140,27 @@ pub(super) fn board(mut f: Fields<'_>, places: &mut Places) -> Option<Board> {
             "give the number that is set on the device, 1 to 247",
         );
     }
+    if let (Some(timeout), Some(Address::Broker)) = (&timeout, &link) {
+        let hint =
+            "leave timeout out; silent_after in the profile says after how long without a word a device is silent";
+        f.tell(timeout.span(), format!("{} is not asked: it speaks to a broker by itself", profile.name), hint);
+    }
+    if let Some(retries) = &retries {
+        if profile.polls.is_empty() {
+            let hint = "leave retries out: what a device of this kind does not answer is asked again in its next turn";
+            f.tell(retries.span(), format!("{} is not polled by Modbus", profile.name), hint);
+        } else if *retries.get_ref() > RETRIES_MAX {
+            let hint = format!("give 0 to {RETRIES_MAX}; on a line that damages more, mend the line");
+            f.tell(retries.span(), format!("retries is {}", retries.get_ref()), hint);
+        }
+    }
+    let retries = retries.map_or(RETRIES, Spanned::into_inner);
+    let (every, timeout) = (every.map(Spanned::into_inner), timeout.map(Spanned::into_inner));
     let unit = unit.map_or(profile.link.unit, Spanned::into_inner);
     let address = address.map(Spanned::into_inner);
     let keeps_raw = keeps_raw.is_some_and(Spanned::into_inner);
-    Some(Board { id: id?.into_inner(), unit, address, echo, link: link?, every, keeps_raw, inputs, outputs, profile })
+    let (id, link) = (id?.into_inner(), link?);
+    Some(Board { id, unit, address, echo, link, every, timeout, retries, keeps_raw, inputs, outputs, profile })
 }
 
 /// The shipped profile of a name; or, where it begins with `.` or `/`, the one in that folder, seen from the home file.

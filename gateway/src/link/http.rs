@@ -81,7 +81,7 @@ pub(super) async fn run(
         let (Some((board, wired)), Some(decoder)) = (boards.get(page.board), decoders.get_mut(page.board)) else {
             return;
         };
-        let limit = wired.profile.link.timeout;
+        let limit = wired.timeout();
         let answer = match timeout(limit, get(&host, &page.path)).await {
             Ok(answer) => answer,
             Err(_) => Err(NoPage::Timeout(limit)),

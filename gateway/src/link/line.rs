@@ -1,13 +1,14 @@
 //! A line that carries bytes: a serial port, or a serial server. Opened when it is needed, and again after it was lost.
 
 use std::io;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use carebed_device_profiles::profile::{Parity, Serial};
 use rand::RngExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_serial::{DataBits, FlowControl, SerialPortBuilderExt as _, StopBits};
 
 use super::address::{Address, Host};
@@ -178,6 +179,41 @@ async fn open(address: &Address) -> io::Result<Box<dyn Stream>> {
         Address::SerialServer { host, .. } => Ok(Box::new(connect(host).await?)),
         Address::ModbusTcp(_) | Address::Http(_) | Address::Broker => {
             Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no line of bytes"))
+        }
+    }
+}
+
+/// A time-out whose timer is set anew when it has run out, not for each answer that is waited for: while answers come in
+/// time, waiting for the next one costs nothing.
+#[derive(Default)]
+pub(super) struct Patience {
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    /// Waits for something, but not for longer than this.
+    pub(super) async fn wait<T: Send>(
+        &mut self,
+        limit: Duration,
+        something: impl Future<Output = T> + Send,
+    ) -> Option<T> {
+        let deadline = Instant::now() + limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        let mut something = pin!(something);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut something => return Some(done),
+                () = timer.as_mut() => {
+                    if Instant::now() >= deadline {
+                        return None;
+                    }
+                    timer.as_mut().reset(deadline);
+                }
+            }
         }
     }
 }

@@ -44,6 +44,11 @@ impl ModbusRtu {
         self.line.open_at_once();
     }
 
+    /// How many bytes came that no request waited for.
+    pub(super) fn drained(&self) -> u64 {
+        self.transactions.drained()
+    }
+
     /// Takes off the line what nobody asked for, for as long as it is let.
     pub(super) async fn idle(&mut self) {
         let mut bytes = [0; CHUNK];

@@ -5,12 +5,11 @@
 //! late answer dies with it.
 
 use carebed_device_profiles::modbus::{Function, Reject, Request};
-use tokio::time::timeout;
 use tokio_modbus::client::{Client as _, Context, tcp};
 use tokio_modbus::prelude::{Slave, SlaveContext as _};
 
 use super::address::{Address, Host};
-use super::line::{LineError, Reopen, connect};
+use super::line::{LineError, Patience, Reopen, connect};
 use super::polled::NoAnswer;
 use super::rtu::Ask;
 
@@ -18,11 +17,12 @@ pub(super) struct ModbusTcp {
     host: Host,
     connection: Option<Context>,
     reopen: Reopen,
+    patience: Patience,
 }
 
 impl ModbusTcp {
     pub(super) fn new(host: Host) -> Self {
-        Self { host, connection: None, reopen: Reopen::new() }
+        Self { host, connection: None, reopen: Reopen::new(), patience: Patience::default() }
     }
 
     pub(super) fn open_at_once(&mut self) {
@@ -42,7 +42,7 @@ impl ModbusTcp {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let answer = exchange(&mut connection, ask).await;
+        let answer = exchange(&mut connection, &mut self.patience, ask).await;
         match answer {
             Ok(_) | Err(NoAnswer::Rejected(Reject::Exception(_))) => {
                 self.connection = Some(connection);
@@ -69,7 +69,7 @@ impl ModbusTcp {
     }
 }
 
-async fn exchange(connection: &mut Context, ask: Ask) -> Result<Vec<u8>, NoAnswer> {
+async fn exchange(connection: &mut Context, patience: &mut Patience, ask: Ask) -> Result<Vec<u8>, NoAnswer> {
     use tokio_modbus::{Request as Wire, Response};
     let Ask { unit, request, timeout: limit } = ask;
     connection.set_slave(Slave(unit));
@@ -83,11 +83,11 @@ async fn exchange(connection: &mut Context, ask: Ask) -> Result<Vec<u8>, NoAnswe
         Request::WriteCoil { address, value } => Wire::WriteSingleCoil(address, value),
         Request::WriteRegister { address, value } => Wire::WriteSingleRegister(address, value),
     };
-    let response = match timeout(limit, connection.call(wire)).await {
-        Err(_) => return Err(NoAnswer::Timeout(limit)),
-        Ok(Err(error)) => return Err(NoAnswer::Broken(error)),
-        Ok(Ok(Err(exception))) => return Err(Reject::Exception(exception.into()).into()),
-        Ok(Ok(Ok(response))) => response,
+    let response = match patience.wait(limit, connection.call(wire)).await {
+        None => return Err(NoAnswer::Timeout(limit)),
+        Some(Err(error)) => return Err(NoAnswer::Broken(error)),
+        Some(Ok(Err(exception))) => return Err(Reject::Exception(exception.into()).into()),
+        Some(Ok(Ok(response))) => response,
     };
     // Back to the bytes as they stood on the wire, so that there is one judge of answers for all links.
     let (code, data): (u8, Vec<u8>) = match response {

@@ -230,11 +230,9 @@ impl Link {
             let messages = device.topics.iter().filter(|(topic, _)| *topic == publish.topic);
             for message in messages.map(|(_, message)| *message).collect::<Vec<_>>() {
                 let decoded = device.decoder.payload(message, &publish.payload, publish.retain);
-                if decoded.messages.is_empty() && decoded.available.is_none() {
-                    tracing::debug!(device = %device.board.id, rejects = ?decoded.rejects, "payload refused");
-                    continue;
+                if !decoded.messages.is_empty() || decoded.available.is_some() {
+                    (device.last, device.silent_told) = (Instant::now(), None);
                 }
-                (device.last, device.silent_told) = (Instant::now(), None);
                 let sample = Sample::take(&*self.clock);
                 let event = LinkEvent::Heard { board: device.index, sample, result: Ok(decoded) };
                 self.events.send(event).await.map_err(|_| Over)?;

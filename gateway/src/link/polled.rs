@@ -16,12 +16,14 @@ use super::modbus_rtu::ModbusRtu;
 use super::modbus_tcp::ModbusTcp;
 use super::rtu::{Ask, Failure};
 use super::schedule::{Came, Schedule, Slot};
+use super::tally::Tally;
 use super::{Endpoint, LinkEvent, Silence, Write, told};
 use crate::home::Board;
 use crate::stamp::Sample;
 
-/// How often a damaged answer is asked for once more at once.
-const RETRIES: u32 = 1;
+/// An answer that only repeats the one before it says that the device is there: that is told once in this time. A button
+/// polled every 20 ms then wakes the rest of the gateway when it is pressed, not fifty times a second.
+const SAME_EVERY: Duration = Duration::from_secs(1);
 /// After a write that came to nothing, what the gateway shows by itself (a lamp that blinks) waits so long, up to the longer
 /// pause: a dead lamp must not take the line from those who live. Commands of the centre do not wait.
 const SHOW_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -105,6 +107,14 @@ impl Wire {
             Self::Rtu(rtu) => rtu.open_at_once(),
         }
     }
+
+    /// How many bytes came that no request waited for.
+    fn drained(&self) -> u64 {
+        match self {
+            Self::Tcp(_) => 0,
+            Self::Rtu(rtu) => rtu.drained(),
+        }
+    }
 }
 
 pub(super) struct Polled {
@@ -112,6 +122,8 @@ pub(super) struct Polled {
     targets: Vec<Target>,
     schedule: Schedule,
     start: Instant,
+    /// Of the line's drained bytes, those that were told.
+    drained: u64,
     events: mpsc::Sender<LinkEvent>,
     clock: Arc<dyn Clock>,
 }
@@ -121,6 +133,9 @@ struct Target {
     index: usize,
     board: Arc<Board>,
     blocks: Vec<Block>,
+    /// The last answer of each block that was told, and when; none after a failure.
+    last: Vec<Option<(Vec<u8>, Duration)>>,
+    tally: Tally,
     /// How many of the profile's start-up steps were done since it was last silent.
     steps_done: usize,
     /// When something may be shown on it again, and the pause after the next failure.
@@ -130,7 +145,25 @@ struct Target {
 
 impl Target {
     fn new(index: usize, board: Arc<Board>, blocks: Vec<Block>) -> Self {
-        Self { index, board, blocks, steps_done: 0, shows_at: Duration::ZERO, pause: SHOW_AGAIN.0 }
+        let last = vec![None; blocks.len()];
+        let (tally, steps_done) = (Tally::default(), 0);
+        Self { index, board, blocks, last, tally, steps_done, shows_at: Duration::ZERO, pause: SHOW_AGAIN.0 }
+    }
+
+    /// Whether an answer says no more than the one that was told, and that one is young. What is not polled more often than
+    /// twice in [`SAME_EVERY`] is always told.
+    fn repeats(&mut self, block: usize, data: Option<&[u8]>, now: Duration) -> bool {
+        let (Some(every), Some(last)) = (self.blocks.get(block).map(|block| block.every), self.last.get_mut(block))
+        else {
+            return false;
+        };
+        let same = last.as_ref().is_some_and(|(told, at)| {
+            Some(told.as_slice()) == data && 2 * every <= SAME_EVERY && now < *at + SAME_EVERY.saturating_sub(every)
+        });
+        if !same {
+            *last = data.map(|data| (data.to_vec(), now));
+        }
+        same
     }
 
     /// The next start-up step.
@@ -143,7 +176,7 @@ impl Target {
     }
 
     fn ask(&self, request: Request) -> Ask {
-        Ask { unit: self.board.unit, request, timeout: self.board.profile.link.timeout }
+        Ask { unit: self.board.unit, request, timeout: self.board.timeout() }
     }
 }
 
@@ -157,11 +190,11 @@ impl Polled {
         let mut targets = Vec::new();
         for (index, board) in &endpoint.boards {
             let blocks = blocks::plan(&board.profile.polls, board.every, true);
-            let device = schedule.add_device(board.profile.link.timeout);
+            let device = schedule.add_device(board.timeout());
             schedule.plan(device, blocks.iter().map(|block| block.every), Duration::ZERO);
             targets.push(Target::new(*index, Arc::clone(board), blocks));
         }
-        Some(Self { wire, targets, schedule, start, events, clock })
+        Some(Self { wire, targets, schedule, start, drained: 0, events, clock })
     }
 
     fn now(&self) -> Duration {
@@ -216,9 +249,12 @@ impl Polled {
             Ok(()) => self.wire.ask(ask, board.profile.link.wake.as_ref()).await,
             Err(error) => Err(error),
         };
-        for _ in 0..RETRIES {
+        let mut tally = Tally::default();
+        tally.count(&answer);
+        for _ in 0..board.retries {
             if matches!(answer, Err(NoAnswer::Failed(Failure::Damaged(_)))) {
                 answer = self.wire.ask(ask, board.profile.link.wake.as_ref()).await;
+                tally.count(&answer);
             }
         }
         let now = self.now();
@@ -243,24 +279,29 @@ impl Polled {
         if let Some(code) = refuses {
             tracing::info!(device = %board.id, code, "it refuses blocks; asking poll by poll");
             self.replan(slot.device);
+        }
+        let drained = self.wire.drained();
+        tally.drained = drained - std::mem::replace(&mut self.drained, drained);
+        let Some(target) = self.targets.get_mut(slot.device) else { return Vec::new() };
+        target.tally += tally;
+        if refuses.is_some() || target.repeats(slot.block, answer.as_deref().ok(), now) {
             return Vec::new();
         }
-        let sample = Sample::take(&*self.clock);
+        let mut tally = std::mem::take(&mut target.tally);
+        let (sample, is_given_up) = (Sample::take(&*self.clock), self.schedule.is_given_up(slot.device));
+        let mut polled = |poll, result| {
+            let tally = std::mem::take(&mut tally);
+            LinkEvent::Polled { board: index, poll, sample, result, tally, is_given_up }
+        };
         match answer {
-            Ok(data) => {
-                let polls = block.split(&data).into_iter();
-                polls.map(|(poll, data)| LinkEvent::Polled { board: index, poll, sample, result: Ok(data) }).collect()
-            }
+            Ok(data) => block.split(&data).into_iter().map(|(poll, data)| polled(poll, Ok(data))).collect(),
             Err(error) => {
                 let (cycles, since) = failed.map_or((0, now), |failed| (failed.cycles, failed.since));
                 let silence = Silence { cycles, lasted: now.saturating_sub(since), why: told(&error) };
                 if silence.cycles <= 1 {
                     tracing::debug!(device = %board.id, error = silence.why, "poll failed");
                 }
-                let polls = block.polls();
-                polls
-                    .map(|poll| LinkEvent::Polled { board: index, poll, sample, result: Err(silence.clone()) })
-                    .collect()
+                block.polls().map(|poll| polled(poll, Err(silence.clone()))).collect()
             }
         }
     }
@@ -291,6 +332,7 @@ impl Polled {
         let now = self.now();
         if let Some(target) = self.targets.get_mut(device) {
             target.blocks = blocks::plan(&target.board.profile.polls, target.board.every, false);
+            target.last = vec![None; target.blocks.len()];
             self.schedule.plan(device, target.blocks.iter().map(|block| block.every), now);
         }
     }

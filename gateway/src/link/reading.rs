@@ -111,7 +111,7 @@ pub async fn read(
                     Err(silence) => heard.failed(silence),
                 }
             }
-            LinkEvent::Written { .. } => {}
+            LinkEvent::Written { .. } | LinkEvent::Trouble(_) => {}
         }
     }
     stop.cancel();

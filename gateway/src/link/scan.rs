@@ -45,6 +45,9 @@ pub struct Search {
     pub timeout: Duration,
     /// Only devices of these profiles; none: every shipped one.
     pub profiles: Vec<Arc<Profile>>,
+    /// Whether to go on after the first setting at which somebody answers, and to ask Modbus units where frames of another
+    /// kind were heard.
+    pub all: bool,
 }
 
 /// Somebody who answers.
@@ -84,24 +87,26 @@ impl Search {
         shipped::all().iter().map(|shipped| &shipped.profile).filter(is_found).cloned().collect()
     }
 
-    /// Searches until somebody answers at a setting, and then to the end of that one. `tell` hears what is tried.
+    /// Searches until somebody answers at a setting, and then to the end of that one, or of all. `tell` hears what is tried.
     pub async fn run(&self, mut tell: impl FnMut(String)) -> Result<Vec<Found>, String> {
         if matches!(self.place, Address::ModbusTcp(_)) {
             tell(format!("asking {} units at {}", self.units.len(), self.place));
             return self.modbus(&self.place, None).await;
         }
+        let mut all = Vec::new();
         for setting in &self.settings {
             let Some(address) = at(&self.place, *setting) else { return Err(format!("{} is no line", self.place)) };
             tell(format!("{setting}: listening, then asking {} units", self.units.len()));
             let mut found = self.framed(&address, *setting).await.map_err(|error| super::told(&error))?;
-            if found.is_empty() {
-                found = self.modbus(&address, Some(*setting)).await?;
+            if found.is_empty() || self.all {
+                found.extend(self.modbus(&address, Some(*setting)).await?);
             }
-            if !found.is_empty() {
-                return Ok(found);
+            all.extend(found);
+            if !all.is_empty() && !self.all {
+                break;
             }
         }
-        Ok(Vec::new())
+        Ok(all)
     }
 
     /// Devices that speak frames of their own.

@@ -146,6 +146,11 @@ impl Schedule {
         }
     }
 
+    /// Whether a device's circuit is open.
+    pub(super) fn is_given_up(&self, device: usize) -> bool {
+        self.courses.get(device).is_some_and(Course::is_open)
+    }
+
     /// A slot was asked from `began` to `now`. What was missed meanwhile is left out: after a stall there is one poll, not
     /// a burst. The device needs `gap` before it is asked again. Returns how it fares.
     pub(super) fn done(

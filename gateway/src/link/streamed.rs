@@ -33,9 +33,7 @@ struct Over;
 
 impl Streamed {
     pub(super) fn new(endpoint: &Endpoint, events: mpsc::Sender<LinkEvent>, clock: Arc<dyn Clock>) -> Self {
-        let dialogue = |(index, board): &(usize, Arc<crate::home::Board>)| {
-            (*index, Dialogue::new(&board.profile, board.address.as_deref(), board.every))
-        };
+        let dialogue = |(index, board): &(usize, Arc<crate::home::Board>)| (*index, Dialogue::new(board));
         let devices = endpoint.boards.iter().map(dialogue).collect();
         Self { line: Line::new(endpoint.address.clone()), devices, start: Instant::now(), events, clock }
     }
@@ -109,7 +107,7 @@ impl Streamed {
             self.devices.iter_mut().map(|(index, dialogue)| (*index, dialogue.heard(bytes, now))).collect();
         let sample = Sample::take(&*self.clock);
         for (board, (decoded, done)) in heard {
-            if !decoded.messages.is_empty() || decoded.available.is_some() {
+            if !decoded.messages.is_empty() || decoded.available.is_some() || !decoded.rejects.is_empty() {
                 self.tell(LinkEvent::Heard { board, sample, result: Ok(decoded) }).await?;
             }
             for done in done {

@@ -22,7 +22,7 @@ use crate::gather::Gather;
 use crate::home::HomeFile;
 use crate::known::Known;
 use crate::link::{LinkEvent, Links, Write};
-use crate::metrics::Metrics;
+use crate::metrics::{DeviceCounts, Metrics};
 use crate::signals::Signals;
 use crate::stamp::{Observed, Sample, Stamper};
 use crate::status::{Now, StatusBoard};
@@ -75,43 +75,37 @@ impl Gateway {
 
     pub(super) async fn on_link(&mut self, event: LinkEvent) -> Result<(), KeeperError> {
         match event {
-            LinkEvent::Polled { board, poll, sample, result } => {
-                let Some(device) = self.devices.get_mut(board) else { return Ok(()) };
-                let before = device.health();
-                let told = match &result {
-                    Ok(data) => device.hear(Heard::Answer { poll, data }, sample),
-                    Err(silence) => {
-                        device.hear(Heard::Nothing { cycles: silence.cycles, lasted: silence.lasted }, sample)
-                    }
-                };
-                self.tell_status |= device.health() != before;
-                let is_silent = device.health() == Health::Silent;
-                let [answered, failed] = &mut self.counts.polls;
-                match result {
-                    Ok(_) => {
+            LinkEvent::Polled { board, poll, sample, result, tally, is_given_up } => {
+                if let Some(counts) = self.counts_of(board) {
+                    counts.asked += tally;
+                    counts.is_given_up = is_given_up;
+                }
+                match &result {
+                    Ok(data) => {
                         self.known.answered(board, poll, sample.monotonic);
-                        *answered += 1;
+                        self.hear(board, Heard::Answer { poll, data }, sample).await
                     }
-                    Err(_) => {
+                    Err(silence) => {
                         self.known.failed(board, poll);
-                        *failed += 1;
+                        self.hear(board, silence.into(), sample).await
                     }
                 }
-                self.known.silent(board, is_silent);
-                self.take(told).await
             }
             LinkEvent::Heard { board, sample, result } => {
-                let Some(device) = self.devices.get_mut(board) else { return Ok(()) };
-                let before = device.health();
-                let told = match &result {
-                    Ok(decoded) => device.hear(Heard::Said(decoded), sample),
-                    Err(silence) => {
-                        device.hear(Heard::Nothing { cycles: silence.cycles, lasted: silence.lasted }, sample)
+                if let (Some(counts), Ok(decoded)) = (self.counts_of(board), &result) {
+                    counts.heard += u64::from(!decoded.messages.is_empty());
+                    for reject in &decoded.rejects {
+                        *counts.refused.entry(reject.word()).or_default() += 1;
                     }
-                };
-                self.tell_status |= device.health() != before;
-                self.known.silent(board, device.health() == Health::Silent);
-                self.take(told).await
+                }
+                match &result {
+                    Ok(decoded) => self.hear(board, Heard::Said(decoded), sample).await,
+                    Err(silence) => self.hear(board, silence.into(), sample).await,
+                }
+            }
+            LinkEvent::Trouble(what) => {
+                self.trouble(what);
+                Ok(())
             }
             // What the home shows by itself: nobody waits for its result, and the next turn tries again.
             LinkEvent::Written { id, .. } if id.is_empty() => Ok(()),
@@ -125,6 +119,21 @@ impl Gateway {
                 Ok(())
             }
         }
+    }
+
+    async fn hear(&mut self, board: usize, heard: Heard<'_>, sample: Sample) -> Result<(), KeeperError> {
+        let Some(device) = self.devices.get_mut(board) else { return Ok(()) };
+        let before = device.health();
+        let told = device.hear(heard, sample);
+        self.tell_status |= device.health() != before;
+        self.known.silent(board, device.health() == Health::Silent);
+        self.take(told).await
+    }
+
+    fn counts_of(&mut self, board: usize) -> Option<&mut DeviceCounts> {
+        let board = self.home.boards.get(board)?;
+        let link = || board.link.to_string();
+        Some(self.counts.of(&board.id, link))
     }
 
     /// Urgent observations go to the spool and out at once; routine ones are gathered.
@@ -169,14 +178,35 @@ impl Gateway {
         }
     }
 
+    /// How long until [`Self::on_time`] has something to do.
+    pub(super) fn due_in(&self, now: Duration) -> Duration {
+        let status = self.status_due.saturating_sub(now);
+        let rest = [self.batch_due_in(now), self.signals.due_in(now)];
+        rest.into_iter().flatten().fold(status.min(self.look_due_in(now)), Duration::min)
+    }
+
+    /// Does what is due by now. What is shown is brought up to date after each turn, anyway.
+    pub(super) async fn on_time(&mut self) -> Result<(), KeeperError> {
+        let now = self.now().monotonic;
+        self.tell_status |= now >= self.status_due;
+        if self.look_due_in(now).is_zero() {
+            self.look();
+            self.delivery.pump().await?;
+        }
+        if self.batch_due_in(now).is_some_and(|wait| wait.is_zero()) {
+            self.close_batch().await?;
+        }
+        Ok(())
+    }
+
     /// How long until a batch is due. While nobody knows the time there is nothing to say beside observations.
-    pub(super) fn batch_due_in(&self, now: Duration) -> Option<Duration> {
+    fn batch_due_in(&self, now: Duration) -> Option<Duration> {
         let says_something = !self.gather.is_empty() || self.stamper.anchor().is_some();
         says_something.then(|| self.gather.due_in(now))
     }
 
     /// How long until the clock is looked at again.
-    pub(super) fn look_due_in(&self, now: Duration) -> Duration {
+    fn look_due_in(&self, now: Duration) -> Duration {
         (self.looked + LOOK_EVERY).saturating_sub(now)
     }
 
@@ -197,7 +227,7 @@ impl Gateway {
     }
 
     /// Closes the routine batch, empty or not: it also says up to when the data is complete.
-    pub(super) async fn close_batch(&mut self) -> Result<(), KeeperError> {
+    async fn close_batch(&mut self) -> Result<(), KeeperError> {
         self.look();
         let now = self.now().monotonic;
         let records = self.stamper.seal(self.gather.take(now), now);

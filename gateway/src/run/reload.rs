@@ -70,6 +70,7 @@ impl Gateway {
             ..config
         };
         tracing::info!(version = %home.version, boards = home.boards.len(), "changed files are in use");
+        self.counts.keep_only(&home.boards.iter().map(|board| (&board.id, board.link.to_string())).collect());
         self.home = home;
         self.tell_inventory();
         self.tell_status = true;

@@ -56,16 +56,15 @@ impl Bench {
         loop {
             let event = timeout(PATIENCE, self.events.recv()).await.expect("an event in time").unwrap();
             let told = match event {
-                LinkEvent::Polled { board, poll, sample, result } => match result {
-                    Ok(data) => self.devices[board].hear(Heard::Answer { poll, data: &data }, sample),
-                    Err(silence) => self.devices[board]
-                        .hear(Heard::Nothing { cycles: silence.cycles, lasted: silence.lasted }, sample),
+                LinkEvent::Polled { board, poll, sample, result, .. } => match &result {
+                    Ok(data) => self.devices[board].hear(Heard::Answer { poll, data }, sample),
+                    Err(silence) => self.devices[board].hear(silence.into(), sample),
                 },
-                LinkEvent::Heard { board, sample, result } => match result {
-                    Ok(decoded) => self.devices[board].hear(Heard::Said(&decoded), sample),
-                    Err(silence) => self.devices[board]
-                        .hear(Heard::Nothing { cycles: silence.cycles, lasted: silence.lasted }, sample),
+                LinkEvent::Heard { board, sample, result } => match &result {
+                    Ok(decoded) => self.devices[board].hear(Heard::Said(decoded), sample),
+                    Err(silence) => self.devices[board].hear(silence.into(), sample),
                 },
+                LinkEvent::Trouble(what) => return vec![Row { text: what, at: Instant::now() }],
                 LinkEvent::Written { id, result, .. } => {
                     return vec![Row { text: format!("{id} {result:?}"), at: Instant::now() }];
                 }

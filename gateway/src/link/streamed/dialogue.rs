@@ -12,6 +12,7 @@ use std::time::Duration;
 use carebed_device_profiles::decoder::{Decoded, Decoder};
 use carebed_device_profiles::profile::{Expect, Profile, Send, Transmission};
 
+use crate::home::Board;
 use crate::link::{Silence, Write};
 
 /// Things that wait to be said to one device; one more command is refused, one more question is left out.
@@ -42,6 +43,8 @@ pub(super) enum Do {
 pub(super) struct Dialogue {
     profile: Arc<Profile>,
     address: Option<String>,
+    /// How long an answer may take.
+    timeout: Duration,
     decoder: Decoder,
     jobs: VecDeque<Job>,
     waiting: Option<Waiting>,
@@ -87,17 +90,19 @@ struct Question {
 }
 
 impl Dialogue {
-    pub(super) fn new(profile: &Arc<Profile>, address: Option<&str>, every: Option<Duration>) -> Self {
+    pub(super) fn new(board: &Board) -> Self {
+        let Board { profile, address, every, .. } = board;
         let asked = profile.messages.iter().enumerate().filter(|(_, message)| message.query.is_some());
         let question = |(message, said): (usize, &carebed_device_profiles::profile::Message)| Question {
             message,
-            every: said.every.map(|profiled| every.unwrap_or(profiled)),
+            every: said.every.map(|profiled| (*every).unwrap_or(profiled)),
             due: Duration::ZERO,
         };
         Self {
             questions: asked.map(question).collect(),
-            decoder: Decoder::at(Arc::clone(profile), address),
-            address: address.map(str::to_owned),
+            decoder: Decoder::at(Arc::clone(profile), address.as_deref()),
+            address: address.clone(),
+            timeout: board.timeout(),
             profile: Arc::clone(profile),
             jobs: VecDeque::new(),
             waiting: None,
@@ -267,7 +272,7 @@ impl Dialogue {
         }
         match expect {
             Some(expect) => {
-                let deadline = now + timeout.unwrap_or(self.profile.link.timeout);
+                let deadline = now + timeout.unwrap_or(self.timeout);
                 self.waiting = Some(Waiting { job, expect, deadline });
             }
             None => done.extend(self.over(job, now)),
@@ -308,8 +313,8 @@ impl Dialogue {
                 }
                 None
             }
-            Job::Ask(_) => Some(self.fail(now, format!("no answer within {:?}", self.profile.link.timeout))),
-            job @ Job::Write(_) => refused(job, &format!("no answer within {:?}", self.profile.link.timeout)),
+            Job::Ask(_) => Some(self.fail(now, format!("no answer within {:?}", self.timeout))),
+            job @ Job::Write(_) => refused(job, &format!("no answer within {:?}", self.timeout)),
         }
     }
 
