@@ -113,7 +113,7 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
             GatewayConfig::new(Broker::plain(host, port), data.join(format!("spool-{}", household.number)));
         if let Some(devices) = devices {
             gateway.devices_broker = devices.broker.clone();
-            tokio::spawn(devices.follow(home.changes(), shutdown.clone()));
+            tokio::spawn(devices.follow(home.changes(), Arc::clone(&clock), shutdown.clone()));
         }
         gateways.spawn(carebed_gateway::run(gateway, file, Arc::clone(&clock), shutdown.clone()));
         homes.push(home);

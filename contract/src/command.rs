@@ -41,6 +41,8 @@ pub enum Outcome {
     Refused,
     /// The device did not answer, or answered with an error.
     Failed,
+    /// It was sent to the device, which did not say before the command expired that it did it. Nobody knows.
+    Unconfirmed,
 }
 
 /// The answer to a command.

@@ -229,13 +229,14 @@ fn read(fields: &mut Fields<'_>, name: &str, text: &str) -> Option<Profile> {
     let inputs: Vec<Option<Vec<Input>>> =
         fields.named_tables("input").into_iter().map(|(name, f)| input::read(&name, f, &context)).collect();
     let availability = fields.table("availability").map(|f| input::availability(f, &context));
-    let outputs: Vec<Option<Vec<Output>>> =
-        fields.named_tables("output").into_iter().map(|(name, f)| output::read(&name, f, &sends)).collect();
+    let inputs = inputs.into_iter().collect::<Option<Vec<_>>>().map(|inputs| inputs.concat());
+    let read_output = |(name, f): (Spanned<String>, Fields<'_>)| output::read(&name, f, &sends, inputs.as_deref());
+    let outputs: Vec<Option<Vec<Output>>> = fields.named_tables("output").into_iter().map(read_output).collect();
     unique(fields, "poll", &polls, |poll| &poll.name);
     unique(fields, "framing", &framings, |framing| &framing.name);
     unique(fields, "message", &messages, |message| &message.name);
     let mut messages: Vec<Message> = messages.into_iter().map(Spanned::into_inner).collect();
-    let inputs: Vec<Input> = inputs.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
+    let inputs = inputs?;
     message::bound(&mut messages, &inputs);
     Some(Profile {
         name: name.to_owned(),

@@ -10,7 +10,7 @@ use carebed_device_profiles::modbus::Request;
 use carebed_device_profiles::profile::{ACTION_SET, Send};
 
 use crate::home::{ACTION_WARN, HomeFile};
-use crate::link::Write;
+use crate::link::{NotConfirmed, Write};
 use crate::signals::WARN_MAX;
 
 /// Commands remembered, so that the same id is not done twice; then the oldest is forgotten. At a press every minute that
@@ -60,7 +60,7 @@ impl Commands {
         let allowed = if now >= command.expires_at {
             Err((Outcome::Expired, format!("it expired at {}", command.expires_at)))
         } else {
-            allow(command, home).map_err(|reason| (Outcome::Refused, reason))
+            allow(command, home, now).map_err(|reason| (Outcome::Refused, reason))
         };
         let (decision, recorded) = match allowed {
             Ok(Allowed::Set(write, series)) => {
@@ -91,13 +91,14 @@ impl Commands {
     pub fn written(
         &mut self,
         id: String,
-        result: Result<(), String>,
+        result: Result<(), NotConfirmed>,
         now: Timestamp,
     ) -> (CommandResult, Option<(Series, bool)>) {
         let known = self.remembered.iter_mut().find(|known| known.id == id);
         let (outcome, reason) = match result {
             Ok(()) => (Outcome::Done, None),
-            Err(reason) => (Outcome::Failed, Some(reason)),
+            Err(NotConfirmed::Failed(reason)) => (Outcome::Failed, Some(reason)),
+            Err(NotConfirmed::Sent(reason)) => (Outcome::Unconfirmed, Some(format!("sent, not confirmed: {reason}"))),
         };
         let result = CommandResult { id, outcome, reason, at: now };
         let recorded = known.and_then(|known| {
@@ -118,7 +119,7 @@ enum Allowed {
 
 /// Finds the output that a command is about. Home file and profile must both allow it; the profile's deny-list holds
 /// whatever they say.
-fn allow(command: &Command, home: &HomeFile) -> Result<Allowed, String> {
+fn allow(command: &Command, home: &HomeFile, now: Timestamp) -> Result<Allowed, String> {
     let Some((position, (index, board, output))) =
         home.outputs().enumerate().find(|(_, (_, _, output))| output.device == command.device)
     else {
@@ -162,7 +163,8 @@ fn allow(command: &Command, home: &HomeFile) -> Result<Allowed, String> {
         device: output.device.clone(),
         quantity,
     });
-    Ok(Allowed::Set(Write { id: command.id.clone(), board: index, output: output.output, value }, series))
+    let within = command.expires_at.since(now);
+    Ok(Allowed::Set(Write { id: command.id.clone(), board: index, output: output.output, value, within }, series))
 }
 
 #[cfg(test)]
@@ -196,7 +198,8 @@ mod tests {
         assert_eq!(refused(commands.decide(&late, &home, late.expires_at)).0, Outcome::Expired);
 
         let light = command("6", "lamp-1", "set", true.into());
-        let write = Write { id: "6".to_owned(), board: 0, output: 0, value: true };
+        let within = Duration::from_millis(1);
+        let write = Write { id: "6".to_owned(), board: 0, output: 0, value: true, within };
         assert_eq!(commands.decide(&light, &home, now), Decision::Write(write));
         assert_eq!(commands.decide(&light, &home, now), Decision::UnderWay);
         let (result, recorded) = commands.written("6".to_owned(), Ok(()), now);
@@ -218,8 +221,16 @@ mod tests {
 
         let again = command("7", "lamp-1", "set", false.into());
         assert!(matches!(commands.decide(&again, &home, now), Decision::Write(_)));
-        let (result, recorded) = commands.written("7".to_owned(), Err("no answer".to_owned()), now);
+        let (result, recorded) =
+            commands.written("7".to_owned(), Err(NotConfirmed::Failed("no answer".to_owned())), now);
         assert_eq!((result.outcome, recorded), (Outcome::Failed, None));
+
+        let third = command("8", "lamp-1", "set", true.into());
+        assert!(matches!(commands.decide(&third, &home, now), Decision::Write(_)));
+        let sent = Err(NotConfirmed::Sent("the broker has it".to_owned()));
+        let (result, recorded) = commands.written("8".to_owned(), sent, now);
+        assert_eq!((result.outcome, recorded), (Outcome::Unconfirmed, None), "what nobody knows is not recorded");
+        assert_eq!(result.reason.as_deref(), Some("sent, not confirmed: the broker has it"));
     }
 
     #[test]

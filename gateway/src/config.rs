@@ -119,8 +119,19 @@ fn embedded_broker() -> LocalBroker {
 
 fn devices_broker(mut f: Fields<'_>) -> Option<LocalBroker> {
     let url: Spanned<String> = f.take("broker")?;
+    let (v4, v5) = (f.take::<SocketAddr>("listen"), f.take::<SocketAddr>("listen_v5"));
     if url.get_ref() == "embedded" {
-        return Some(embedded_broker());
+        let LocalBroker::Embedded { program, v4: usual_v4, v5: usual_v5 } = embedded_broker() else { return None };
+        let v4 = v4.map_or(usual_v4, Spanned::into_inner);
+        let v5 = v5.map_or(usual_v5, Spanned::into_inner);
+        return Some(LocalBroker::Embedded { program, v4, v5 });
+    }
+    for listen in v4.iter().chain(&v5) {
+        f.tell(
+            listen.span(),
+            "only the broker of our own listens where it is told",
+            "leave it out, or write broker = \"embedded\"",
+        );
     }
     broker(f, Some(url)).map(LocalBroker::At)
 }

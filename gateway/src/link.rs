@@ -71,8 +71,8 @@ pub enum LinkEvent {
     Written {
         /// As in [`Write`].
         id: String,
-        /// Whether the board confirmed it, else why not.
-        result: Result<(), String>,
+        /// Whether the device confirmed it, else why not.
+        result: Result<(), NotConfirmed>,
         /// When it ended.
         sample: Sample,
     },
@@ -89,6 +89,15 @@ pub struct Silence {
     pub why: String,
 }
 
+/// Why a write was not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotConfirmed {
+    /// It was not done.
+    Failed(String),
+    /// It was sent; whether the device did it is not known.
+    Sent(String),
+}
+
 /// An output to set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
@@ -100,6 +109,8 @@ pub struct Write {
     pub output: usize,
     /// On or off.
     pub value: bool,
+    /// How long its confirmation is worth waiting for where it may take long. Product time.
+    pub within: Duration,
 }
 
 /// The links of a home.

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail where an assumption does")]
 
 mod bench;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod support;
 
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use carebed_simulator::fact::Fact;
 use carebed_simulator::meter::{Dialect, Meter};
 use carebed_simulator::radar::BedRadar;
 use carebed_simulator::zigbee::ZigbeeBridge;
+use rumqttc::{AsyncClient, MqttOptions, QoS};
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,8 +30,11 @@ async fn a_bus_of_several_devices_is_polled_commanded_unplugged_and_plugged_in_a
     bench.hears(&["call-1 call_button 0 good", "climate-2 temperature 21.5 good", "climate-2 humidity 48 good"]).await;
     line.speaker().station(1).unwrap().inputs.insert(0, true);
     bench.hears(&["call-1 call_button 1 good"]).await;
-    bench.links.write(Write { id: "w1".to_owned(), board: 0, output: 0, value: true }).unwrap();
-    bench.hears(&["w1 Ok(())"]).await;
+    bench
+        .links
+        .write(Write { id: "w1".to_owned(), board: 0, output: 0, value: true, within: Duration::from_secs(5) })
+        .unwrap();
+    bench.hears(&["w1 done"]).await;
     assert!(line.speaker().station(1).unwrap().coils[&0]);
 
     line.unplug();
@@ -225,21 +231,21 @@ async fn a_dead_lamp_is_left_alone_by_what_the_gateway_shows_itself() {
     let mut bench = Bench::start(&[board_on(&link, 1), board_on(&link, 2)].concat(), &no_broker());
     bench.hears(&["call-1 call_button 0 good", "call-2 call_button 0 good"]).await;
     line.speaker().station(2).unwrap().manners.silent = true;
-    let show = Write { id: String::new(), board: 1, output: 0, value: true };
+    let show = Write { id: String::new(), board: 1, output: 0, value: true, within: Duration::from_secs(5) };
     let command = Write { id: "w".to_owned(), ..show.clone() };
     bench.links.write(show.clone()).unwrap();
-    bench.hears(&[" Err(\"no answer within 500ms\")"]).await;
+    bench.hears(&[" failed: no answer within 500ms"]).await;
     for _ in 0..3 {
         bench.links.write(show.clone()).unwrap();
-        bench.hears(&[" Err(\"it did not answer the last time\")"]).await;
+        bench.hears(&[" failed: it did not answer the last time"]).await;
     }
     bench.links.write(command.clone()).unwrap();
-    bench.hears(&["w Err(\"no answer within 500ms\")"]).await;
+    bench.hears(&["w failed: no answer within 500ms"]).await;
     line.speaker().station(2).unwrap().manners.silent = false;
     bench.links.write(command).unwrap();
-    bench.hears(&["w Ok(())"]).await;
+    bench.hears(&["w done"]).await;
     bench.links.write(show).unwrap();
-    bench.hears(&[" Ok(())"]).await;
+    bench.hears(&[" done"]).await;
 }
 
 /// The gateway's own broker is this crate's program, started when a device needs it, and again after it was killed.
@@ -284,6 +290,78 @@ async fn devices_speak_to_the_home_s_own_broker_also_after_it_was_killed() {
         () = speaking => {}
         _ = bench.hears(&["door-1 door_open 0 good"]) => {}
     }
+}
+
+/// The broker's word is not the device's: a relay that says what it does confirms, one that says nothing leaves the command
+/// unconfirmed when it expires.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_over_mqtt_is_done_when_the_device_says_so() {
+    let [v4, v5] = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let broker = LocalBroker::Embedded { program: env!("CARGO_BIN_EXE_carebed-gateway").into(), v4, v5 };
+    let device = |name: &str| {
+        format!(
+            "[[device]]\nid = \"plug-{name}\"\nprofile = \"tasmota/switch\"\nlink = \"mqtt\"\naddress = \"{name}\"\n\
+             [device.inputs.switch1]\ndevice = \"switch-{name}\"\nquantity = \"motion\"\nroom = \"bedroom\"\n\
+             [device.outputs.relay]\ndevice = \"lamp-{name}\"\nroom = \"bedroom\"\n"
+        )
+    };
+    let mut bench = Bench::start(&[device("good"), device("mute")].concat(), &broker);
+    let mut commands = support::Ears::at(v4, "cmnd/+/Power").await;
+    let (client, mut events) = AsyncClient::new(MqttOptions::new("good", "127.0.0.1", v4.port()), 8);
+    tokio::spawn(async move { while events.poll().await.is_ok() {} });
+    // Connected as soon as it hears of a device.
+    let speaking = async {
+        loop {
+            let said = client.publish("tele/good/SENSOR", QoS::AtLeastOnce, false, "{\"Switch1\":\"ON\"}");
+            said.await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        () = speaking => {}
+        _ = bench.hears(&["switch-good motion 1 good"]) => {}
+    }
+    let set = |id: &str, board, within| Write { id: id.to_owned(), board, output: 0, value: true, within };
+    bench.links.write(set("w1", 0, Duration::from_secs(60))).unwrap();
+    assert_eq!(commands.next().await, "ON");
+    // Not what was set, then what was set.
+    for state in ["OFF", "ON"] {
+        let said = format!("{{\"POWER\":\"{state}\"}}");
+        client.publish("stat/good/RESULT", QoS::AtLeastOnce, false, said).await.unwrap();
+    }
+    bench.hears(&["w1 done"]).await;
+    bench.links.write(set("w2", 1, Duration::from_millis(500))).unwrap();
+    assert_eq!(commands.next().await, "ON");
+    bench.hears(&["w2 sent: the device did not say so before the command expired"]).await;
+}
+
+/// Our own broker without its listener for MQTT 5, as after an accident: that is found out, told, and mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_serves_only_one_protocol_is_started_again() {
+    let [v4, v5, elsewhere] =
+        [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let (program, real) = (folder.path().join("broker"), env!("CARGO_BIN_EXE_carebed-gateway"));
+    // The first start serves MQTT 5 at another port.
+    let script = format!(
+        "#!/bin/sh\nif mkdir {0}/started; then exec {real} home-broker --v4 {v4} --v5 {elsewhere}; fi\nexec {real} \"$@\"\n",
+        folder.path().display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let broker = LocalBroker::Embedded { program, v4, v5 };
+    let door = "[[device]]\nid = \"door-1\"\nprofile = \"zigbee2mqtt/aqara-door\"\nlink = \"mqtt\"\naddress = \"front\"\n\
+                [device.inputs.door_open]\nroom = \"bedroom\"\n";
+    let mut bench = Bench::start(door, &broker);
+    let told = format!("the home's broker did not answer MQTT 5 on {v5}; it was started again");
+    let told = async { while bench.next().await.iter().all(|row| row.text != told) {} };
+    tokio::time::timeout(Duration::from_secs(30), told).await.expect("nobody tells it");
+    let serves = async {
+        while tokio::net::TcpStream::connect(v5).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), serves).await.expect("MQTT 5 is not served");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

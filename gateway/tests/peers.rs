@@ -8,6 +8,7 @@ mod real;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bench::{Bench, board_on, climate_on, no_broker, serial};
 use carebed_gateway::link::Write;
@@ -62,8 +63,11 @@ async fn asks_and_commands(link: &str, climate: bool) {
     if climate {
         bench.hears(&["climate-2 temperature 21.5 good", "climate-2 humidity 48 good"]).await;
     }
-    bench.links.write(Write { id: "w1".to_owned(), board: 0, output: 0, value: true }).unwrap();
-    bench.hears(&["w1 Ok(())"]).await;
+    bench
+        .links
+        .write(Write { id: "w1".to_owned(), board: 0, output: 0, value: true, within: Duration::from_secs(5) })
+        .unwrap();
+    bench.hears(&["w1 done"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

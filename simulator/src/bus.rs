@@ -79,14 +79,27 @@ impl Station {
     /// A room sensor (XY-MD02): temperature in tenths of a degree at 1, humidity in tenths of a percent at 2.
     #[must_use]
     pub fn climate(unit: u8, celsius: f64, percent: f64) -> Self {
+        let mut station = Self::new(unit);
+        station.show_climate(celsius, percent);
+        station
+    }
+
+    /// What a room sensor measures now.
+    pub fn show_climate(&mut self, celsius: f64, percent: f64) {
         let tenths = |value: f64| u16::from_be_bytes(whole(value * 10.0).to_be_bytes());
-        Self { input_registers: [(1, tenths(celsius)), (2, tenths(percent))].into(), ..Self::new(unit) }
+        self.input_registers.extend([(1, tenths(celsius)), (2, tenths(percent))]);
     }
 
     /// An energy meter (Eastron SDM120): floating point numbers, high word first.
     #[must_use]
     pub fn meter(unit: u8, volts: f32, watts: f32, kilowatt_hours: f32) -> Self {
         let mut station = Self::new(unit);
+        station.show_meter(volts, watts, kilowatt_hours);
+        station
+    }
+
+    /// What an energy meter measures now.
+    pub fn show_meter(&mut self, volts: f32, watts: f32, kilowatt_hours: f32) {
         let values = [
             (0x00, volts),
             (0x06, watts / volts),
@@ -97,9 +110,8 @@ impl Station {
             (0x0156, kilowatt_hours),
         ];
         for (address, value) in values {
-            station.put_float(address, value);
+            self.put_float(address, value);
         }
-        station
     }
 
     /// Puts a floating point number into two input registers, high word first.

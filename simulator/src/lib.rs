@@ -25,6 +25,7 @@ pub mod wiring;
 pub mod bus;
 pub mod meter;
 pub mod radar;
+pub mod surroundings;
 pub mod zigbee;
 
 pub mod home;

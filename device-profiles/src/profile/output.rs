@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::input::{Literal, row};
 use super::message::framing_index;
-use super::{Deny, Profile, denies};
+use super::{Deny, Input, Profile, denies};
 use crate::deny::denied;
 use crate::document::{Fields, advise};
 use crate::framing::{BuildError, Framing};
@@ -33,6 +33,9 @@ pub struct Output {
     pub actions: Vec<String>,
     /// What a confirmed change is recorded as, where the device decides that.
     pub quantity: Option<Quantity>,
+    /// The input that then shows the same, for outputs set by a message: only that says that it was done. An index into
+    /// [`Profile::inputs`].
+    pub confirmed_by: Option<usize>,
 }
 
 impl Output {
@@ -215,11 +218,18 @@ fn expect(mut f: Fields<'_>, framings: &[Spanned<Framing>]) -> Option<Expect> {
     Some(Expect { framing, key: key?.into_inner().0, begins: begins.map_or_else(Vec::new, |hex| hex.into_inner().0) })
 }
 
-pub(super) fn read(name: &Spanned<String>, mut f: Fields<'_>, sends: &Sends<'_>) -> Option<Vec<Output>> {
+/// Reads an output; `inputs` are the names of those that can confirm it, none when some of them did not read.
+pub(super) fn read(
+    name: &Spanned<String>,
+    mut f: Fields<'_>,
+    sends: &Sends<'_>,
+    inputs: Option<&[Input]>,
+) -> Option<Vec<Output>> {
     let parts = Parts::take(&mut f);
     let (on, off) = (f.take::<Literal>("on"), f.take::<Literal>("off"));
     let actions: Option<Spanned<Vec<String>>> = f.take("actions");
     let (echo, quantity) = (f.take_or("echo", true), f.take::<String>("quantity"));
+    let confirmed_by = f.take::<String>("confirmed_by").and_then(|named| confirmed_by(&f, &parts, &named, inputs?));
     for action in actions.iter().flat_map(Spanned::get_ref).filter(|action| *action != ACTION_SET) {
         let span = actions.as_ref().map_or(f.span(), Spanned::span);
         f.tell(span, format!("unknown action {action:?}"), advise(action, [ACTION_SET]));
@@ -249,9 +259,23 @@ pub(super) fn read(name: &Spanned<String>, mut f: Fields<'_>, sends: &Sends<'_>)
                 Some(off) => Some(parts.send(&f, sends, off, echo)?),
                 None => None,
             };
-            Some(Output { name, on, off, actions: actions.clone(), quantity: quantity.clone() })
+            Some(Output { name, on, off, actions: actions.clone(), quantity: quantity.clone(), confirmed_by })
         })
         .collect()
+}
+
+/// The input whose state says that a message was obeyed.
+fn confirmed_by(f: &Fields<'_>, parts: &Parts, named: &Spanned<String>, inputs: &[Input]) -> Option<usize> {
+    if parts.topic.is_none() {
+        let hint = "leave it out: what is not set by a message is confirmed where it was written";
+        f.tell(named.span(), "confirmed_by is for outputs with a topic", hint);
+    }
+    let found = inputs.iter().position(|input| input.name == *named.get_ref());
+    if found.is_none() {
+        let names = inputs.iter().map(|input| input.name.as_str());
+        f.tell(named.span(), format!("there is no input {:?}", named.get_ref()), advise(named.get_ref(), names));
+    }
+    found
 }
 
 /// The keys that say where something is sent to.

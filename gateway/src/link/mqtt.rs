@@ -1,9 +1,11 @@
 //! Devices that speak MQTT to a broker in the home: Zigbee2MQTT, Tasmota, ESPHome and their like.
 //!
-//! The broker is one that is there already, or our own ([`broker`]). The connection of this task is its probe: when it
-//! cannot be had for a while, our own broker is started again.
+//! The broker is one that is there already, or our own ([`broker`]). The connection of this task is its probe for MQTT 3.1.1,
+//! [`probe`] the one for MQTT 5: when either cannot be had for a while, our own broker is started again.
 
 pub(crate) mod broker;
+mod confirming;
+mod probe;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -25,16 +27,17 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use self::broker::Embedded;
+use self::confirming::{Awaited, Confirming};
 use super::line::Reopen;
-use super::{LinkEvent, Silence, Write, told};
+use super::{LinkEvent, NotConfirmed, Silence, Write, told};
 use crate::config::Broker;
 use crate::home::Board;
 use crate::stamp::Sample;
 
 /// A dead broker is noticed within twice this.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Our own broker is started again when it cannot be reached for so long.
-const PROBE_FAILS_AFTER: Duration = Duration::from_secs(15);
+/// Our own broker is started again when one of its listeners cannot be reached for so long.
+const PROBE_FAILS_AFTER: Duration = Duration::from_secs(10);
 /// Requests the client may hold. One more is refused: a broker in the home takes them at once or not at all.
 const REQUESTS_MAX: usize = 256;
 /// How often it is looked whether a device has been quiet for too long.
@@ -57,6 +60,13 @@ pub enum LocalBroker {
 }
 
 impl LocalBroker {
+    fn mqtt_5(&self) -> Option<SocketAddr> {
+        match self {
+            Self::At(_) => None,
+            Self::Embedded { v5, .. } => Some(*v5),
+        }
+    }
+
     fn place(&self) -> Broker {
         match self {
             Self::At(broker) => broker.clone(),
@@ -89,6 +99,12 @@ struct Link {
     failed: Option<(u32, Instant)>,
     /// Why the last connection broke.
     why: String,
+    /// Commands of the messages that the client has and has not written, in order; none: no command waits for it.
+    queued: VecDeque<Option<String>>,
+    /// The same of those that were written and not acknowledged, by packet.
+    under_way: VecDeque<(u16, Option<String>)>,
+    /// Commands whose devices say when they are done.
+    confirming: Confirming,
 }
 
 /// Listens until nobody takes events any more.
@@ -104,18 +120,34 @@ pub(super) async fn run(
         let topics = (0..board.profile.messages.len()).filter_map(|m| Some((decoder.topic(m)?, m))).collect();
         Device { index: *index, board: Arc::clone(board), decoder, topics, last: Instant::now(), silent_told: None }
     };
-    let mut link =
-        Link { devices: boards.iter().map(device).collect(), events, clock, failed: None, why: String::new() };
+    let mut link = Link {
+        devices: boards.iter().map(device).collect(),
+        events,
+        clock,
+        failed: None,
+        why: String::new(),
+        queued: VecDeque::new(),
+        under_way: VecDeque::new(),
+        confirming: Confirming::default(),
+    };
     let mut embedded = None;
     let mut reopen = Reopen::new();
+    // The MQTT 5 listener, once it was found dead.
+    let mut dead = None;
     loop {
         if let LocalBroker::Embedded { program, v4, v5 } = broker {
-            let failing = link.failed.is_some_and(|(_, since)| since.elapsed() > PROBE_FAILS_AFTER);
+            if link.failed.is_some_and(|(_, since)| since.elapsed() > PROBE_FAILS_AFTER) {
+                dead = Some(("MQTT 3.1.1", *v4));
+                link.failed = link.failed.map(|(cycles, _)| (cycles, Instant::now()));
+            }
             let gone = embedded.as_mut().is_none_or(Embedded::has_ended);
-            if gone || failing {
-                if failing {
-                    tracing::warn!("the broker of the home does not answer; starting it again");
-                    link.failed = link.failed.map(|(cycles, _)| (cycles, Instant::now()));
+            if gone || dead.is_some() {
+                if let Some((protocol, listener)) = dead.take() {
+                    let what =
+                        format!("the home's broker did not answer {protocol} on {listener}; it was started again");
+                    if link.events.send(LinkEvent::Trouble(what)).await.is_err() {
+                        return;
+                    }
                 }
                 // The old one goes first: it holds the ports.
                 drop(embedded.take());
@@ -127,11 +159,29 @@ pub(super) async fn run(
             }
         }
         reopen.tried();
-        let session = link.session(&broker.place(), &mut writes, &mut reopen).await;
+        let place = broker.place();
+        let session = tokio::select! {
+            session = link.session(&place, &mut writes, &mut reopen) => session,
+            listener = probed(broker.mqtt_5()) => {
+                dead = Some(("MQTT 5", listener));
+                Ok(())
+            }
+        };
         if session.is_err() || link.broken().await.is_err() {
             return;
         }
         reopen.wait().await;
+    }
+}
+
+/// Ends when a listener is dead; without one, never.
+async fn probed(listener: Option<SocketAddr>) -> SocketAddr {
+    match listener {
+        Some(listener) => {
+            probe::until_dead(listener).await;
+            listener
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -164,35 +214,30 @@ impl Link {
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         events.set_network_options(network);
-        let mut sent: VecDeque<Option<String>> = VecDeque::new();
-        let mut under_way: VecDeque<(u16, Option<String>)> = VecDeque::new();
         let mut look = Instant::now() + LOOK_EVERY;
         loop {
             tokio::select! {
                 biased;
-                write = writes.recv() => self.write(&client, write.ok_or(Over)?, &mut sent).await?,
+                write = writes.recv() => self.write(&client, write.ok_or(Over)?).await?,
                 event = poll(&mut events) => match event {
                     Err(error) => {
                         tracing::debug!(error = &error as &dyn std::error::Error, "no connection to the home's broker");
                         self.why = told(&error);
-                        let ids = sent.into_iter().chain(under_way.into_iter().map(|(_, id)| id)).flatten();
-                        for id in ids {
-                            self.written(id, Err("the connection to the broker broke".to_owned())).await?;
-                        }
                         return Ok(());
                     }
                     Ok(Event::Incoming(Packet::ConnAck(_))) => {
                         reopen.worked();
-                        self.connected(&client, &mut sent);
+                        self.connected(&client);
                     }
                     Ok(Event::Incoming(Packet::Publish(publish))) => self.heard(&publish).await?,
                     Ok(Event::Outgoing(Outgoing::Publish(id))) => {
-                        under_way.extend(sent.pop_front().map(|command| (id, command)));
+                        self.under_way.extend(self.queued.pop_front().map(|command| (id, command)));
                     }
                     Ok(Event::Incoming(Packet::PubAck(ack))) => {
-                        let at = under_way.iter().position(|(id, _)| *id == ack.pkid);
-                        if let Some((_, Some(id))) = at.and_then(|at| under_way.remove(at)) {
-                            self.written(id, Ok(())).await?;
+                        let at = self.under_way.iter().position(|(id, _)| *id == ack.pkid);
+                        if let Some((_, Some(id))) = at.and_then(|at| self.under_way.remove(at)) {
+                            let why = "the broker has it, and the device does not say what it does".to_owned();
+                            self.written(id, Err(NotConfirmed::Sent(why))).await?;
                         }
                     }
                     Ok(_) => {}
@@ -205,7 +250,7 @@ impl Link {
         }
     }
 
-    fn connected(&mut self, client: &AsyncClient, sent: &mut VecDeque<Option<String>>) {
+    fn connected(&mut self, client: &AsyncClient) {
         tracing::info!("connected to the home's broker");
         self.failed = None;
         let now = Instant::now();
@@ -219,7 +264,7 @@ impl Link {
             let queries = device.board.profile.messages.iter().filter_map(|message| message.query.as_ref());
             for send in queries.chain(device.board.profile.startup.iter().filter_map(|step| step.send.as_ref())) {
                 if publish(client, &device.board, send).is_ok() {
-                    sent.push_back(None);
+                    self.queued.push_back(None);
                 }
             }
         }
@@ -234,15 +279,26 @@ impl Link {
                     (device.last, device.silent_told) = (Instant::now(), None);
                 }
                 let sample = Sample::take(&*self.clock);
+                // What the broker had kept is from before the command.
+                let news = if publish.retain { &[][..] } else { &decoded.points };
+                let done = self.confirming.heard(device.index, news);
                 let event = LinkEvent::Heard { board: device.index, sample, result: Ok(decoded) };
                 self.events.send(event).await.map_err(|_| Over)?;
+                for id in done {
+                    let event = LinkEvent::Written { id, result: Ok(()), sample };
+                    self.events.send(event).await.map_err(|_| Over)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Tells devices that have been quiet for longer than their profile allows.
+    /// Tells devices that have been quiet for longer than their profile allows, and commands that nobody confirmed.
     async fn look(&mut self) -> Result<(), Over> {
+        for id in self.confirming.over(self.clock.monotonic()) {
+            let why = "the device did not say so before the command expired".to_owned();
+            self.written(id, Err(NotConfirmed::Sent(why))).await?;
+        }
         let now = Instant::now();
         for device in &mut self.devices {
             let Some(silent_after) = device.board.profile.report.silent_after else { continue };
@@ -259,8 +315,16 @@ impl Link {
         Ok(())
     }
 
-    /// Without a broker nothing is heard of any device.
+    /// Without a broker nothing is heard of any device, nor what became of commands.
     async fn broken(&mut self) -> Result<(), Over> {
+        let why = || "the connection to the broker broke".to_owned();
+        for id in std::mem::take(&mut self.queued).into_iter().flatten() {
+            self.written(id, Err(NotConfirmed::Failed(why()))).await?;
+        }
+        let under_way = std::mem::take(&mut self.under_way).into_iter().filter_map(|(_, id)| id);
+        for id in under_way.chain(self.confirming.take()) {
+            self.written(id, Err(NotConfirmed::Sent(why()))).await?;
+        }
         let now = Instant::now();
         let (cycles, since) = self.failed.unwrap_or((0, now));
         self.failed = Some((cycles.saturating_add(1), since));
@@ -274,30 +338,33 @@ impl Link {
         Ok(())
     }
 
-    async fn write(
-        &mut self,
-        client: &AsyncClient,
-        write: Write,
-        sent: &mut VecDeque<Option<String>>,
-    ) -> Result<(), Over> {
-        let device = self.devices.iter().find(|device| device.index == write.board);
-        let output = device.and_then(|device| device.board.profile.outputs.get(write.output));
-        let send = output.and_then(|output| output.send(write.value));
-        let done = match device.zip(send) {
+    async fn write(&mut self, client: &AsyncClient, write: Write) -> Result<(), Over> {
+        let Write { id, board, output, value, within } = write;
+        let device = self.devices.iter().find(|device| device.index == board);
+        let output = device.and_then(|device| device.board.profile.outputs.get(output));
+        let confirmed_by = output.and_then(|output| output.confirmed_by);
+        let done = match device.zip(output.and_then(|output| output.send(value))) {
+            _ if !self.confirming.has_room() => Err("too many commands wait to be confirmed".to_owned()),
             Some((device, send)) => publish(client, &device.board, send),
             None => Err("the output cannot be set so".to_owned()),
         };
-        match done {
-            Ok(()) => {
-                sent.push_back(Some(write.id));
+        // What the home shows by itself has no id, and nobody waits for its result.
+        match (done, confirmed_by) {
+            (Ok(()), Some(input)) if !id.is_empty() => {
+                let until = self.clock.monotonic() + within;
+                self.confirming.add(Awaited { id, board, input, value, until });
+                self.queued.push_back(None);
                 Ok(())
             }
-            Err(why) => self.written(write.id, Err(why)).await,
+            (Ok(()), _) => {
+                self.queued.push_back(Some(id).filter(|id| !id.is_empty()));
+                Ok(())
+            }
+            (Err(why), _) => self.written(id, Err(NotConfirmed::Failed(why))).await,
         }
     }
 
-    /// A command counts as done when the broker has taken it: devices confirm by their next state, if at all.
-    async fn written(&self, id: String, result: Result<(), String>) -> Result<(), Over> {
+    async fn written(&self, id: String, result: Result<(), NotConfirmed>) -> Result<(), Over> {
         let event = LinkEvent::Written { id, result, sample: Sample::take(&*self.clock) };
         self.events.send(event).await.map_err(|_| Over)
     }

@@ -17,7 +17,7 @@ use super::modbus_tcp::ModbusTcp;
 use super::rtu::{Ask, Failure};
 use super::schedule::{Came, Schedule, Slot};
 use super::tally::Tally;
-use super::{Endpoint, LinkEvent, Silence, Write, told};
+use super::{Endpoint, LinkEvent, NotConfirmed, Silence, Write, told};
 use crate::home::Board;
 use crate::stamp::Sample;
 
@@ -338,12 +338,14 @@ impl Polled {
     }
 
     async fn write(&mut self, write: Write) -> Option<LinkEvent> {
-        let Write { id, board, output, value } = write;
+        let Write { id, board, output, value, .. } = write;
         let now = self.now();
         let target = self.targets.iter_mut().find(|target| target.index == board)?;
         let send = target.board.profile.outputs.get(output).and_then(|output| output.send(value));
         let result = match send {
-            _ if id.is_empty() && now < target.shows_at => Err("it did not answer the last time".to_owned()),
+            _ if id.is_empty() && now < target.shows_at => {
+                Err(NotConfirmed::Failed("it did not answer the last time".to_owned()))
+            }
             Some(Send::Modbus(request)) => {
                 let (ask, wake) = (target.ask(*request), target.board.profile.link.wake.clone());
                 // Whoever waits for a lamp does not wait for the pause between two attempts.
@@ -354,10 +356,13 @@ impl Polled {
                     Ok(_) => (Duration::ZERO, SHOW_AGAIN.0),
                     Err(_) => (now + target.pause, (2 * target.pause).min(SHOW_AGAIN.1)),
                 };
-                answer.map(drop).map_err(|error| told(&error))
+                answer.map(drop).map_err(|error| match error {
+                    NoAnswer::Failed(Failure::Unconfirmed) => NotConfirmed::Sent(told(&error)),
+                    error => NotConfirmed::Failed(told(&error)),
+                })
             }
-            Some(_) => Err("the output is not reached over Modbus".to_owned()),
-            None => Err("the output cannot be set so".to_owned()),
+            Some(_) => Err(NotConfirmed::Failed("the output is not reached over Modbus".to_owned())),
+            None => Err(NotConfirmed::Failed("the output cannot be set so".to_owned())),
         };
         Some(LinkEvent::Written { id, result, sample: Sample::take(&*self.clock) })
     }

@@ -21,7 +21,7 @@ use crate::device::{Device, Heard, Told};
 use crate::gather::Gather;
 use crate::home::HomeFile;
 use crate::known::Known;
-use crate::link::{LinkEvent, Links, Write};
+use crate::link::{LinkEvent, Links, NotConfirmed, Write};
 use crate::metrics::{DeviceCounts, Metrics};
 use crate::signals::Signals;
 use crate::stamp::{Observed, Sample, Stamper};
@@ -313,7 +313,7 @@ impl Gateway {
                     self.signals.set_by_centre(output, write.value);
                 }
                 if let Err(write) = self.links.write(write) {
-                    let busy = Err("too many commands wait for this link".to_owned());
+                    let busy = Err(NotConfirmed::Failed("too many commands wait for this link".to_owned()));
                     let (result, _) = self.commands.written(write.id, busy, now);
                     self.tell_result(&result);
                 }
@@ -329,7 +329,8 @@ impl Gateway {
                 continue;
             };
             // A link with no room is far behind; what is shown next goes its way all the same.
-            let _busy = self.links.write(Write { id: String::new(), board, output, value });
+            let within = Duration::ZERO;
+            let _busy = self.links.write(Write { id: String::new(), board, output, value, within });
         }
     }
 

@@ -10,12 +10,12 @@ use carebed_contract::time::Timestamp;
 use carebed_gateway::config::Broker;
 use carebed_gateway::device::{Device, Heard};
 use carebed_gateway::home::HomeFile;
-use carebed_gateway::link::{LinkEvent, Links, LocalBroker};
+use carebed_gateway::link::{LinkEvent, Links, LocalBroker, NotConfirmed};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-/// How long a test waits for anything before it fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a test waits for anything before it fails: longer than a broker may be dead before that is told.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The links of a home, and what they tell.
 pub(crate) struct Bench {
@@ -66,7 +66,12 @@ impl Bench {
                 },
                 LinkEvent::Trouble(what) => return vec![Row { text: what, at: Instant::now() }],
                 LinkEvent::Written { id, result, .. } => {
-                    return vec![Row { text: format!("{id} {result:?}"), at: Instant::now() }];
+                    let text = match result {
+                        Ok(()) => format!("{id} done"),
+                        Err(NotConfirmed::Failed(why)) => format!("{id} failed: {why}"),
+                        Err(NotConfirmed::Sent(why)) => format!("{id} sent: {why}"),
+                    };
+                    return vec![Row { text, at: Instant::now() }];
                 }
             };
             let row = |told: carebed_gateway::device::Told| {

@@ -13,7 +13,7 @@ use carebed_device_profiles::decoder::{Decoded, Decoder};
 use carebed_device_profiles::profile::{Expect, Profile, Send, Transmission};
 
 use crate::home::Board;
-use crate::link::{Silence, Write};
+use crate::link::{NotConfirmed, Silence, Write};
 
 /// Things that wait to be said to one device; one more command is refused, one more question is left out.
 const JOBS_MAX: usize = 64;
@@ -35,7 +35,7 @@ pub(super) enum Do {
     /// Tell that nothing was heard.
     Silent(Silence),
     /// Tell what became of a command.
-    Written { id: String, result: Result<(), String> },
+    Written { id: String, result: Result<(), NotConfirmed> },
 }
 
 /// The talk with one device.
@@ -163,7 +163,7 @@ impl Dialogue {
         if self.waiting.as_ref().is_some_and(answers)
             && let Some(waiting) = self.waiting.take()
         {
-            done.extend(self.over(waiting.job, now));
+            done.extend(self.over(waiting.job, now, true));
         }
         if decoded.restarted {
             tracing::info!(profile = %self.profile.name, "the device has started anew");
@@ -275,7 +275,7 @@ impl Dialogue {
                 let deadline = now + timeout.unwrap_or(self.timeout);
                 self.waiting = Some(Waiting { job, expect, deadline });
             }
-            None => done.extend(self.over(job, now)),
+            None => done.extend(self.over(job, now, false)),
         }
         done
     }
@@ -288,8 +288,8 @@ impl Dialogue {
         }
     }
 
-    /// A job is done, as far as can be known.
-    fn over(&mut self, job: Job, now: Duration) -> Option<Do> {
+    /// A job is done; `confirmed`: the device has said so.
+    fn over(&mut self, job: Job, now: Duration, confirmed: bool) -> Option<Do> {
         self.not_before = now + self.profile.link.gap;
         match job {
             Job::Step(step, _) => {
@@ -297,7 +297,10 @@ impl Dialogue {
                 None
             }
             Job::Ask(_) => None,
-            Job::Write(Write { id, .. }) => Some(Do::Written { id, result: Ok(()) }),
+            Job::Write(Write { id, .. }) => {
+                let unknown = || NotConfirmed::Sent("the device does not answer to this".to_owned());
+                Some(Do::Written { id, result: if confirmed { Ok(()) } else { Err(unknown()) } })
+            }
         }
     }
 
@@ -328,7 +331,7 @@ impl Dialogue {
 
 fn refused(job: Job, why: &str) -> Option<Do> {
     match job {
-        Job::Write(Write { id, .. }) => Some(Do::Written { id, result: Err(why.to_owned()) }),
+        Job::Write(Write { id, .. }) => Some(Do::Written { id, result: Err(NotConfirmed::Failed(why.to_owned())) }),
         _ => None,
     }
 }
