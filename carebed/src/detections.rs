@@ -102,7 +102,7 @@ pub async fn with(engine: &Engine, folder: Option<&Path>) -> anyhow::Result<(Vec
             baselines.retain(|b| b.name != baseline.name);
             baselines.push(baseline);
         } else if path.join("detection.sql").is_file() {
-            let detection = engine.prepare(Source::load_one(&path).map_err(told)?).await.map_err(told)?;
+            let detection = engine.try_out(Source::load_one(&path).map_err(told)?).await.map_err(told)?;
             list.retain(|d| d.name != detection.name);
             list.push(detection);
         } else {

@@ -50,7 +50,10 @@ const SILENCES_AT_ONCE: usize = 200;
 const QUIET_MIN: Duration = Duration::from_secs(120 * 60);
 
 /// The prices tried for the trade-off, in hours of delay for one false alert; beside them the detection's own.
-const PRICES: [f64; 7] = [20.0, 50.0, 80.0, 160.0, 320.0, 1_000.0, 10_000.0];
+const PRICES: [f64; 10] = [20.0, 50.0, 80.0, 160.0, 320.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0];
+
+/// What a provider called acceptable: 0.14 false alerts a resident a month (README of github.com/nadeeg/DataAnalysisBox).
+const ACCEPTABLE: f64 = 0.005;
 
 /// `carebed evaluate`
 pub async fn run(arguments: EvaluateArguments) -> anyhow::Result<Exit> {
@@ -106,6 +109,11 @@ fn report(arguments: &EvaluateArguments, cases: &[Case], scores: &[(String, Vec<
     for (name, homes) in scores {
         say(&of(homes).line(name));
         curve.push((name.clone(), of(homes)));
+    }
+    if curve.len() > 1 {
+        let scores: Vec<Score> = curve.iter().map(|(_, score)| *score).collect();
+        let (mean, how) = score::at(&scores, ACCEPTABLE);
+        say(&format!("at {ACCEPTABLE} false alerts a home-day the curve stands at {mean:.2} h: {how}"));
     }
     let mut points = Vec::new();
     for reference in Reference::ALL {

@@ -17,6 +17,7 @@ pub mod broker;
 pub mod centre;
 pub mod detections;
 pub mod facts;
+mod failing;
 pub mod live;
 pub mod serve;
 

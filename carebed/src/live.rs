@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use async_trait::async_trait;
 use carebed_alerts::Evaluated;
 use carebed_console::Console;
@@ -19,8 +20,7 @@ use carebed_console::log::Log;
 use carebed_console::registry::{Bed, Home, Registry, RegistryError};
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
-use carebed_contract::finding::{Finding, Subject};
-use carebed_contract::id::{Area, HomeId};
+use carebed_contract::id::HomeId;
 use carebed_contract::inventory::Inventory;
 use carebed_contract::labels::Lane;
 use carebed_contract::observation::Observation;
@@ -44,6 +44,7 @@ use crate::alert_times::Times;
 use crate::config::Detection as Settings;
 use crate::detections::{self, Detections};
 use crate::facts::{Params, intervals_of};
+use crate::failing::{CENTRE, Failing};
 
 /// How often it is seen whether a home's night is over and its baselines can be learnt.
 const LEARN_EVERY: Duration = Duration::from_secs(3_600);
@@ -63,10 +64,8 @@ pub struct LiveTask {
     clock: Arc<dyn Clock>,
     intervals: Intervals,
     store: Store,
-    /// What cannot be used: the detection, since when, and where and why.
-    off: BTreeMap<String, (Timestamp, String)>,
-    /// How often each detection failed in a row.
-    failures: BTreeMap<String, u32>,
+    /// Which detections cannot be used.
+    failing: Failing,
     /// The round that runs beside, and how far its homes were complete when it began.
     looking: Option<(JoinHandle<Round>, BTreeMap<HomeId, Timestamp>)>,
     /// Homes with urgent observations since that round began: it has not seen those, so it can take nothing of theirs back.
@@ -78,6 +77,8 @@ pub struct LiveTask {
     log: Log,
     /// How alerts went, as far as the log was read.
     times: Times,
+    /// Whether anything was learnt since the start.
+    has_learnt: bool,
     /// What is usual in the homes, on its way from the lake.
     learning: Option<JoinHandle<Result<Learnt, HistoryError>>>,
     /// Homes that were forgotten since it began: what was learnt of them counts no more.
@@ -202,7 +203,7 @@ impl LiveTask {
             live.set_home(facts(&params, &intervals, &home));
         }
         live.listen_from(now);
-        let off = off.into_iter().map(|(name, why)| (name, (now, why))).collect();
+        let failing = Failing::new(off, now);
         let from = clock.now() - settings.rebuild;
         let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| facts(&params, &intervals, home)).collect();
         let span = Span { from, to: Timestamp::MAX };
@@ -224,8 +225,7 @@ impl LiveTask {
             clock,
             intervals,
             store,
-            off,
-            failures: BTreeMap::new(),
+            failing,
             looking: None,
             urgent_since: BTreeSet::new(),
             since,
@@ -233,6 +233,7 @@ impl LiveTask {
             baselines,
             log,
             times: Times::default(),
+            has_learnt: false,
             learning: None,
             unlearn: BTreeSet::new(),
             asked,
@@ -355,7 +356,10 @@ impl LiveTask {
 
     fn remember(&mut self, (rebuilt, remaking): (anyhow::Result<Episodes>, Remaking)) {
         match rebuilt {
-            Ok(rebuilt) => self.live.resume_home(&remaking.home, rebuilt, remaking.since.iter().map(|rows| &**rows)),
+            Ok(rebuilt) => {
+                let since: Vec<Vec<Observation>> = remaking.since.iter().map(|rows| rows.iter().collect()).collect();
+                self.live.resume_home(&remaking.home, rebuilt, since.iter().map(Vec::as_slice));
+            }
             Err(error) => tracing::error!(
                 home = %remaking.home,
                 error = format!("{error:#}"),
@@ -376,17 +380,19 @@ impl LiveTask {
     async fn take(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Accepted { rows, complete, .. } => {
-                self.feed(&rows);
+                let observations: Vec<Observation> = rows.iter().collect();
+                self.feed(&rows, &observations);
                 let now = self.clock.now();
                 for (home, complete_to) in complete {
                     self.live.advance(&home, complete_to);
                     self.board.heard(&home, now);
                 }
-                self.look_at_urgent(&rows).await
+                self.look_at_urgent(&observations).await
             }
             Event::Early { rows, .. } => {
-                self.feed(&rows);
-                self.look_at_urgent(&rows).await
+                let observations: Vec<Observation> = rows.iter().collect();
+                self.feed(&rows, &observations);
+                self.look_at_urgent(&observations).await
             }
             Event::Status { status, .. } => {
                 if status.state == GatewayState::Lost {
@@ -412,11 +418,11 @@ impl LiveTask {
         }
     }
 
-    fn feed(&mut self, rows: &Rows) {
+    fn feed(&mut self, shared: &Rows, rows: &[Observation]) {
         if let Some(remaking) = &mut self.remaking
             && rows.iter().any(|row| row.home == remaking.home)
         {
-            remaking.since.push(rows.clone());
+            remaking.since.push(shared.clone());
         }
         // The newest of each home by its gateway's clock.
         let mut clocks = BTreeMap::<&HomeId, (Timestamp, Timestamp)>::new();
@@ -482,16 +488,27 @@ impl LiveTask {
         self.tell(round, |detection| detection.meaning.rests_on_signs, all).await
     }
 
-    /// What is usual in the homes, as known at their last two midnights: the one before is for what began before the last.
+    /// What is usual in the homes, as known at their last two midnights: the one before is for what began before the last. After a start also
+    /// as known when that began which has lasted for longer; later it is remembered.
     fn begin_learning(&mut self) {
         self.unlearn.clear();
         let now = self.clock.now();
-        let span = Span { from: now - Duration::from_secs(86_400), to: now };
+        let last = Span { from: now - Duration::from_secs(86_400), to: now };
         let homes: Vec<HomeFacts> = self.live.homes().cloned().collect();
+        // The last span begins at the midnight before it.
+        let begun = Span { from: self.rebuilt_from, to: last.from - Duration::from_secs(86_400) };
+        let is_first = !std::mem::replace(&mut self.has_learnt, true);
+        let lasting = if is_first { self.live.lasting_since(last.from) } else { BTreeSet::new() };
+        let long: Vec<HomeFacts> = homes.iter().filter(|facts| lasting.contains(&facts.home)).cloned().collect();
         let (lake, view) = (Lake::of(&self.store), self.store.view());
         let (engine, baselines) = (Arc::clone(&self.engine), self.baselines.clone());
         self.learning = Some(tokio::spawn(async move {
-            history::learn(&engine, &lake, &view, span, &homes, &baselines, HalfHours::All).await
+            let learn = async |span, homes: &[HomeFacts]| {
+                history::learn(&engine, &lake, &view, span, homes, &baselines, HalfHours::All).await
+            };
+            let ((rows, mut failed), (earlier, also)) = (learn(last, &homes).await?, learn(begun, &long).await?);
+            failed.extend(also);
+            Ok((concat_batches(&rows.schema(), [&earlier, &rows]).expect("both are rows of one table"), failed))
         }));
     }
 
@@ -534,21 +551,13 @@ impl LiveTask {
     /// A detection that fails again and again is switched off, told as a technical alert, and the others go on. Those for calls stay:
     /// one that works at the next press is worth every error.
     fn note_failures(&mut self, round: &Round) {
-        let failed: BTreeMap<String, String> =
-            round.failed.iter().map(|error| (error.detection().to_owned(), error.to_string())).collect();
-        self.failures.retain(|name, _| failed.contains_key(name));
-        for (name, why) in failed {
-            let times = self.failures.entry(name.clone()).or_default();
-            *times += 1;
-            if *times < FAILURES_MAX || self.off.contains_key(&name) {
-                continue;
-            }
+        let failed = round.failed.iter().map(|error| (error.detection().to_owned(), error.to_string()));
+        for name in self.failing.note(failed.collect(), self.clock.now()) {
             let is_urgent = self.live.detections().iter().any(|d| d.name == name && d.meaning.urgent);
             if !is_urgent {
                 self.live.switch_off(&name);
             }
-            tracing::error!(detection = name, why, "a detection is switched off");
-            self.off.insert(name, (self.clock.now(), why));
+            tracing::error!(detection = name, "a detection is switched off");
         }
     }
 
@@ -581,23 +590,6 @@ impl LiveTask {
         }
     }
 
-    /// What cannot be used, as findings about the centre itself.
-    fn findings_of_centre(&self) -> Vec<Finding> {
-        let found = self.off.iter().filter_map(|(name, (since, why))| {
-            let evidence = serde_json::json!({ "part": name, "why": why });
-            Some(Finding {
-                detection: detections::OFF.to_owned(),
-                subject: Subject::Centre(name.clone()),
-                home: HomeId::new(CENTRE).ok()?,
-                area: Area::new(CENTRE).ok()?,
-                raised_at: *since,
-                cleared_at: None,
-                evidence: evidence.as_object()?.clone(),
-            })
-        });
-        found.collect()
-    }
-
     async fn tell(
         &mut self,
         round: Round,
@@ -619,7 +611,7 @@ impl LiveTask {
             detections.retain(|name| !rests(name));
         }
         if homes.len() > 1 || detections.len() > 1 {
-            findings.extend(self.findings_of_centre());
+            findings.extend(self.failing.findings());
             detections.insert(detections::OFF.to_owned());
             homes.extend(HomeId::new(CENTRE).ok().map(|home| (home, Timestamp::MIN)));
         }
@@ -698,12 +690,6 @@ async fn lesson(
     *learning = None;
     Ok(learnt?)
 }
-
-/// The home and area of what is about the centre itself.
-const CENTRE: &str = "centre";
-
-/// How often in a row a detection may fail before it is switched off.
-const FAILURES_MAX: u32 = 3;
 
 /// Registers a home, and its area when that is new: an area without a name is called by its code.
 pub(crate) async fn put(registry: &Registry, home: Home, now: Timestamp) -> Result<(), RegistryError> {

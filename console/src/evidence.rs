@@ -36,6 +36,7 @@ pub fn name(evidence: &str) -> Option<Text> {
         "n_figures" => ("变化的指标数", "figures that changed"),
         "n_homes" => ("户数", "homes"),
         "opened_at" => ("开门时间", "opened"),
+        "own_limit" => ("本人平时界限", "own usual limit"),
         "part" => ("停用项", "what is off"),
         "pauses" => ("呼吸暂停次数", "pauses in breathing"),
         "planned" => ("事先报备", "said beforehand"),
@@ -71,6 +72,8 @@ fn worded(name: &str, value: &Value, zone: Tz, language: Language) -> String {
         }
         Value::String(text) => Timestamp::parse(text).map_or_else(|| text.clone(), |at| local(at, zone)),
         Value::Bool(is_so) => wording::yes_or_no(*is_so).get(language).to_owned(),
+        // As people write it: 15, and 19.2.
+        Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| number.to_string()),
         other => other.to_string(),
     }
 }
@@ -91,15 +94,31 @@ mod tests {
     fn numbers_and_times_are_named_in_both_languages_and_codes_are_left_to_the_sentence() {
         let evidence = serde_json::json!({
             "last_press_at": "2026-03-01T14:00:25Z", "presses": 2, "room": "bedroom", "confirmed": true, "planned": null,
-            "band": "heart_rate_high", "priority": "P1", "own": "x"
+            "band": "heart_rate_high", "priority": "P1", "own": "x", "minutes": 15.0, "own_limit": 19.2
         });
         let told = |language| {
             let rows = rows(evidence.as_object().unwrap(), Shanghai, language).into_iter();
             rows.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>()
         };
-        let zh = ["同时有其他活动 是", "最近一次按下 03-01 22:00:25", "own x", "按下次数 2", "房间 卧室"];
+        let zh = [
+            "同时有其他活动 是",
+            "最近一次按下 03-01 22:00:25",
+            "阈值（分钟） 15",
+            "own x",
+            "本人平时界限 19.2",
+            "按下次数 2",
+            "房间 卧室",
+        ];
         assert_eq!(told(Language::Zh), zh);
-        let en = ["other activity seen yes", "last press 03-01 22:00:25", "own x", "presses 2", "room bedroom"];
+        let en = [
+            "other activity seen yes",
+            "last press 03-01 22:00:25",
+            "limit (minutes) 15",
+            "own x",
+            "own usual limit 19.2",
+            "presses 2",
+            "room bedroom",
+        ];
         assert_eq!(told(Language::En), en);
     }
 }

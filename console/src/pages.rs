@@ -31,6 +31,10 @@ const HOMES_MAX: usize = 60;
 /// and two retries of a batch have gone by).
 const QUIET: std::time::Duration = std::time::Duration::from_secs(300);
 
+/// More new alerts than this within so long are a flood for one person (ISA-18.2).
+const FLOOD: usize = 10;
+const FLOOD_WITHIN: std::time::Duration = std::time::Duration::from_secs(600);
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Wish {
     lang: Option<Language>,
@@ -58,6 +62,8 @@ struct Queue {
     cards: Vec<Card>,
     n_hidden: usize,
     n_open: usize,
+    /// How many have begun to ring of late, where those are too many for one person.
+    flood: Option<usize>,
     resolved: Vec<Card>,
     homes: Vec<HomeLine>,
     last_number: u64,
@@ -206,6 +212,7 @@ fn see(app: &App, overview: Overview, language: Language) -> Queue {
     Queue {
         n_open: overview.open.len(),
         n_hidden: overview.open.len().saturating_sub(CARDS_MAX),
+        flood: Some(n_new(&overview, now)).filter(|n| *n > FLOOD),
         cards: overview.open.iter().take(CARDS_MAX).map(card).collect(),
         resolved: overview.resolved.iter().map(card).collect(),
         homes,
@@ -214,6 +221,11 @@ fn see(app: &App, overview: Overview, language: Language) -> Queue {
         kinds: IntervalKind::ALL.map(|kind| (kind.as_str(), texts::interval(kind, language))).to_vec(),
         outcomes: Outcome::CHOICES.map(|o| (o.as_str(), o.text().get(language).to_owned())).to_vec(),
     }
+}
+
+fn n_new(overview: &Overview, now: Timestamp) -> usize {
+    let alerts = overview.open.iter().chain(&overview.resolved);
+    alerts.filter(|alert| alert.rings_since.is_some_and(|at| now.since(at) < FLOOD_WITHIN)).count()
 }
 
 fn line(app: &App, id: &HomeId, home: Option<&Home>, language: Language, now: Timestamp) -> HomeLine {

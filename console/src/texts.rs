@@ -42,6 +42,8 @@ words! {
     lost: "与服务中心的连接已中断！页面内容可能已经过时，新的呼叫不会显示在这里。请立即改用电话值守并联系运维人员。", "Connection to the service centre is lost! This page may be out of date and new calls will not appear. Switch to the telephone and call the maintainers now.";
     lost_since: "最后一次收到数据：", "Last heard:";
     log_failing: "告警日志暂时无法写入磁盘。告警仍会显示，请立即联系运维人员检查磁盘空间。开始时间：", "The alert log cannot be written to disk. Alerts are still shown; ask the maintainers to check the disk now. Since:";
+    flood: "告警高峰：近 10 分钟新告警", "Flood of alerts: new within 10 minutes:";
+    flood_hint: "条。一名值守人员 10 分钟内难以妥善处置 10 条以上，请立即增派人手，并优先处置 P1。", "One person cannot do justice to more than 10: call for support, and see to P1 first.";
     no_script: "本页面需要启用 JavaScript 才能自动显示新告警。未启用时，请手动刷新，切勿以为无事发生。", "This page needs JavaScript to show new alerts by itself. Without it, reload by hand and do not take silence for peace.";
     ago: "前", "ago";
     lasted: "已", "for";
@@ -55,7 +57,7 @@ words! {
     repeats: "重复次数", "Repeats";
     late: "迟到数据：事后补传", "Late: the data came after the fact";
     suppressed: "已屏蔽，原因：", "Quiet because of";
-    technical: "设备告警", "Technical";
+    technical: "设备与系统告警", "Technical";
     person: "老人", "Person";
     phone: "电话", "Phone";
     address: "地址", "Address";

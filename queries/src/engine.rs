@@ -1,12 +1,15 @@
 //! Plans and runs detections. The one engine for what happens now and for what happened: only its inputs differ.
 //!
-//! A detection reads four tables, `episodes`, `homes`, `beds` and `params`, and the parameter `$now`. It is planned
-//! once; each evaluation puts its rows and its time where the plan looks for them.
+//! A detection reads tables such as `episodes`, `homes` and `params`, views over them that several share, and the parameter `$now`. It is
+//! planned once; each evaluation puts its rows and its time where the plan looks for them.
 
 mod finding;
 pub mod functions;
+mod in_order;
 mod inputs;
 mod learning;
+mod probe;
+mod shared;
 mod slot;
 
 #[cfg(test)]
@@ -22,8 +25,10 @@ use carebed_contract::time::Timestamp;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
 };
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, plan_err};
+use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -36,6 +41,7 @@ use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Sql;
+use futures::{Stream, StreamExt as _};
 use tokio::sync::Mutex;
 
 use crate::detection::{Meaning, Refused, Source, Written};
@@ -149,6 +155,9 @@ pub struct Engine {
     limits: Limits,
 }
 
+/// Queries that run beside each other; more would take the machine from those who receive.
+pub(crate) const AT_ONCE: usize = 2;
+
 /// The parameter of every detection.
 const NOW: &str = "$now";
 
@@ -208,6 +217,22 @@ impl Engine {
         }
     }
 
+    /// Plans one that nobody has tried yet.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`], and when it looks ahead or is too slow for a made-up week of a few homes.
+    pub async fn try_out(&self, source: Source) -> Result<Detection, Refused> {
+        let (written, detection) = (source.written(), self.prepare(source).await?);
+        let refuse = |why: String| Refused::new(&written.name, &written.file, &written.sql, why);
+        match self.looks_ahead(&detection).await {
+            Ok(None) => Ok(detection),
+            Ok(Some(why)) => Err(refuse(why).help(
+                "raise it when it could be known: at start_known_at, or a while after; and clear it only when end_known_at is not later than $now",
+            )),
+            Err(error) => Err(refuse(error.to_string())),
+        }
+    }
+
     async fn plan(&self, written: &Written, returns: Returns) -> Result<Query, Refused> {
         let slot = Arc::new(Slot::default());
         let refuse = |error: DataFusionError| refused(written, &error);
@@ -222,6 +247,13 @@ impl Engine {
         for (name, schema) in inputs::tables() {
             let table = slot.table(name, schema).map_err(refuse)?;
             context.register_table(name, Arc::new(table)).map_err(refuse)?;
+        }
+        for view in shared::named_in(&written.sql) {
+            let refuse = |error: DataFusionError| refused(view, &error);
+            let plan = context.state().create_logical_plan(&view.sql).await.map_err(refuse)?;
+            let plan = with_now(plan, &slot).map_err(refuse)?;
+            let table = ViewTable::new(plan, Some(view.sql.clone()));
+            context.register_table(view.name.as_str(), Arc::new(table)).map_err(refuse)?;
         }
         let state = context.state();
         let statement =
@@ -251,8 +283,35 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Vec<Finding>, EvaluateError> {
         let rows = self.rows(&detection.query, inputs, now).await?;
-        finding::read(&detection.name, &rows, inputs)
-            .map_err(|reason| EvaluateError::Row { detection: detection.name.clone(), reason })
+        let wrong = |reason| EvaluateError::Row { detection: detection.name.clone(), reason };
+        let findings = finding::read(&detection.name, &rows, inputs).map_err(wrong)?;
+        // A call is raised by its press, also when the home's clock is ahead.
+        match findings.iter().find(|finding| finding.raised_at > now && !detection.meaning.urgent) {
+            Some(ahead) => {
+                Err(wrong(format!("it looks ahead: at {now} it says what is raised at {}", ahead.raised_at)))
+            }
+            None => Ok(findings),
+        }
+    }
+
+    /// What each of these finds in its inputs at `now`, in this order, on [`AT_ONCE`] cores; one that panics fails alone.
+    pub fn evaluate_each(
+        self: &Arc<Self>,
+        asked: impl IntoIterator<Item = (Detection, Inputs)>,
+        now: Timestamp,
+    ) -> impl Stream<Item = (Detection, Result<Vec<Finding>, EvaluateError>)> {
+        let answers = asked.into_iter().map(move |(detection, inputs)| {
+            let (engine, asked) = (Arc::clone(self), detection.clone());
+            async move {
+                let task = SpawnedTask::spawn(async move { engine.evaluate(&asked, &inputs, now).await });
+                let answer = task.join().await.unwrap_or_else(|panicked| {
+                    let source = Box::new(DataFusionError::ExecutionJoin(Box::new(panicked)));
+                    Err(EvaluateError::Run { detection: detection.name.clone(), source })
+                });
+                (detection, answer)
+            }
+        });
+        futures::stream::iter(answers).buffered(AT_ONCE)
     }
 
     async fn rows(&self, query: &Query, inputs: &Inputs, now: Timestamp) -> Result<Vec<RecordBatch>, EvaluateError> {
@@ -289,6 +348,7 @@ pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState 
         .with_runtime_env(runtime)
         .with_default_features()
         .with_optimizer_rule(Arc::new(NewestRow))
+        .with_physical_optimizer_rule(Arc::new(in_order::UseOrder))
         .build();
     for function in functions::all() {
         let shadowed = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));

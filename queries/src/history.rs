@@ -16,6 +16,7 @@ use carebed_contract::quantity::Quantity;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::view::View;
 use chrono::{DateTime, NaiveDate, TimeZone, Timelike};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::functions_aggregate::expr_fn::max;
@@ -23,7 +24,9 @@ use datafusion::logical_expr::{Expr, col, lit};
 use futures::StreamExt;
 
 use crate::coverage::Coverage;
-use crate::engine::{Asked, Baseline, Detection, Engine, EngineError, EvaluateError, Inputs, Limits, baselines_schema};
+use crate::engine::{
+    AT_ONCE, Asked, Baseline, Detection, Engine, EngineError, EvaluateError, Inputs, Limits, baselines_schema,
+};
 use crate::episodes::{Definitions, Episode, Episodes, Seen, time_type};
 use crate::home::HomeFacts;
 use crate::live::Round;
@@ -156,7 +159,7 @@ async fn read(
 /// # Errors
 /// When the lake cannot be read; a detection that fails is in the round.
 pub async fn backtest(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     lake: &Lake,
     view: &Arc<View>,
     span: Span,
@@ -167,19 +170,24 @@ pub async fn backtest(
     let lead = detections.iter().map(|d| d.meaning.window).max().unwrap_or(Duration::ZERO);
     let read = Span { from: span.from - lead, to: span.to };
     let definitions = Arc::new(Definitions::builtin().map_err(EngineError::from)?);
-    let mut episodes = episodes(lake, view, read, homes, definitions, engine.limits()).await?;
+    let asked = detections.iter().flat_map(|d| &d.meaning.baselines);
+    let asked: BTreeSet<&str> = asked.map(String::as_str).collect();
+    let baselines: Vec<_> = baselines.iter().filter(|b| asked.contains(b.name.as_str())).cloned().collect();
+    let (episodes, learnt) = futures::join!(
+        episodes(lake, view, read, homes, definitions, engine.limits()),
+        learn(engine, lake, view, read, homes, &baselines, HalfHours::OfLongQuiets)
+    );
+    let (mut episodes, (learnt, failed)) = (episodes?, learnt?);
     let facts = || homes.iter().map(|facts| (facts, episodes.complete_to(&facts.home)));
     let complete: Vec<_> = facts().collect();
     let all = episodes.all();
     let coverage = Coverage::new(&all, homes, |home| episodes.sensors(home).to_vec());
-    let asked = detections.iter().flat_map(|d| &d.meaning.baselines);
-    let asked: BTreeSet<&str> = asked.map(String::as_str).collect();
-    let baselines: Vec<_> = baselines.iter().filter(|b| asked.contains(b.name.as_str())).cloned().collect();
-    let (learnt, failed) = learn(engine, lake, view, read, homes, &baselines, HalfHours::OfLongQuiets).await?;
     let inputs = Inputs::new(&all, complete).with_baselines(learnt);
     let mut round = Round { findings: Vec::new(), failed };
-    for detection in detections {
-        match engine.evaluate(detection, &inputs, span.to).await {
+    let asked = detections.iter().map(|detection| (detection.clone(), inputs.clone()));
+    let mut answers = engine.evaluate_each(asked, span.to);
+    while let Some((detection, answer)) = answers.next().await {
+        match answer {
             Ok(mut found) => {
                 coverage.mark_as_raised(&detection.meaning, &mut found);
                 let within = found.into_iter().filter(|f| f.raised_at >= span.from && f.raised_at < span.to);
@@ -191,7 +199,7 @@ pub async fn backtest(
     Ok(round)
 }
 
-/// How many homes are learnt of at once: it bounds memory, and nothing else depends on it.
+/// How many homes are learnt of in one query: it bounds memory, and nothing else depends on it.
 const HOMES_LEARNT_AT_ONCE: usize = 4;
 
 /// The shortest quiet for which a limit is asked: none is shorter.
@@ -212,7 +220,7 @@ pub enum HalfHours {
 /// # Errors
 /// When the lake cannot be read; a baseline that fails is in the second answer, and the others go on.
 pub async fn learn(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     lake: &Lake,
     view: &Arc<View>,
     span: Span,
@@ -220,17 +228,53 @@ pub async fn learn(
     baselines: &[Baseline],
     half_hours: HalfHours,
 ) -> Result<(RecordBatch, Vec<EvaluateError>), HistoryError> {
-    let (mut learnt, mut failed) = (Vec::new(), Vec::new());
-    let lead = baselines.iter().map(|b| b.about.looks_back).max().unwrap_or(Duration::ZERO) + DAY;
-    let read = Span { from: span.from - lead, to: span.to };
-    let definitions = Arc::new(Definitions::learning().map_err(EngineError::from)?);
     let groups = homes.chunks(HOMES_LEARNT_AT_ONCE).filter(|_| !baselines.is_empty());
-    for homes in groups {
-        let mut episodes = episodes(lake, view, read, homes, Arc::clone(&definitions), engine.limits()).await?;
+    let lessons = groups.map(|homes| Lesson {
+        engine: Arc::clone(engine),
+        lake: lake.clone(),
+        view: Arc::clone(view),
+        span,
+        homes: homes.to_vec(),
+        baselines: baselines.to_vec(),
+        half_hours,
+    });
+    let lessons: Vec<Lesson> = lessons.collect();
+    let lessons = lessons.into_iter().map(|lesson| async move { SpawnedTask::spawn(lesson.learn()).join().await });
+    // Live, where it learns by day, the other cores are for those who wait.
+    let at_once = if half_hours == HalfHours::All { 1 } else { AT_ONCE };
+    let mut lessons = futures::stream::iter(lessons).buffered(at_once);
+    let (mut learnt, mut failed) = (Vec::new(), Vec::new());
+    while let Some(lesson) = lessons.next().await {
+        let (rows, errors) = lesson.map_err(|panicked| DataFusionError::ExecutionJoin(Box::new(panicked)))??;
+        learnt.extend(rows);
+        failed.extend(errors);
+    }
+    let rows = concat_batches(&baselines_schema(), &learnt).map_err(DataFusionError::from)?;
+    Ok((rows, failed))
+}
+
+/// What is to be learnt of a few homes.
+struct Lesson {
+    engine: Arc<Engine>,
+    lake: Lake,
+    view: Arc<View>,
+    span: Span,
+    homes: Vec<HomeFacts>,
+    baselines: Vec<Baseline>,
+    half_hours: HalfHours,
+}
+
+impl Lesson {
+    async fn learn(self) -> Result<(Vec<RecordBatch>, Vec<EvaluateError>), HistoryError> {
+        let Self { engine, lake, view, span, homes, baselines, half_hours } = self;
+        let lead = baselines.iter().map(|b| b.about.looks_back).max().unwrap_or(Duration::ZERO) + DAY;
+        let read = Span { from: span.from - lead, to: span.to };
+        let definitions = Arc::new(Definitions::learning().map_err(EngineError::from)?);
+        let mut episodes = episodes(&lake, &view, read, &homes, definitions, engine.limits()).await?;
         let complete: Vec<_> = homes.iter().map(|facts| (facts, episodes.complete_to(&facts.home))).collect();
         let all = episodes.all();
         let mut asked = BTreeSet::new();
-        for facts in homes {
+        for facts in &homes {
             let known_to = episodes.complete_to(&facts.home).unwrap_or(Timestamp::MIN);
             let nights: Vec<Timestamp> = midnights(span, facts).filter(|night| *night <= known_to).collect();
             let of = |known_at: &Timestamp, slot| Asked { home: facts.home.clone(), known_at: *known_at, slot };
@@ -247,15 +291,15 @@ pub async fn learn(
         }
         let asked: Vec<Asked> = asked.into_iter().collect();
         let inputs = Inputs::new(&all, complete).with_asked(&asked);
-        for baseline in baselines {
+        let (mut learnt, mut failed) = (Vec::new(), Vec::new());
+        for baseline in &baselines {
             match engine.learn(baseline, &inputs, span.to).await {
                 Ok(rows) => learnt.push(rows),
                 Err(error) => failed.push(error),
             }
         }
+        Ok((learnt, failed))
     }
-    let rows = concat_batches(&baselines_schema(), &learnt).map_err(DataFusionError::from)?;
-    Ok((rows, failed))
 }
 
 /// The half hour of the local day in which an instant lies, as known at the last of these midnights before it.

@@ -7,7 +7,8 @@
 //!
 //! [`baselines`] are what is usual in a home, learnt every night from its last weeks by SQL too.
 //!
-//! What to look for is data, beside `src/`: `episodes/*.toml`, `baselines/<name>/`, `detections/<name>/`, `views/*.sql`.
+//! What to look for is data, beside `src/`: `episodes/*.toml`, `baselines/<name>/`, `detections/<name>/` and views that they share
+//! (`shared/*.sql`); `views/*.sql` are for analysts.
 //!
 //! The crate knows beds and homes, never persons, and decides nothing about who is told.
 

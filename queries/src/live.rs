@@ -17,8 +17,6 @@ use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
-use datafusion::common::DataFusionError;
-use datafusion::common::runtime::SpawnedTask;
 use futures::StreamExt as _;
 
 use crate::coverage::Coverage;
@@ -31,9 +29,6 @@ use queue::Queue;
 
 /// How much longer than the longest window ended episodes are kept, so that what a finding within its window rests on is whole.
 const MARGIN: Duration = Duration::from_secs(86_400);
-
-/// Detections that run beside each other; more would take the machine from those who receive.
-const AT_ONCE: usize = 2;
 
 /// How many homes a round looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,9 +129,14 @@ impl Live {
         let learnt = Learnt::new(baselines);
         let before = std::mem::take(&mut self.learnt);
         let first = learnt.first_night().unwrap_or(Timestamp::MIN);
-        let lasting = self.homes.keys().filter(|home| self.episodes.lasts_since(home, first)).cloned().collect();
-        self.learnt = learnt.with_earlier(&before, &lasting);
+        self.learnt = learnt.with_earlier(&before, &self.lasting_since(first));
         self.homes.keys().for_each(|home| self.changed.push(home));
+    }
+
+    /// The homes in which something lasts that began before then.
+    #[must_use]
+    pub fn lasting_since(&self, before: Timestamp) -> BTreeSet<HomeId> {
+        self.homes.keys().filter(|home| self.episodes.lasts_since(home, before)).cloned().collect()
     }
 
     /// Goes on from episodes that [`crate::history::episodes`] made of what the lake holds, as after a restart: who was in bed then is still
@@ -394,19 +394,11 @@ impl Look {
     /// What the detections find.
     pub async fn run(self) -> Round {
         let Self { engine, detections, inputs, neighbours, coverage, now, .. } = self;
-        let answers = detections.into_iter().map(move |detection| {
+        let asked = detections.into_iter().map(move |detection| {
             let inputs = if detection.meaning.rests_on_signs { &neighbours } else { &inputs };
-            let (engine, asked, inputs) = (Arc::clone(&engine), detection.clone(), inputs.clone());
-            async move {
-                let task = SpawnedTask::spawn(async move { engine.evaluate(&asked, &inputs, now).await });
-                let answer = task.join().await.unwrap_or_else(|panicked| {
-                    let source = Box::new(DataFusionError::ExecutionJoin(Box::new(panicked)));
-                    Err(EvaluateError::Run { detection: detection.name.clone(), source })
-                });
-                (detection, answer)
-            }
+            (detection, inputs.clone())
         });
-        let mut answers = futures::stream::iter(answers).buffered(AT_ONCE);
+        let mut answers = engine.evaluate_each(asked, now);
         let mut round = Round::default();
         while let Some((detection, answer)) = answers.next().await {
             match answer {

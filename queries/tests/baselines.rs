@@ -64,6 +64,12 @@ fn learn(
 }
 
 fn learn_of(name: &str, rows: &[Observation], facts: &HomeFacts, known_to: Timestamp) -> Learnt {
+    // Every fourth half hour: all of them take four times as long.
+    learn_at(name, rows, facts, known_to, 4)
+}
+
+/// For every so many half hours of each night.
+fn learn_at(name: &str, rows: &[Observation], facts: &HomeFacts, known_to: Timestamp, every: usize) -> Learnt {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let engine = Engine::new(Limits::default()).unwrap();
     let (sources, refused) = Source::builtin();
@@ -78,8 +84,7 @@ fn learn_of(name: &str, rows: &[Observation], facts: &HomeFacts, known_to: Times
     episodes.advance(&facts.home, known_to);
     let nights: Vec<Timestamp> = midnights(Span { from: start(), to: known_to + MINUTE }, facts).collect();
     let of = |known_at: &Timestamp, slot| Asked { home: facts.home.clone(), known_at: *known_at, slot };
-    // Every fourth half hour: all of them take four times as long.
-    let slots = |night: &Timestamp| (0..48).step_by(4).map(|slot| of(night, Some(slot))).collect::<Vec<_>>();
+    let slots = |night: &Timestamp| (0..48).step_by(every).map(|slot| of(night, Some(slot))).collect::<Vec<_>>();
     let asked: Vec<Asked> = nights.iter().flat_map(|night| [vec![of(night, None)], slots(night)].concat()).collect();
     let inputs = Inputs::new(&episodes.all(), [(facts, Some(known_to))]).with_asked(&asked);
     let learnt = runtime.block_on(engine.learn(&baseline, &inputs, known_to)).unwrap();
@@ -131,10 +136,14 @@ fn only_what_was_known_counts() {
     rows.retain(|o| {
         o.event_time < start() + DAY * 15 || !(600..960).contains(&(o.event_time.since(start()).as_secs() / 60 % 1_440))
     });
-    let whole = learn(&rows, &home(), start() + DAY * 20);
+    let learn = |facts: &HomeFacts, days: u32| {
+        let learnt = learn_at("inactivity", &rows, facts, start() + DAY * days, 20).into_iter();
+        learnt.map(|((night, room, slot), value)| ((night, room, slot.unwrap()), value)).collect()
+    };
+    let whole: BTreeMap<_, _> = learn(&home(), 20);
     for number in [10, 16] {
-        let cut = learn(&rows, &home(), start() + DAY * number);
-        assert!(cut.len() > 75, "{}", cut.len());
+        let cut: BTreeMap<(i64, Option<String>, i64), (f64, i64)> = learn(&home(), number);
+        assert!(cut.len() > 20, "{}", cut.len());
         for (key, value) in &cut {
             assert_eq!(whole.get(key), Some(value), "{key:?}");
         }
@@ -147,7 +156,7 @@ fn only_what_was_known_counts() {
         ended_at: start() + DAY * 19,
         entered_at: start() + DAY * 18 + MINUTE * 60,
     };
-    let said = learn(&rows, &HomeFacts { intervals: vec![visit], ..home() }, start() + DAY * 20);
+    let said = learn(&HomeFacts { intervals: vec![visit], ..home() }, 20);
     let noon = |learnt: &BTreeMap<(i64, Option<String>, i64), (f64, i64)>, number| learnt[&(night(number), None, 20)].0;
     assert_eq!(noon(&said, 18), noon(&whole, 18));
     assert!(noon(&said, 19) < noon(&whole, 19), "{} {}", noon(&said, 19), noon(&whole, 19));
@@ -280,4 +289,39 @@ fn who_went_out_every_day_and_does_not_any_more_is_told() {
     assert_eq!(told.first(), Some(&night(27)));
     let (days, _) = learnt[&(night(27), Some("days_indoors".into()), None)];
     assert!((days - 2.54).abs() < 0.05, "{days}");
+}
+
+#[test]
+fn between_which_rates_the_nights_lie_is_learnt_of_seven_usual_ones() {
+    let rate = |day: u32, n: u32| match (day, n % 2) {
+        // Ill from the eleventh night on.
+        (10.., 0) => 80.0,
+        (10.., _) => 84.0,
+        (_, 0) => 58.0,
+        (_, _) => 62.0,
+    };
+    let at = |day: u32, n: u32| if n < 60 { (day, 1_330 + n) } else { (day + 1, n) };
+    let beats = (0..16).flat_map(|day| {
+        (0..240).map(move |n| {
+            let (day_of, minute) = at(day, n);
+            (day_of, minute, rate(day, n))
+        })
+    });
+    let rows = sorted([nights(16), of_device("mat", "b1", "heart_rate", beats)]);
+    let limits = |learnt: &Learnt, number| {
+        let limit = |key: &str| learnt.get(&(night(number), Some(format!("heart_rate/{key}")), None)).copied();
+        limit("low").zip(limit("high"))
+    };
+    let learnt = learn_of("vitals", &rows, &home(), start() + DAY * 15);
+    // The seventh night ends on the eighth day, and the midnight after it lies in the next.
+    assert_eq!(limits(&learnt, 7), None);
+    let (low, high) = limits(&learnt, 8).unwrap();
+    assert!((low.0 - 56.0).abs() < 0.2 && (high.0 - 64.0).abs() < 0.2 && high.1 >= 7, "{low:?} {high:?}");
+    // Three nights of illness make it wider, unless somebody has said by then that they were not usual.
+    let (_, ill) = limits(&learnt, 14).unwrap();
+    assert!(ill.0 > 75.0, "{ill:?}");
+    let said = learn_of("vitals", &rows, &hospital(10, 15, 13), start() + DAY * 15);
+    assert_eq!(limits(&said, 12), limits(&learnt, 12));
+    let (_, well) = limits(&said, 14).unwrap();
+    assert!((well.0 - 64.0).abs() < 0.2, "{well:?}");
 }

@@ -4,13 +4,16 @@
 //! quantity, event_time, value, quality)`, may make `params(home_id, detection, key, value)`, `intervals(home_id, bed_id, kind,
 //! started_at, ended_at, entered_at)`, `baselines(home_id, bed_id, key, slot, known_at, value, n_days)` (of the baseline that the detection
 //! names; `bed_id` may be missing), `heard(home_id, event, at, clock)` (a gateway was `heard` or `lost`; what its `clock` said may be missing) and
-//! `alert_times` (the columns of the table that detections see), says `SET now = '…'`, and asks the tables `findings(subject, raised_at, cleared_at, evidence)` and `episodes`. Observations arrive in the order in which they
-//! were inserted.
+//! `alert_times` (the columns of the table that detections see), says `SET now = '…'`, and asks the tables `findings(subject, raised_at,
+//! cleared_at, evidence)` and `episodes`. Observations arrive in the order in which they were inserted; the whole file is run once more with
+//! each of them twice and the oldest last, which must change nothing. And each answer is asked for once more while somebody works on the
+//! equipment: then nothing rings but calls, hazards and reported falls.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::util::display::array_value_to_string;
@@ -22,7 +25,7 @@ use carebed_queries::detection::Source;
 use carebed_queries::engine::{Engine, Limits, baselines_schema};
 use carebed_queries::episodes::{Definitions, Episodes};
 use carebed_queries::home::{AlertTimes, HomeFacts, Interval, IntervalKind, Param};
-use carebed_queries::live::Live;
+use carebed_queries::live::{Live, Round};
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use sqllogictest::{DBOutput, DefaultColumnType};
@@ -34,6 +37,16 @@ struct Case {
     context: SessionContext,
     source: Source,
     now: Timestamp,
+    telling: Telling,
+}
+
+/// How observations come. It changes no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    /// In the order in which they were inserted.
+    Once,
+    /// Each twice and all in reverse: the oldest comes last.
+    TwiceAndBackwards,
 }
 
 impl Case {
@@ -48,6 +61,31 @@ impl Case {
             }
         }
         Ok(rows)
+    }
+
+    /// While somebody works on the equipment the same is found and nobody is told, but of calls and the like.
+    async fn keeps_quiet(&self, live: &mut Live, round: &Round) {
+        let homes: Vec<HomeFacts> = live.homes().cloned().collect();
+        for mut facts in homes {
+            facts.intervals.push(Interval {
+                bed: None,
+                kind: IntervalKind::Maintenance,
+                started_at: Timestamp::from_millis(0),
+                ended_at: self.now + Duration::from_secs(1),
+                entered_at: Timestamp::from_millis(0),
+            });
+            live.set_home(facts);
+        }
+        let quiet = live.tick(self.now).await;
+        assert_eq!(quiet.findings.len(), round.findings.len());
+        for (finding, before) in quiet.findings.iter().zip(&round.findings) {
+            let [now, then] = [finding, before].map(|f| f.evidence.get("suppressed_by").cloned().unwrap_or_default());
+            let own = self.source.meaning.evolving.iter().any(|name| name == "suppressed_by");
+            match self.source.meaning.suppressible {
+                true => assert!(!now.is_null() || own, "{} rings during maintenance", finding.detection),
+                false => assert_eq!(now, then, "{} is kept quiet", finding.detection),
+            }
+        }
     }
 
     /// Rows of the table `baselines`.
@@ -146,7 +184,12 @@ impl Case {
         let sql = format!(
             "SELECT home_id, bed_id, device_id, quantity, event_time, value, quality, {room}, {boot} FROM observations"
         );
-        for row in self.rows(&sql).await? {
+        let mut rows = self.rows(&sql).await?;
+        if self.telling == Telling::TwiceAndBackwards {
+            rows.extend_from_within(..);
+            rows.reverse();
+        }
+        for row in rows {
             let value = row[5].parse().ok();
             let observation = observation(&row[0], &row[1], &row[2], &row[3], time(&row[4]), value, &row[6]);
             let room = row[7].parse().ok().filter(|_| row[7] != "NULL");
@@ -172,6 +215,7 @@ impl Case {
         }
         let round = live.tick(self.now).await;
         assert!(round.failed.is_empty(), "{:?}", round.failed);
+        self.keeps_quiet(&mut live, &round).await;
         let text = |t: Timestamp| t.to_string().replace(".000Z", "Z");
         let column = |cells: Vec<Option<String>>| Arc::new(StringArray::from(cells)) as ArrayRef;
         let f = || round.findings.iter();
@@ -228,13 +272,16 @@ fn check(name: &str) {
     let (sources, _) = Source::load(&folder).unwrap();
     let source = sources.into_iter().find(|s| s.name == name).unwrap();
     let file = folder.join(name).join("cases.slt");
-    let connect = || {
-        let case = Case { context: SessionContext::new(), source: source.clone(), now: Timestamp::MIN };
-        async move { Ok(case) }
-    };
-    let mut runner = sqllogictest::Runner::new(connect);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(runner.run_file_async(file)).unwrap_or_else(|error| panic!("{}", error.display(true)));
+    for telling in [Telling::Once, Telling::TwiceAndBackwards] {
+        let connect = || {
+            let case = Case { context: SessionContext::new(), source: source.clone(), now: Timestamp::MIN, telling };
+            async move { Ok(case) }
+        };
+        let mut runner = sqllogictest::Runner::new(connect);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let told = runtime.block_on(runner.run_file_async(&file));
+        told.unwrap_or_else(|error| panic!("{telling:?}: {}", error.display(true)));
+    }
 }
 
 #[test]

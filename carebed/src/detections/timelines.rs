@@ -333,12 +333,17 @@ async fn run(source: &Source, story: Story, told: &mut Vec<String>) {
         }
         world.look(at).await;
         if let Some(act) = &step.act {
+            if world.ids.is_empty() {
+                told.push(format!("{}: {} at {}: nothing to {act}", source.name, story.title, step.at));
+                return;
+            }
             world.act(act, at);
         }
         if let Some(expected) = &step.expect {
             let found = world.stands();
             if found != *expected {
                 told.push(format!("{}: {} at {}: {found}, expected {expected}", source.name, story.title, step.at));
+                return;
             }
         }
     }

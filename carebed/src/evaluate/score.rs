@@ -84,5 +84,62 @@ impl Score {
     }
 }
 
+/// Where a trade-off stands at so many false alerts a day: the mean hours, and how that is known.
+#[must_use]
+pub(super) fn at(curve: &[Score], false_per_day: f64) -> (f64, String) {
+    let mut curve = curve.to_vec();
+    curve.sort_by(|a, b| a.false_per_day.total_cmp(&b.false_per_day).then(b.mean.total_cmp(&a.mean)));
+    // Of settings that are wrong as often the soonest counts.
+    let below = curve.iter().rfind(|score| score.false_per_day <= false_per_day);
+    let above = curve
+        .iter()
+        .filter(|score| score.false_per_day > false_per_day)
+        .min_by(|a, b| a.false_per_day.total_cmp(&b.false_per_day).then(a.mean.total_cmp(&b.mean)));
+    match (below, above) {
+        (Some(below), Some(above)) => {
+            let share = (false_per_day - below.false_per_day) / (above.false_per_day - below.false_per_day);
+            let how = format!(
+                "between {:.4} at {:.2} h and {:.4} at {:.2} h",
+                below.false_per_day, below.mean, above.false_per_day, above.mean
+            );
+            (below.mean + share * (above.mean - below.mean), how)
+        }
+        (Some(below), None) => (below.mean, format!("no setting has more than {:.4}", below.false_per_day)),
+        (None, Some(above)) => {
+            (above.mean, format!("no setting comes down to it, the nearest has {:.4}", above.false_per_day))
+        }
+        (None, None) => (f64::NAN, "nothing was tried".to_owned()),
+    }
+}
+
 /// The head of the table.
 pub(super) const HEAD: &str = "                          false/day [95 % by home]   worst  mean h   P95 h  found %";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trade_off_is_read_between_its_settings() {
+        let score = |(false_per_day, mean): (f64, f64)| Score {
+            false_per_day,
+            interval: (0.0, 0.0),
+            worst: 0.0,
+            mean,
+            p95: 0.0,
+            found: 1.0,
+        };
+        for (curve, says, hours) in [
+            (vec![(0.01, 7.0), (0.0, 11.0), (0.05, 3.5)], "between", 9.0),
+            (vec![(0.005, 8.0), (0.05, 3.5)], "between", 8.0),
+            // As often wrong and sooner.
+            (vec![(0.005, 8.0), (0.005, 7.5), (0.05, 3.5)], "between", 7.5),
+            (vec![(0.02, 5.0), (0.05, 3.5)], "the nearest has 0.0200", 5.0),
+            (vec![(0.001, 5.0)], "no setting has more", 5.0),
+        ] {
+            let curve: Vec<Score> = curve.into_iter().map(score).collect();
+            let (mean, how) = at(&curve, 0.005);
+            assert!(how.contains(says) && (mean - hours).abs() < 1e-9, "{curve:?}: {how} {mean}");
+        }
+    }
+}

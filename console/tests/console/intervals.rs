@@ -49,6 +49,23 @@ async fn an_absence_is_entered_shown_and_ended_and_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn operators_telephones_programs_and_imports_say_that_it_was_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    for source in ["page", "hotline", "api", "import"] {
+        let said = json!({"kind": "hospital", "hours": 72, "by": "小刘", "source": source});
+        let (status, entry) = post(&centre, "/api/v1/homes/h1/intervals", said).await;
+        assert_eq!((status, &entry["source"]), (StatusCode::CREATED, &json!(source)));
+    }
+    // A program that does not say what it is, and one that claims to be something else.
+    let (_, entry) = post(&centre, "/api/v1/homes/h1/intervals", json!({"kind": "visit", "by": "小刘"})).await;
+    assert_eq!(entry["source"], "api");
+    let (status, _) =
+        post(&centre, "/api/v1/homes/h1/intervals", json!({"kind": "visit", "by": "小刘", "source": "rumour"})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
 async fn no_entry_lasts_for_ever_and_nonsense_is_refused_in_both_languages() {
     let dir = tempfile::tempdir().unwrap();
     let centre = Centre::open(dir.path()).await;

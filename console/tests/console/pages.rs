@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use carebed_alerts::alert::AlertId;
+use carebed_contract::finding::{Finding, Subject};
 use serde_json::json;
 
 use crate::harness::{Centre, finding};
@@ -38,6 +39,27 @@ async fn the_queue_is_shown_in_both_languages() {
     centre.step(&id, "acknowledge", json!({"by": "王芳"})).await;
     let queue = centre.text("/queue?lang=zh").await;
     assert!(queue.contains("22:01:00 已确认 王芳") && queue.contains("data-step=\"dispatch\""));
+    centre.stop().await;
+}
+
+#[tokio::test]
+async fn more_new_alerts_than_one_person_can_see_to_are_told_as_a_flood() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    let of_bed = |number: u32| Finding {
+        subject: Subject::Bed(format!("b{number}").parse().unwrap()),
+        ..finding("bed_exit_no_return", 0)
+    };
+    let findings: Vec<Finding> = (1..=11).map(of_bed).collect();
+    centre.findings(&findings[..10]).await;
+    assert!(!centre.text("/").await.contains("告警高峰"));
+    centre.clock.advance(Duration::from_secs(60));
+    centre.findings(&findings).await;
+    assert!(centre.text("/queue?lang=zh").await.contains("告警高峰：近 10 分钟新告警 11"));
+    assert!(centre.text("/queue?lang=en").await.contains("new within 10 minutes: 11"));
+    // Ten minutes after the first ten only one is new.
+    centre.clock.advance(Duration::from_secs(540));
+    assert!(!centre.text("/").await.contains("告警高峰"));
     centre.stop().await;
 }
 

@@ -10,23 +10,16 @@ WITH limits AS (
   GROUP BY h.home_id, h.complete_to
 ),
 -- An inferred absence expires by itself; the quiet that began with it goes on.
--- The person's own, as it was known on leaving.
-own AS (
-  SELECT a.home_id, a.started_at, first_value(b.value ORDER BY b.known_at DESC) / 60.0 AS hours
-  FROM episodes a
-  JOIN baselines b ON b.baseline = 'absences' AND b.home_id = a.home_id
-    AND b.known_at <= a.started_at AND b.known_at > plus_minutes(a.started_at, -2880.0)
-  WHERE a.kind = 'away'
-  GROUP BY a.home_id, a.started_at
-),
 inferred AS (
   SELECT a.home_id, a.started_at AS left_at, q.end_known_at, l.known_to, false AS planned,
-    greatest(plus_minutes(a.started_at, least(greatest(coalesce(l.hours, o.hours, 24.0), 4.0), 48.0) * 60.0), a.start_known_at)
+    greatest(plus_minutes(a.started_at, least(greatest(coalesce(l.hours, u.value / 60.0, 24.0), 4.0), 48.0) * 60.0), a.start_known_at)
       AS raised_at
   FROM episodes a
   JOIN limits l ON l.home_id = a.home_id
   JOIN episodes q ON q.kind = 'quiet' AND q.home_id = a.home_id AND q.started_at = a.started_at
-  LEFT JOIN own o ON o.home_id = a.home_id AND o.started_at = a.started_at
+  -- The person's own, as it was known on leaving.
+  LEFT JOIN usual u ON u.baseline = 'absences' AND u.home_id = a.home_id
+    AND u.known_at <= a.started_at AND u.known_until > a.started_at
   WHERE a.kind = 'away'
 ),
 planned AS (

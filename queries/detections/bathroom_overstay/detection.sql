@@ -22,20 +22,14 @@ stays AS (
   WHERE s.kind = 'room_stay'
     AND (s.room LIKE '%bath%' OR s.room LIKE '%toilet%' OR s.room LIKE '%shower%' OR s.room = 'wc')
 ),
--- The person's own, as it was known when the stay began.
-own AS (
-  SELECT s.home_id, s.started_at, first_value(b.value ORDER BY b.known_at DESC) AS minutes
-  FROM stays s
-  JOIN baselines b ON b.baseline = 'bathroom' AND b.home_id = s.home_id AND b.key = s.part
-    AND b.known_at <= s.started_at AND b.known_at > plus_minutes(s.started_at, -2880.0)
-  GROUP BY s.home_id, s.started_at
-),
 limited AS (
   SELECT s.*, greatest(CASE s.part
-      WHEN 'night' THEN coalesce(s.night_minutes, o.minutes, 30.0)
-      ELSE coalesce(s.day_minutes, o.minutes, 60.0) END, 5.0) AS minutes
+      WHEN 'night' THEN coalesce(s.night_minutes, u.value, 30.0)
+      ELSE coalesce(s.day_minutes, u.value, 60.0) END, 5.0) AS minutes
   FROM stays s
-  LEFT JOIN own o ON o.home_id = s.home_id AND o.started_at = s.started_at
+  -- The person's own, as it was known when the stay began.
+  LEFT JOIN usual u ON u.baseline = 'bathroom' AND u.home_id = s.home_id AND u.key = s.part
+    AND u.known_at <= s.started_at AND u.known_until > s.started_at
 ),
 overstays AS (
   SELECT *, plus_minutes(started_at, minutes) AS raised_at, plus_minutes(started_at, 240.0) AS capped_at

@@ -15,27 +15,20 @@ WITH limits AS (
   WHERE h.complete_to IS NOT NULL
   GROUP BY h.home_id, h.time_zone, h.complete_to
 ),
--- The person's own, as it was known when the bed was left.
-own AS (
-  SELECT e.home_id, e.bed_id, e.started_at, first_value(b.value ORDER BY b.known_at DESC) AS minutes
-  FROM episodes e
-  JOIN baselines b ON b.baseline = 'night_absence' AND b.home_id = e.home_id AND b.bed_id = e.bed_id
-    AND b.known_at <= e.started_at AND b.known_at > plus_minutes(e.started_at, -2880.0)
-  WHERE e.kind = 'out_of_bed'
-  GROUP BY e.home_id, e.bed_id, e.started_at
-),
 exits AS (
   SELECT e.home_id, e.bed_id, e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to,
     attribute(e.attributes, 'confirmed') = 'true' AS confirmed,
     l.time_zone,
     CASE WHEN attribute(e.attributes, 'confirmed') = 'true'
-        THEN greatest(coalesce(l.confirmed_minutes, o.minutes, 30.0), 5.0)
+        THEN greatest(coalesce(l.confirmed_minutes, u.value, 30.0), 5.0)
       WHEN CAST(attribute(e.attributes, 'drop_outs') AS BIGINT) >= 2 THEN greatest(l.chattering_minutes, l.unconfirmed_minutes)
       ELSE l.unconfirmed_minutes END AS minutes,
     date_part('hour', local_time(e.started_at, l.time_zone)) AS local_hour
   FROM episodes e
   JOIN limits l ON l.home_id = e.home_id
-  LEFT JOIN own o ON o.home_id = e.home_id AND o.bed_id = e.bed_id AND o.started_at = e.started_at
+  -- The person's own, as it was known when the bed was left.
+  LEFT JOIN usual u ON u.baseline = 'night_absence' AND u.home_id = e.home_id AND u.bed_id = e.bed_id
+    AND u.known_at <= e.started_at AND u.known_until > e.started_at
   WHERE e.kind = 'out_of_bed'
 ),
 -- When each exit crosses its limit; what was not known at that instant may not count.

@@ -19,19 +19,13 @@ stays AS (
   JOIN limits l ON l.home_id = b.home_id
   WHERE b.kind = 'in_bed' AND l.is_off < 0.5
 ),
--- When this person is up at the latest, as it was known when the stay began: hours since noon.
-own AS (
-  SELECT s.home_id, s.bed_id, s.started_at, first_value(t.value ORDER BY t.known_at DESC) AS up
-  FROM stays s
-  JOIN baselines t ON t.baseline = 'bed_times' AND t.home_id = s.home_id AND t.bed_id = s.bed_id AND t.key = s.key
-    AND t.known_at <= s.started_at AND t.known_at > plus_minutes(s.started_at, -2880.0)
-  GROUP BY s.home_id, s.bed_id, s.started_at
-),
 deadlines AS (
   SELECT s.*, plus_minutes(s.started_at, s.hours * 60.0) AS by_hours,
-    next_at_hour(s.started_at, s.time_zone, o.up + 14.0) AS by_habit
+    -- When this person is up at the latest, in hours since noon, and two hours more.
+    next_at_hour(s.started_at, s.time_zone, u.value + 14.0) AS by_habit
   FROM stays s
-  LEFT JOIN own o ON o.home_id = s.home_id AND o.bed_id = s.bed_id AND o.started_at = s.started_at
+  LEFT JOIN usual u ON u.baseline = 'bed_times' AND u.home_id = s.home_id AND u.bed_id = s.bed_id AND u.key = s.key
+    AND u.known_at <= s.started_at AND u.known_until > s.started_at
 ),
 overstays AS (
   SELECT *,

@@ -1,49 +1,12 @@
--- One alert for an outage that takes many homes at once: a broker, a mobile network, a power cut of a quarter.
-WITH
--- When in each area so many gateways became silent together that it is one outage and not many: at least three, and at least half of those
--- that were ever heard.
-heard AS (
-  SELECT area, greatest(ceil(count(*) / 2.0), 3.0) AS enough
-  FROM homes
-  WHERE complete_to IS NOT NULL
-  GROUP BY area
-),
-edges AS (
-  SELECT h.area, e.home_id, e.start_known_at AS at, e.started_at, 1 AS step
-  FROM episodes e JOIN homes h ON h.home_id = e.home_id
-  WHERE e.kind = 'gateway_silent' AND e.start_known_at <= $now
-  UNION ALL
-  SELECT h.area, e.home_id, e.end_known_at AS at, e.started_at, -1 AS step
-  FROM episodes e JOIN homes h ON h.home_id = e.home_id
-  WHERE e.kind = 'gateway_silent' AND e.end_known_at <= $now
-),
-levels AS (
-  SELECT area, home_id, at, started_at, step,
-    sum(step) OVER (PARTITION BY area ORDER BY at, step DESC, home_id ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS n_silent
-  FROM edges
-),
-crossings AS (
-  SELECT l.area, l.at, l.started_at, l.home_id, l.n_silent,
-    CASE WHEN l.step = 1 AND l.n_silent = h.enough THEN 1 WHEN l.step = -1 AND l.n_silent = h.enough - 1.0 THEN -1 END AS edge
-  FROM levels l
-  JOIN heard h ON h.area = l.area
-),
-outages AS (
-  SELECT area, at, started_at, home_id, n_silent, edge,
-    lead(at) OVER (PARTITION BY area ORDER BY at, edge DESC) AS over_at
-  FROM crossings
-  WHERE edge IS NOT NULL
-),
--- How many it has taken by now.
-silent AS (
+-- One alert for an outage that takes many homes at once: a broker, a mobile network, a power cut of a quarter (see shared/outages.sql).
+WITH silent AS (
+  -- How many it has taken by now.
   SELECT h.area, count(*) AS n_homes
   FROM episodes e JOIN homes h ON h.home_id = e.home_id
   WHERE e.kind = 'gateway_silent' AND e.start_known_at <= $now AND e.end_known_at IS NULL
   GROUP BY h.area
 )
-SELECT 'area' AS subject_kind, o.area AS subject_id, o.home_id, o.started_at AS raised_at,
-  o.over_at AS cleared_at,
+SELECT 'area' AS subject_kind, o.area AS subject_id, o.home_id, o.started_at AS raised_at, o.over_at AS cleared_at,
   coalesce(s.n_homes, 0) AS n_homes
 FROM outages o
 LEFT JOIN silent s ON s.area = o.area
-WHERE o.edge = 1

@@ -6,9 +6,9 @@ WITH quiets AS (
     coalesce(q.room, q.device_id, '') AS room,
     CAST(floor((date_part('hour', local_time(q.started_at, h.time_zone)) * 60.0
       + date_part('minute', local_time(q.started_at, h.time_zone))) / 30.0) AS BIGINT) AS slot
-  FROM episodes q
+  FROM watched_quiets q
   JOIN homes h ON h.home_id = q.home_id
-  WHERE q.kind = 'quiet' AND h.complete_to IS NOT NULL AND h.residents <= 1
+  WHERE h.complete_to IS NOT NULL AND h.residents <= 1
     -- No limit is shorter.
     AND plus_minutes(q.started_at, 120.0) <= coalesce(q.end_known_at, least($now, h.complete_to))
 ),

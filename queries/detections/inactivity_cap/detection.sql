@@ -13,9 +13,8 @@ WITH limits AS (
 crossings AS (
   SELECT q.home_id, q.started_at, q.end_known_at, l.known_to, l.hours, l.residents,
     greatest(plus_minutes(q.started_at, l.hours * 60.0), q.start_known_at) AS crosses_at
-  FROM episodes q
+  FROM watched_quiets q
   JOIN limits l ON l.home_id = q.home_id
-  WHERE q.kind = 'quiet'
 ),
 -- Where the home was inferred to be empty at the crossing: until when, if that is known.
 covered AS (

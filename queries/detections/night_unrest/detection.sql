@@ -23,18 +23,12 @@ numbered AS (
   FROM exits
   WHERE local_hour >= 22 OR local_hour < 6
 ),
--- As it was known before the night began.
-owned AS (
-  SELECT n.home_id, n.bed_id, n.morning, first_value(b.value ORDER BY b.known_at DESC) AS own
-  FROM (SELECT DISTINCT home_id, bed_id, morning FROM numbered) n
-  JOIN baselines b ON b.baseline = 'night_exits' AND b.home_id = n.home_id AND b.bed_id = n.bed_id
-    AND b.known_at <= plus_minutes(n.morning, -480.0) AND b.known_at > plus_minutes(n.morning, -3360.0)
-  GROUP BY n.home_id, n.bed_id, n.morning
-),
 limited AS (
-  SELECT n.*, o.own
+  SELECT n.*, u.value AS own
   FROM numbered n
-  LEFT JOIN owned o ON o.home_id = n.home_id AND o.bed_id = n.bed_id AND o.morning = n.morning
+  -- As it was known before the night began.
+  LEFT JOIN usual u ON u.baseline = 'night_exits' AND u.home_id = n.home_id AND u.bed_id = n.bed_id
+    AND u.known_at <= plus_minutes(n.morning, -480.0) AND u.known_until > plus_minutes(n.morning, -480.0)
 )
 SELECT CASE WHEN bed_id IS NULL THEN 'home' ELSE 'bed' END AS subject_kind,
   coalesce(bed_id, home_id) AS subject_id, home_id, start_known_at AS raised_at,

@@ -25,19 +25,13 @@ nights AS (
   JOIN limits l ON l.home_id = e.home_id
   WHERE e.left_at IS NOT NULL
 ),
-own AS (
-  SELECT n.home_id, n.bed_id, n.left_at, first_value(t.value ORDER BY t.known_at DESC) AS bedtime
-  FROM nights n
-  JOIN baselines t ON t.baseline = 'bed_times' AND t.home_id = n.home_id AND t.bed_id = n.bed_id AND t.key = n.key
-    AND t.known_at <= n.left_at AND t.known_at > plus_minutes(n.left_at, -2880.0)
-  GROUP BY n.home_id, n.bed_id, n.left_at
-),
 crossings AS (
   SELECT n.*,
-    greatest(next_at_hour(plus_minutes(n.left_at, 240.0), n.time_zone, coalesce(n."hour", o.bedtime + 14.0, 1.0)), n.left_known_at)
+    greatest(next_at_hour(plus_minutes(n.left_at, 240.0), n.time_zone, coalesce(n."hour", u.value + 14.0, 1.0)), n.left_known_at)
       AS raised_at
   FROM nights n
-  LEFT JOIN own o ON o.home_id = n.home_id AND o.bed_id = n.bed_id AND o.left_at = n.left_at
+  LEFT JOIN usual u ON u.baseline = 'bed_times' AND u.home_id = n.home_id AND u.bed_id = n.bed_id AND u.key = n.key
+    AND u.known_at <= n.left_at AND u.known_until > n.left_at
 )
 SELECT CASE WHEN c.bed_id IS NULL THEN 'home' ELSE 'bed' END AS subject_kind,
   coalesce(c.bed_id, c.home_id) AS subject_id, c.home_id, c.raised_at,

@@ -22,14 +22,11 @@ exits AS (
   JOIN limits l ON l.home_id = e.home_id
   WHERE e.kind = 'out_of_bed'
 ),
-falls AS (
+lying AS (
   SELECT x.home_id, x.bed_id, x.left_at, x.known_to, q.room, q.started_at AS last_activity_at,
-    CASE WHEN q.room IN ('bathroom', 'toilet') THEN x.bathroom_minutes ELSE x.quiet_minutes END AS minutes,
-    least(q.end_known_at, x.end_known_at) AS over_at,
-    greatest(
-      plus_minutes(q.started_at,
-        CASE WHEN q.room IN ('bathroom', 'toilet') THEN x.bathroom_minutes ELSE x.quiet_minutes END),
-      q.start_known_at, x.start_known_at) AS raised_at
+    CASE WHEN q.room LIKE '%bath%' OR q.room LIKE '%toilet%' OR q.room LIKE '%shower%' OR q.room = 'wc' THEN x.bathroom_minutes
+      ELSE x.quiet_minutes END AS minutes,
+    least(q.end_known_at, x.end_known_at) AS over_at, q.start_known_at, x.start_known_at AS left_known_at
   FROM exits x
   JOIN episodes q ON q.kind = 'quiet' AND q.home_id = x.home_id
     AND q.started_at >= plus_minutes(x.left_at, -1.0)
@@ -38,6 +35,9 @@ falls AS (
     -- By six people are up for the day, and after three hours out of bed as well: who sits and reads then moves as little.
     AND q.started_at <= plus_minutes(x.left_at, 180.0) AND q.started_at < x.morning
   WHERE x.local_hour >= 22 OR x.local_hour < 6
+),
+falls AS (
+  SELECT *, greatest(plus_minutes(last_activity_at, minutes), start_known_at, left_known_at) AS raised_at FROM lying
 )
 SELECT CASE WHEN f.bed_id IS NULL THEN 'home' ELSE 'bed' END AS subject_kind,
   coalesce(f.bed_id, f.home_id) AS subject_id, f.home_id, f.raised_at,

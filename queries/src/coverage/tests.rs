@@ -1,7 +1,11 @@
 use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::detection::Source;
+use crate::episodes::{Definitions, Episodes, Seen};
 use crate::home::Interval;
 
 const H: i64 = 3_600_000;
@@ -120,4 +124,44 @@ fn without_a_live_device_nothing_can_be_said_and_that_is_told() {
     let coverage = Coverage::new(&both, [], |_| devices.clone());
     let gaps = coverage.gaps(&"h1".parse().unwrap(), [("bed_exit_no_return", &exit)], at(5));
     assert_eq!(gaps, [Gap { detection: "bed_exit_no_return".to_owned(), since: at(3) }]);
+}
+
+proptest! {
+    /// Whatever is entered (each entry is as long as its kind may be, at most), whatever doors and buttons said: after the last of it has run
+    /// out, nothing is quiet any more.
+    #[test]
+    fn suppression_always_ends(
+        entered in prop::collection::vec((0usize..4, 0i64..200, 1u64..4_000, 0i64..300), 0..8),
+        steps in prop::collection::vec((1u64..30_000, 0usize..5), 0..40),
+    ) {
+        let mut facts = HomeFacts::unregistered("h1".parse().unwrap(), "a1".parse().unwrap());
+        for (kind, from, hours, after) in entered {
+            let kind = IntervalKind::ALL[kind];
+            let ended_at = at(from) + kind.longest().min(Duration::from_secs(hours * 3_600));
+            facts.intervals.push(Interval { bed: None, kind, started_at: at(from), ended_at, entered_at: at(after) });
+        }
+        let mut episodes = Episodes::new(Arc::new(Definitions::builtin().unwrap()));
+        let mut time = at(0);
+        for (gap, what) in steps {
+            time = time + Duration::from_secs(gap);
+            let (device, quantity, value) = [
+                ("leave", "leave_button", 1.0),
+                ("door", "door_event", 1.0),
+                ("mat", "bed_occupancy", 1.0),
+                ("mat", "bed_occupancy", 0.0),
+                ("pir", "motion_event", 1.0),
+            ][what];
+            let bed = (device == "mat").then(|| "b1".parse().unwrap());
+            let (device, quantity) = (device.parse().unwrap(), Quantity::new(quantity).unwrap());
+            episodes.push_seen(&facts.home, Seen { time, quantity, device, bed, room: None, value, boot: None });
+        }
+        let ends = facts.intervals.iter().map(|interval| interval.ended_at).fold(time, Timestamp::max);
+        let later = ends + Duration::from_secs(24 * 3_600);
+        episodes.advance(&facts.home, later);
+        let coverage = Coverage::new(&episodes.all(), [&facts], |_| vec![]);
+        for name in ["inactivity_cap", "night_door", "bed_exit_no_return", "device_health"] {
+            let finding = finding(Subject::Home(facts.home.clone()));
+            prop_assert_eq!(coverage.reason(&meaning(name), &finding, later), None, "{}", name);
+        }
+    }
 }

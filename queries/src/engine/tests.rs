@@ -81,3 +81,35 @@ async fn a_row_that_is_no_finding_and_an_endless_one_are_told() {
     let detection = engine.prepare(source(&endless)).await.unwrap();
     assert!(matches!(engine.evaluate(&detection, &inputs(1), now).await, Err(EvaluateError::Time { .. })));
 }
+
+#[tokio::test]
+async fn one_that_looks_ahead_is_refused_and_those_that_come_along_do_not() {
+    let engine = engine();
+    let raised = |at: &str, from: &str| {
+        format!(
+            "SELECT 'home' AS subject_kind, home_id AS subject_id, home_id, {at} AS raised_at, NULL::timestamp AS cleared_at
+             FROM {from} WHERE kind = 'quiet'"
+        )
+    };
+    let later =
+        "(SELECT *, lead(started_at) OVER (PARTITION BY home_id, kind ORDER BY started_at) AS next FROM episodes)";
+    for (sql, says) in [
+        (raised("start_known_at", later) + " AND next IS NOT NULL", "was not found then"),
+        (raised("start_known_at", later) + " AND next IS NULL", "is not found any more"),
+        (raised("started_at", "episodes"), "was not found then"),
+        (raised("start_known_at", "episodes").replace("NULL::timestamp", "end_known_at"), ""),
+        (raised("plus_minutes(start_known_at, 60.0)", "episodes"), "it looks ahead: at "),
+    ] {
+        match engine.try_out(source(&sql)).await {
+            Ok(_) => assert_eq!(says, "", "{sql}"),
+            Err(refused) => {
+                assert!(!says.is_empty() && refused.to_string().contains(says), "{sql}: {refused}");
+                assert_eq!(refused.place(), "tried/detection.sql");
+            }
+        }
+    }
+    let (detections, _) = engine.builtin().await;
+    for detection in detections {
+        assert_eq!(engine.looks_ahead(&detection).await.unwrap(), None, "{}", detection.name);
+    }
+}

@@ -118,8 +118,8 @@ pub(super) struct While {
     /// The predicate looks at for how many minutes the device has said the same value, above nothing, again and again.
     #[serde(default)]
     pub(super) unchanged: bool,
-    /// The mean of these measures of the bed while it lasts, and how many values made it, become attributes of the ended episode:
-    /// `{"heart_rate":61.2,"heart_rate_n":412}`.
+    /// The mean of these measures of the bed while it lasts, how many values made it and how far they lay apart (standard deviation)
+    /// become attributes of the ended episode: `{"heart_rate":61.2,"heart_rate_n":412,"heart_rate_sd":3.4}`.
     #[serde(default)]
     pub(super) means: Vec<Quantity>,
     /// A value older than this says nothing any more: the episode ends with its last value. For measures, which unlike states are
@@ -208,6 +208,11 @@ pub(super) struct Missing {
     pub(super) quantities: Vec<Quantity>,
     /// Only values above this count as given.
     pub(super) above: Option<f64>,
+    /// What shows as well that all is well with a bed that has given one of them, above this. It alone is never missed.
+    #[serde(default)]
+    pub(super) signs: Vec<Quantity>,
+    #[serde(default)]
+    pub(super) signs_above: f64,
     #[serde(deserialize_with = "span::deserialize")]
     pub(super) after: Duration,
     /// Of a bed that gives it often it is missed sooner: after twice the longest wait between its last values, and after this at the soonest.
@@ -316,7 +321,7 @@ impl Definitions {
                 .whiles
                 .iter()
                 .any(|w| w.states.contains(quantity) || w.events.contains(quantity) || w.means.contains(quantity))
-                || rules.missings.iter().any(|m| m.quantities.contains(quantity))
+                || rules.missings.iter().any(|m| m.quantities.contains(quantity) || m.signs.contains(quantity))
                 || rules.absences.iter().any(|a| a.buttons.contains(quantity))
         };
         quantity.definition().is_some_and(|d| d.activity.is_some()) || named(&self.steady) || named(&self.immediate)

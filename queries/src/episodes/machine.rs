@@ -148,6 +148,8 @@ impl Machine {
         for (rule, missing) in setting.rules.missings.iter().enumerate() {
             if missing.quantities.contains(&seen.quantity) && missing.above.is_none_or(|limit| seen.value > limit) {
                 self.give(rule, missing, seen, closed);
+            } else if missing.signs.contains(&seen.quantity) && seen.value > missing.signs_above {
+                self.show(rule, missing, seen, closed);
             }
         }
         if let Some(activity) = edge.activity {

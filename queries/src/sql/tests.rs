@@ -209,7 +209,7 @@ async fn a_backtest_finds_what_live_would_have() {
     store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
     let (lake, view) = (Lake::of(&store), store.view());
 
-    let engine = Engine::new(Limits::default()).unwrap();
+    let engine = Arc::new(Engine::new(Limits::default()).unwrap());
     let (mut detections, _) = engine.builtin().await;
     let few = ["bed_exit_no_return", "call_for_help", "inactivity_cap"];
     detections.retain(|detection| few.contains(&detection.name.as_str()));

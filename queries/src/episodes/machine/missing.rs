@@ -18,6 +18,8 @@ pub(super) struct Given {
     rule: usize,
     bed: Option<BedId>,
     at: Timestamp,
+    /// When it or a sign in its stead was last seen.
+    well_at: Timestamp,
     /// How long it took from each of the last values to the next, the latest last.
     waits: VecDeque<Duration>,
 }
@@ -46,11 +48,22 @@ impl Machine {
                     }
                     given.waits.push_back(wait);
                 }
-                given.at = seen.time;
+                (given.at, given.well_at) = (seen.time, seen.time);
             }
-            None => self.given.push(Given { rule, bed: seen.bed.clone(), at: seen.time, waits: VecDeque::new() }),
+            None => {
+                let (bed, at) = (seen.bed.clone(), seen.time);
+                self.given.push(Given { rule, bed, at, well_at: at, waits: VecDeque::new() });
+            }
         }
         self.end(&missing.kind, &seen.bed, seen.time, seen.time, closed);
+    }
+
+    /// The bed showed in another way that all is well: what is missed is missed from then on.
+    pub(super) fn show(&mut self, rule: usize, missing: &Missing, seen: &Seen, closed: &mut Vec<Episode>) {
+        if let Some(given) = self.given.iter_mut().find(|given| given.rule == rule && given.bed == seen.bed) {
+            given.well_at = seen.time;
+            self.end(&missing.kind, &seen.bed, seen.time, seen.time, closed);
+        }
     }
 
     /// When what must not be missing of a bed will be, whose bed, and since when.
@@ -62,7 +75,7 @@ impl Machine {
     ) -> impl Iterator<Item = (Timestamp, &'a Option<BedId>, Timestamp)> {
         let given = self.given.iter().filter(move |given| given.rule == rule);
         given.filter_map(move |given| {
-            let (bed, at) = (&given.bed, given.at);
+            let (bed, at) = (&given.bed, given.well_at);
             let holds = |span: &&Span| {
                 let watched = setting.rules.whiles.get(span.rule).is_some_and(|w| *w.kind == *missing.of);
                 watched && span.known && span.bed == *bed && span.interrupted_at.is_none()

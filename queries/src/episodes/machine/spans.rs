@@ -26,8 +26,31 @@ pub(super) struct Span {
     pub(super) holds_since: Timestamp,
     /// When a value last said that it holds.
     said_at: Timestamp,
-    /// Sums of the measures whose mean is asked for, with how many values.
-    sums: Vec<(Quantity, f64, u32)>,
+    /// The measures whose mean is asked for.
+    sums: Vec<(Quantity, Sum)>,
+}
+
+/// What a mean and its deviation are made of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    values: f64,
+    squares: f64,
+    n: u32,
+}
+
+impl Sum {
+    fn add(&mut self, value: f64) {
+        *self =
+            Self { values: self.values + value, squares: self.squares + value * value, n: self.n.saturating_add(1) };
+    }
+
+    fn mean(&self) -> f64 {
+        self.values / f64::from(self.n)
+    }
+
+    fn deviation(&self) -> f64 {
+        (self.squares / f64::from(self.n) - self.mean().powi(2)).max(0.0).sqrt()
+    }
 }
 
 impl Machine {
@@ -38,9 +61,12 @@ impl Machine {
             if !means.contains(&seen.quantity) || seen.value <= 0.0 {
                 continue;
             }
-            match span.sums.iter_mut().find(|(quantity, ..)| *quantity == seen.quantity) {
-                Some((_, sum, n)) => (*sum, *n) = (*sum + seen.value, n.saturating_add(1)),
-                None => span.sums.push((seen.quantity.clone(), seen.value, 1)),
+            let place = span.sums.iter().position(|(quantity, _)| *quantity == seen.quantity).unwrap_or_else(|| {
+                span.sums.push((seen.quantity.clone(), Sum::default()));
+                span.sums.len() - 1
+            });
+            if let Some((_, sum)) = span.sums.get_mut(place) {
+                sum.add(seen.value);
             }
         }
     }
@@ -256,9 +282,13 @@ impl Machine {
 impl Span {
     /// The means that were asked for, as attributes.
     fn means(&self) -> Option<Arc<str>> {
-        let fields = self.sums.iter().flat_map(|(quantity, sum, n)| {
-            let mean = (10.0 * sum / f64::from(*n)).round() / 10.0;
-            [(quantity.to_string(), mean.into()), (format!("{quantity}_n"), (*n).into())]
+        let rounded = |value: f64| serde_json::Value::from((10.0 * value).round() / 10.0);
+        let fields = self.sums.iter().flat_map(|(quantity, sum)| {
+            [
+                (quantity.to_string(), rounded(sum.mean())),
+                (format!("{quantity}_n"), sum.n.into()),
+                (format!("{quantity}_sd"), rounded(sum.deviation())),
+            ]
         });
         let fields: serde_json::Map<String, serde_json::Value> = fields.collect();
         (!fields.is_empty()).then(|| serde_json::Value::Object(fields).to_string().into())
