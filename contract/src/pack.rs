@@ -196,7 +196,7 @@ impl Pack {
         Ok(bytes)
     }
 
-    /// Reads a payload of any of the three media types. Arbitrary bytes give an error, never a panic.
+    /// Reads a payload of any of the three media types, as [`read`] does.
     ///
     /// ```
     /// use carebed_contract::pack::Pack;
@@ -206,17 +206,54 @@ impl Pack {
     /// # Ok::<(), carebed_contract::pack::DecodeError>(())
     /// ```
     pub fn decode(content_type: &str, bytes: &[u8]) -> Result<Self, DecodeError> {
-        if bytes.len() > BYTES_MAX {
-            return Err(DecodeError::TooLarge { what: "bytes", limit: BYTES_MAX });
-        }
-        let raw = match ContentType::parse(content_type) {
-            Some(ContentType::Cbor) => cbor::decode(bytes)?,
-            Some(ContentType::CborZstd) => cbor::decode(&decompress(bytes).map_err(DecodeError::Compression)?)?,
-            Some(ContentType::Json) => json::decode(bytes)?,
-            None => return Err(DecodeError::ContentType(content_type.to_owned())),
-        };
-        resolve(raw)
+        let mut records = Vec::new();
+        let boot = read(content_type, bytes, |entry| {
+            let Entry { series, time, value, unit, quality, clock, gateway_time, monotonic } = entry;
+            let (series, unit) = (series.clone(), unit.map(str::to_owned));
+            records.push(Record { series, time, value, unit, quality, clock, gateway_time, monotonic });
+        })?;
+        Ok(Self { boot, records })
     }
+}
+
+/// One record of a payload: what a [`Record`] holds, without copies of what many have in common.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// See [`Record::series`].
+    pub series: &'a Series,
+    /// See [`Record::time`].
+    pub time: RecordTime,
+    /// See [`Record::value`].
+    pub value: Value,
+    /// See [`Record::unit`].
+    pub unit: Option<&'a str>,
+    /// See [`Record::quality`].
+    pub quality: Quality,
+    /// See [`Record::clock`].
+    pub clock: ClockQuality,
+    /// See [`Record::gateway_time`].
+    pub gateway_time: Option<Timestamp>,
+    /// See [`Record::monotonic`].
+    pub monotonic: Option<Duration>,
+}
+
+/// Reads a payload of any of the three media types, record by record, and says its boot. Arbitrary bytes give an error, never
+/// a panic; what was read of them before is the caller's to forget.
+pub fn read(content_type: &str, bytes: &[u8], each: impl FnMut(Entry<'_>)) -> Result<Option<u64>, DecodeError> {
+    if bytes.len() > BYTES_MAX {
+        return Err(DecodeError::TooLarge { what: "bytes", limit: BYTES_MAX });
+    }
+    let mut reader = Reader::new(each);
+    match ContentType::parse(content_type) {
+        Some(ContentType::Cbor) => cbor::decode(bytes, |raw| reader.take(&raw))?,
+        Some(ContentType::CborZstd) => {
+            let plain = decompress(bytes).map_err(DecodeError::Compression)?;
+            cbor::decode(&plain, |raw| reader.take(&raw))?;
+        }
+        Some(ContentType::Json) => json::decode(bytes, |raw| reader.take(&raw))?,
+        None => return Err(DecodeError::ContentType(content_type.to_owned())),
+    }
+    Ok(reader.boot)
 }
 
 /// Small packs come by the thousand a second: neither the decompressor nor room for the largest pack is made for each.
@@ -243,89 +280,112 @@ fn seconds(time: Timestamp) -> f64 {
 }
 
 /// One SenML record as it stands in the payload, before base values are applied.
-#[derive(Debug, Default, Clone, PartialEq)]
-struct Raw {
-    base_name: Option<String>,
+#[derive(Debug, Default)]
+struct Raw<'a> {
+    base_name: Option<&'a str>,
     base_time: Option<f64>,
-    base_unit: Option<String>,
+    base_unit: Option<&'a str>,
     base_value: Option<f64>,
-    name: Option<String>,
-    unit: Option<String>,
+    name: Option<&'a str>,
+    unit: Option<&'a str>,
     value: Option<f64>,
-    text: Option<String>,
+    text: Option<&'a str>,
     flag: Option<bool>,
     time: Option<f64>,
-    quality: Option<String>,
-    clock: Option<String>,
+    quality: Option<&'a str>,
+    clock: Option<&'a str>,
     gateway_offset: Option<i64>,
     monotonic: Option<u64>,
     boot: Option<u64>,
     must_understand: bool,
 }
 
-/// Applies base values (RFC 8428 §4.6) and turns raw records into ours.
-fn resolve(raw: Vec<Raw>) -> Result<Pack, DecodeError> {
-    let (mut base_name, mut base_time, mut base_unit, mut base_value) = (String::new(), 0.0, None, 0.0);
-    let mut pack = Pack { boot: raw.first().and_then(|r| r.boot), records: Vec::with_capacity(raw.len()) };
-    // What the base name alone says, read once for all the records under it.
-    let mut under_base: Option<Series> = None;
-    for (index, r) in raw.into_iter().enumerate() {
+/// Applies base values (RFC 8428 §4.6) to one record after the other.
+struct Reader<F> {
+    each: F,
+    /// Of the record that comes next, from 0.
+    index: usize,
+    boot: Option<u64>,
+    base_name: String,
+    base_time: f64,
+    base_unit: Option<String>,
+    base_value: f64,
+    /// What the base name alone says, read once for all the records under it.
+    under_base: Option<Series>,
+}
+
+impl<F: FnMut(Entry<'_>)> Reader<F> {
+    fn new(each: F) -> Self {
+        let (base_name, base_unit, under_base) = (String::new(), None, None);
+        Self { each, index: 0, boot: None, base_name, base_time: 0.0, base_unit, base_value: 0.0, under_base }
+    }
+
+    fn take(&mut self, r: &Raw<'_>) -> Result<(), DecodeError> {
+        let index = self.index;
+        self.index += 1;
         let wrong = |what| DecodeError::Record { index, what };
+        if index == 0 {
+            self.boot = r.boot;
+        }
         if r.must_understand {
             return Err(wrong("a label that must be understood (it ends in _) is not known"));
         }
         if let Some(name) = r.base_name {
-            (base_name, under_base) = (name, None);
+            (self.base_name, self.under_base) = (name.to_owned(), None);
         }
-        base_time = r.base_time.unwrap_or(base_time);
+        self.base_time = r.base_time.unwrap_or(self.base_time);
         if let Some(unit) = r.base_unit {
             // An empty base unit ends the one before.
-            base_unit = Some(unit).filter(|u| !u.is_empty());
+            self.base_unit = Some(unit).filter(|u| !u.is_empty()).map(str::to_owned);
         }
-        base_value = r.base_value.unwrap_or(base_value);
-        if base_name.len() + r.name.as_deref().map_or(0, str::len) > 4 * LENGTH_MAX + 3 {
+        self.base_value = r.base_value.unwrap_or(self.base_value);
+        if self.base_name.len() + r.name.map_or(0, str::len) > 4 * LENGTH_MAX + 3 {
             return Err(wrong("the name is too long"));
         }
         let value = match (r.value, r.flag, r.text) {
-            (Some(number), None, None) => Value::Number(base_value + number),
+            (Some(number), None, None) => Value::Number(self.base_value + number),
             (None, Some(flag), None) => Value::Flag(flag),
-            (None, None, Some(text)) if text.is_empty() => Value::Missing,
-            (None, None, Some(text)) if text.len() <= TEXT_MAX => Value::Text(text),
+            (None, None, Some("")) => Value::Missing,
+            (None, None, Some(text)) if text.len() <= TEXT_MAX => Value::Text(text.to_owned()),
             (None, None, Some(_)) => return Err(wrong("the text is too long")),
-            (None, None, None) if r.name.is_none() => continue, // only base values: allowed, says nothing
+            (None, None, None) if r.name.is_none() => return Ok(()), // only base values: allowed, says nothing
             (None, None, None) => return Err(wrong("no value")),
             _ => return Err(wrong("more than one value")),
         };
         if value.number().is_some_and(|n| !n.is_finite()) {
             return Err(wrong("the number is not finite"));
         }
-        let time = record_time(base_time + r.time.unwrap_or(0.0)).ok_or_else(|| wrong("an impossible time"))?;
+        let time = record_time(self.base_time + r.time.unwrap_or(0.0)).ok_or_else(|| wrong("an impossible time"))?;
         let gateway_time = match (time, r.gateway_offset) {
             (RecordTime::At(at), Some(offset)) => Some(Timestamp::from_millis(at.millis().saturating_add(offset))),
             _ => None,
         };
-        let clock = match r.clock.as_deref() {
+        let clock = match r.clock {
             None => ClockQuality::Synchronised,
             Some(word) => ClockQuality::parse(word).unwrap_or(ClockQuality::Unsynchronised),
         };
         let read = |name: &str| Series::parse(name).map_err(|source| DecodeError::Name { index, source });
-        let series = match (&r.name, &under_base) {
-            (Some(name), _) => read(&format!("{base_name}{name}"))?,
-            (None, Some(series)) => series.clone(),
-            (None, None) => under_base.insert(read(&base_name)?).clone(),
+        let own;
+        let series = match (r.name, &mut self.under_base) {
+            (Some(name), _) => {
+                own = read(&format!("{}{name}", self.base_name))?;
+                &own
+            }
+            (None, Some(series)) => series,
+            (None, none) => none.insert(read(&self.base_name)?),
         };
-        pack.records.push(Record {
+        (self.each)(Entry {
             series,
             time,
             value,
-            unit: r.unit.or_else(|| base_unit.clone()),
-            quality: r.quality.as_deref().map_or(Quality::Good, Quality::parse),
+            unit: r.unit.or(self.base_unit.as_deref()),
+            quality: r.quality.map_or(Quality::Good, Quality::parse),
             clock,
             gateway_time,
             monotonic: r.monotonic.map(Duration::from_millis),
         });
+        Ok(())
     }
-    Ok(pack)
 }
 
 /// Seconds as SenML means them; none when no calendar holds them.

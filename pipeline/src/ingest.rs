@@ -5,13 +5,13 @@
 //! never waits for a disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use carebed_contract::crash;
 use carebed_contract::digest::Digest;
 use carebed_contract::id::{Area, GatewayId, HomeId};
 use carebed_contract::inventory::Inventory;
 use carebed_contract::labels::{Epoch, Labels, Lane};
-use carebed_contract::observation::Observation;
 use carebed_contract::receipt::Receipt;
 use carebed_contract::time::Timestamp;
 use carebed_contract::topic::{Channel, Topic};
@@ -25,10 +25,11 @@ use crate::memory::Rows;
 use crate::message::{Message, with_causes};
 use crate::rows::{self, DAYS_MAX, Origin, Rooms};
 use crate::store::{Commit, Committed, Store, StoreError};
+use crate::streak::{self, Streak};
 use crate::view::Complete;
 
 /// A commit is pressing from this many rows on, however young it is.
-pub const ROWS_MAX: usize = 100_000;
+pub const ROWS_MAX: usize = 250_000;
 /// A commit is pressing from this many bytes of payload on.
 pub const BYTES_MAX: usize = 32 << 20;
 /// A commit is pressing when a lane is this many batches ahead of its receipts: a gateway that empties its spool would
@@ -130,17 +131,14 @@ impl Ingest {
         }
     }
 
-    /// Shows readers what was accepted since the last call. Call it after every few offers.
+    /// Shows readers what was accepted since the last call. It looks at every home that is known: call it a few times a second,
+    /// and after a call.
     pub fn show(&mut self) {
         let fresh = self.pending.commit.rows.get(self.pending.shown..).unwrap_or_default();
-        let rows: Vec<&Observation> = fresh.iter().flat_map(|rows| rows.iter()).collect();
         let heard = std::mem::take(&mut self.pending.heard);
         let complete: Vec<(HomeId, Complete)> =
             heard.iter().filter_map(|g| self.accept.marks(g)).flat_map(|m| m.complete()).collect();
-        if let Err(error) = self.store.show(&rows, &complete) {
-            // Cannot happen: the columns are built from checked types. The rows are committed all the same.
-            tracing::error!(%error, "failed to show accepted rows");
-        }
+        self.store.show(fresh, &complete);
         self.pending.shown = self.pending.commit.rows.len();
     }
 
@@ -175,6 +173,7 @@ impl Ingest {
             return None;
         }
         self.in_flight = true;
+        self.show();
         self.store.begin();
         let mut commit = std::mem::take(&mut self.pending).commit;
         commit.marks = self.accept.begin();
@@ -251,17 +250,17 @@ impl Ingest {
             home.area = area.clone();
         }
         let share = message.share.take();
-        let rows = if repeats { Ok(Vec::new()) } else { self.decoded(&mut message, &labels, received) };
+        let rows = if repeats { Ok(Arc::default()) } else { self.decoded(&mut message, &labels, received) };
         let rows = match rows {
             Ok(rows) => rows,
             Err(reason) => {
                 self.pending.commit.dead_letters.push(message.letter(Some(labels), reason, received));
-                Vec::new()
+                Arc::default()
             }
         };
         let rows = Rows::new(rows, share);
-        for row in rows.chunk_by(|a, b| a.home == b.home).filter_map(<[_]>::first) {
-            self.accept.note_home(&gateway, &row.home);
+        for streak in rows.streaks().chunk_by(|a, b| a.about.home == b.about.home).filter_map(<[_]>::first) {
+            self.accept.note_home(&gateway, &streak.about.home);
         }
 
         let note = |missing| Gap { gateway: gateway.clone(), area: area.clone(), missing, noted_at: received };
@@ -280,7 +279,7 @@ impl Ingest {
         pending.rows += rows.len();
         // At least one, so that an empty batch is pending too.
         pending.bytes += message.payload.len().max(1);
-        pending.days.extend(rows::days(&rows));
+        pending.days.extend(streak::days(rows.streaks()));
         pending.urgent |= labels.lane == Lane::Urgent;
         pending.ahead |= labels.seq.saturating_sub(committed) >= AHEAD_MAX;
         pending.heard.insert(gateway);
@@ -307,7 +306,7 @@ impl Ingest {
     }
 
     /// The rows of a batch, or why it has none. Takes its pack.
-    fn decoded(&self, message: &mut Message, labels: &Labels, received: Timestamp) -> Result<Vec<Observation>, String> {
+    fn decoded(&self, message: &mut Message, labels: &Labels, received: Timestamp) -> Result<Arc<[Streak]>, String> {
         let pack = std::mem::replace(&mut message.pack, Err(String::new()))?;
         let Topic { gateway, area, .. } = message.topic.clone();
         let home = self.homes.get(&gateway);
@@ -321,11 +320,10 @@ impl Ingest {
             received,
         };
         let nowhere = Rooms::default();
-        let mut rows = rows::observations(pack, &origin, home.map_or(&nowhere, |home| &home.rooms));
+        let rows = rows::streaks(pack, &origin, home.map_or(&nowhere, |home| &home.rooms)).into();
         // What was still in a spool of somebody who is forgotten is consumed, and told to nobody.
-        let erased = self.store.erasures();
-        rows.retain(|row| !erased.cover(row));
-        let days = rows::days(&rows).len();
+        let rows = self.store.erasures().left_of(&rows);
+        let days = streak::days(&rows).len();
         if days > DAYS_MAX {
             Err(format!("its times fall on {days} days, at most {DAYS_MAX} are taken"))
         } else {

@@ -18,10 +18,12 @@ pub mod ingest;
 pub mod memory;
 pub mod message;
 pub mod rows;
+mod streak;
 
 pub mod dead_letter;
 pub mod gap;
 
+pub mod hot;
 pub mod schema;
 pub mod store;
 pub mod view;

@@ -4,15 +4,16 @@
 //! share comes back when the last holder of the rows lets go: the commit that wrote them, and whoever was told of them. When
 //! nothing is left, nothing more is read from the broker; receipts stay out, and the gateways keep their data.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use carebed_contract::observation::Observation;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What one row needs between its reception and its file: the decoded observation with its texts, its place in the columns
-/// that readers see, and its part of the columns and pages of the commit. Measured with `carebed-tests flood`, rounded up.
-pub const ROW_BYTES: usize = 1_536;
+use crate::streak::{Streak, streaks};
+
+/// What one row needs between its reception and its file: its point and its part of the streak, its place in the columns that
+/// readers see, and its part of the columns and pages of the commit. Measured with `carebed-tests flood`, rounded up.
+pub const ROW_BYTES: usize = 640;
 
 /// Shares are counted in these, so that their number fits a semaphore's.
 const UNIT_BYTES: usize = 1 << 10;
@@ -42,33 +43,46 @@ impl Memory {
     }
 }
 
-/// The observations of one batch, shared by those who work on them.
+/// The rows of one batch, shared by those who work on them.
 #[derive(Debug, Clone)]
-pub struct Rows(Arc<Held>);
-
-#[derive(Debug)]
-struct Held {
-    rows: Vec<Observation>,
-    _share: Option<Share>,
+pub struct Rows {
+    streaks: Arc<[Streak]>,
+    n_rows: usize,
+    _share: Option<Arc<Share>>,
 }
 
 impl Rows {
-    pub(crate) fn new(rows: Vec<Observation>, share: Option<Share>) -> Self {
-        Self(Arc::new(Held { rows, _share: share }))
+    pub(crate) fn new(streaks: Arc<[Streak]>, share: Option<Share>) -> Self {
+        let n_rows = streaks.iter().map(|streak| streak.points.len()).sum();
+        Self { streaks, n_rows, _share: share.map(Arc::new) }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.n_rows == 0
+    }
+
+    /// Each, in the order of its batch.
+    pub fn iter(&self) -> impl Iterator<Item = Observation> {
+        self.streaks.iter().flat_map(Streak::observations)
+    }
+
+    /// Without their share of memory: who holds these holds up nobody.
+    pub(crate) fn streaks(&self) -> &Arc<[Streak]> {
+        &self.streaks
     }
 }
 
 impl From<Vec<Observation>> for Rows {
     fn from(rows: Vec<Observation>) -> Self {
-        Self::new(rows, None)
-    }
-}
-
-impl Deref for Rows {
-    type Target = [Observation];
-
-    fn deref(&self) -> &[Observation] {
-        &self.0.rows
+        Self::new(streaks(rows).into(), None)
     }
 }
 
@@ -82,7 +96,7 @@ mod tests {
     async fn a_share_comes_back_with_the_last_holder_and_nothing_waits_for_ever() {
         let memory = Memory::new(8 << 10);
         let share = memory.share(5 << 10).await;
-        let rows = Rows::new(Vec::new(), share);
+        let rows = Rows::new(Arc::default(), share);
         let told = rows.clone();
         let mut waiting = Box::pin(memory.share(4 << 10));
         assert!(waiting.as_mut().now_or_never().is_none(), "more than there is");

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use carebed_contract::labels::{Labels, Lane};
-use carebed_contract::pack::Pack;
 use carebed_contract::time::Timestamp;
 use carebed_contract::topic::{Channel, Topic};
 
 use crate::dead_letter::DeadLetter;
 use crate::memory::{ROW_BYTES, Share};
+use crate::rows::Readings;
 
 /// A message and what it says.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Message {
     /// Of a batch: its labels, or why they cannot be followed.
     pub(crate) labels: Result<Labels, String>,
     /// Of a batch: its pack, or why it is none.
-    pub(crate) pack: Result<Pack, String>,
+    pub(crate) pack: Result<Readings, String>,
     /// The memory it was given.
     pub(crate) share: Option<Share>,
 }
@@ -29,7 +29,7 @@ impl Message {
     pub fn read(topic: Topic, labels: Option<&[u8]>, content_type: String, payload: Bytes) -> Self {
         let (labels, pack) = match topic.channel {
             Channel::Batch(lane) => {
-                (readable(labels, lane), Pack::decode(&content_type, &payload).map_err(|error| with_causes(&error)))
+                (readable(labels, lane), Readings::decode(&content_type, &payload).map_err(|error| with_causes(&error)))
             }
             _ => (Err("no batch".to_owned()), Err("no batch".to_owned())),
         };
@@ -38,7 +38,7 @@ impl Message {
 
     /// What it needs until it is committed, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        self.payload.len() + self.pack.as_ref().map_or(0, |pack| pack.records.len()) * ROW_BYTES
+        self.payload.len() + self.pack.as_ref().map_or(0, Readings::n_rows) * ROW_BYTES
     }
 
     /// As a letter that nobody could use.

@@ -1,7 +1,7 @@
 //! The wire: the connections to the broker, the loop that ingests, and the receipts and commands that go out.
 //!
 //! Calls have a connection, a queue, memory and events of their own, so a flood of routine data does not stand before them.
-//! Each connection has a task that polls the socket and one that decodes; one loop accepts; commits run beside it. When
+//! Each connection has a task that polls the socket and decodes; one loop accepts; commits run beside it. When
 //! ingest cannot keep up, its memory is taken ([`crate::memory`]), polling stops, receipts stay out, and the gateways keep
 //! their data: back-pressure reaches the spools. A connection that is not polled for long is closed by its broker and made
 //! again; what the broker then drops comes again, too.
@@ -14,6 +14,7 @@ mod connection;
 mod feed;
 mod outbox;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use carebed_contract::security::Security;
 use carebed_contract::topic::{Channel, Topic};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Sleep;
 
 use crate::event::Event;
 use crate::ingest::{Done, Ingest};
@@ -40,8 +42,10 @@ use outbox::Outbox;
 
 /// Decoded messages of one lane that wait for ingest. Beyond it, or without memory, its connections are not read.
 const QUEUE_MAX: usize = 256;
-/// Messages taken in before readers are shown what came.
+/// Messages taken in before it is looked for anything else.
 const DRAIN_MAX: usize = 64;
+/// Readers see routine rows so long after they came, at most: each time costs something for every home that is known.
+const SHOWN_AFTER: Duration = Duration::from_millis(50);
 /// Memory for what was taken and is not committed, where the configuration does not say.
 pub const MEMORY: usize = 192 << 20;
 /// The part of the memory that only calls may take: one in so many.
@@ -215,6 +219,8 @@ impl Loop {
         // Runs while something waits for a commit.
         let mut timer = None;
         let mut due = false;
+        // Runs while something waits to be shown.
+        let mut unseen: Option<Pin<Box<Sleep>>> = None;
         loop {
             if flight.is_none() && self.ingest.is_pending() {
                 if due || self.ingest.is_pressing() || self.ingest.rows() >= self.rows_early {
@@ -238,8 +244,15 @@ impl Loop {
                 sent = self.calls.send() => sent?,
                 // A call is taken however much waits for a slow commit: its memory bounds how many there can be.
                 Some(message) = self.urgent.recv(), if self.calls.len() < CALLS_MAX => self.take(message),
+                () = async { unseen.as_mut().expect("guarded").await }, if unseen.is_some() => {
+                    unseen = None;
+                    self.ingest.show();
+                }
                 sent = self.rest.send() => sent?,
-                Some(message) = self.routine.recv(), if room => self.take(message),
+                Some(message) = self.routine.recv(), if room => {
+                    self.take(message);
+                    unseen.get_or_insert_with(|| Box::pin(tokio::time::sleep(SHOWN_AFTER)));
+                }
             }
         }
         if let Some(flight) = flight {
@@ -266,12 +279,14 @@ impl Loop {
             let feed = if urgent { &mut self.calls } else { &mut self.rest };
             feed.extend(offered.events);
             // A call is shown and committed at once.
+            if urgent {
+                self.ingest.show();
+            }
             if urgent || self.ingest.is_full() {
                 break;
             }
             next = self.urgent.try_recv().or_else(|_| self.routine.try_recv()).ok();
         }
-        self.ingest.show();
     }
 
     fn finish(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 //! `observations` is partitioned by [`EVENT_DAY`]: that column is in the table's log and in the paths, not in the files
 //! and not in hot rows.
 
+mod columns;
 mod observations;
 
 use std::sync::{Arc, LazyLock};
@@ -15,7 +16,8 @@ use carebed_contract::time::Timestamp;
 use crate::dead_letter::DeadLetter;
 use crate::gap::Gap;
 
-pub use observations::{SORT_ORDER, from_batch, to_batch};
+pub(crate) use columns::{Piece, Words, sorted};
+pub use observations::{SORT_ORDER, from_batch};
 
 /// The partition column of `observations`: the date of the event time, UTC.
 pub const EVENT_DAY: &str = "event_day";
@@ -57,6 +59,16 @@ pub fn observations() -> SchemaRef {
         ])
     });
     Arc::clone(&SCHEMA)
+}
+
+/// The same columns with words as views: thousands of rows share one word of a page's dictionary, and none of them copies it.
+#[must_use]
+pub fn with_views(schema: &Schema) -> SchemaRef {
+    let view = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        _ => Arc::clone(field),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(view).collect::<Vec<_>>()))
 }
 
 /// The columns of `gaps`. `to_seq` is null where nobody knows how much is missing.

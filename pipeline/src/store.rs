@@ -29,7 +29,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ::parquet::errors::ParquetError;
 use arrow::error::ArrowError;
 use carebed_contract::id::{GatewayId, HomeId};
-use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -40,6 +39,7 @@ use url::Url;
 use crate::accept::{Changes, Marks};
 use crate::dead_letter::DeadLetter;
 use crate::gap::Gap;
+use crate::hot::Hot;
 use crate::memory::Rows;
 use crate::schema;
 use crate::view::{Complete, Publisher, View};
@@ -350,12 +350,10 @@ impl Store {
     }
 
     /// Shows accepted rows to readers, and how far their homes are known now, before they are committed.
-    pub(crate) fn show(&self, rows: &[&Observation], complete: &[(HomeId, Complete)]) -> Result<(), ArrowError> {
+    pub(crate) fn show(&self, rows: &[Rows], complete: &[(HomeId, Complete)]) {
         let erasures = self.inner.erasures.read().unwrap_or_else(PoisonError::into_inner);
-        let rows: Vec<&Observation> = rows.iter().copied().filter(|row| !erasures.cover(row)).collect();
-        let batch = if rows.is_empty() { None } else { Some(schema::to_batch(&rows)?) };
-        self.inner.publisher.accepted(batch, complete);
-        Ok(())
+        let hot = Hot::new(rows.iter().map(|rows| erasures.left_of(rows.streaks())).collect());
+        self.inner.publisher.accepted(hot, complete);
     }
 
     /// What is shown now is what the next [`Store::commit`] commits.

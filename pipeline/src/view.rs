@@ -6,13 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
-use arrow::error::ArrowError;
 use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
 use tokio::sync::watch;
 
+use crate::hot::Hot;
 use crate::store::Part;
 
 /// One Parquet file of a table.
@@ -49,8 +47,8 @@ pub struct TableView {
     /// How often rows were taken out of it, by erasure or retention, since this process opened it. While it stays the same, the
     /// files hold all rows they held before, in whatever files they are now.
     pub taken_out: u64,
-    /// Accepted rows whose file is not committed yet, unsorted.
-    pub hot: Arc<[RecordBatch]>,
+    /// Accepted rows whose file is not committed yet.
+    pub hot: Arc<[Hot]>,
 }
 
 /// How far a home's data is known.
@@ -77,29 +75,26 @@ pub struct View {
     pub complete: Arc<BTreeMap<HomeId, Complete>>,
 }
 
-/// Hot batches beyond this number are joined into one, so that publishing stays cheap.
-const HOT_BATCHES_MAX: usize = 64;
-
 /// Makes views. One exists per store; its lock is held for the length of a swap.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     sender: watch::Sender<Arc<View>>,
-    hot: Mutex<Hot>,
+    hot: Mutex<OnTheWay>,
 }
 
 #[derive(Debug, Default)]
-struct Hot {
+struct OnTheWay {
     /// Rows that the commit under way will turn into files.
-    leaving: Vec<RecordBatch>,
+    leaving: Vec<Hot>,
     /// Rows accepted since it began.
-    pending: Vec<RecordBatch>,
+    pending: Vec<Hot>,
     /// How far homes are known by what is committed.
     complete: Arc<BTreeMap<HomeId, Complete>>,
 }
 
 impl Publisher {
     pub(crate) fn new(view: View) -> Self {
-        let hot = Hot { complete: Arc::clone(&view.complete), ..Hot::default() };
+        let hot = OnTheWay { complete: Arc::clone(&view.complete), ..OnTheWay::default() };
         Self { sender: watch::Sender::new(Arc::new(view)), hot: Mutex::new(hot) }
     }
 
@@ -112,10 +107,9 @@ impl Publisher {
     }
 
     /// Rows were accepted.
-    pub(crate) fn accepted(&self, rows: Option<RecordBatch>, complete: &[(HomeId, Complete)]) {
+    pub(crate) fn accepted(&self, rows: Hot, complete: &[(HomeId, Complete)]) {
         let mut hot = self.hot();
-        hot.pending.extend(rows);
-        hot.join();
+        hot.add(rows);
         self.swap(&hot, |view| know(&mut view.complete, complete));
     }
 
@@ -144,15 +138,11 @@ impl Publisher {
     }
 
     /// Rows were erased: those on their way go at once.
-    pub(crate) fn forget(
-        &self,
-        keep: impl Fn(&RecordBatch) -> Result<RecordBatch, ArrowError>,
-    ) -> Result<(), ArrowError> {
+    pub(crate) fn forget(&self, keep: impl Fn(&Hot) -> Hot) {
         let mut hot = self.hot();
-        let filtered = |batches: &[RecordBatch]| batches.iter().map(&keep).collect::<Result<Vec<_>, _>>();
-        (hot.leaving, hot.pending) = (filtered(&hot.leaving)?, filtered(&hot.pending)?);
+        let left = |parts: &[Hot]| parts.iter().map(&keep).filter(|hot| hot.n_rows() > 0).collect();
+        (hot.leaving, hot.pending) = (left(&hot.leaving), left(&hot.pending));
         self.swap(&hot, |_| ());
-        Ok(())
     }
 
     /// A commit failed: everything accepted goes, since the gateways will send it again.
@@ -163,12 +153,12 @@ impl Publisher {
         self.swap(&hot, |view| view.complete = Arc::clone(&hot.complete));
     }
 
-    fn hot(&self) -> MutexGuard<'_, Hot> {
+    fn hot(&self) -> MutexGuard<'_, OnTheWay> {
         // A panic elsewhere cannot leave the two lists half changed.
         self.hot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn swap(&self, hot: &Hot, change: impl FnOnce(&mut View)) {
+    fn swap(&self, hot: &OnTheWay, change: impl FnOnce(&mut View)) {
         self.sender.send_modify(|current| {
             let mut next = View::clone(current);
             next.version += 1;
@@ -179,15 +169,18 @@ impl Publisher {
     }
 }
 
-impl Hot {
-    /// Keeps the list of pending batches short.
-    fn join(&mut self) {
-        if self.pending.len() > HOT_BATCHES_MAX
-            && let Some(first) = self.pending.first()
-            && let Ok(joined) = concat_batches(&first.schema(), &self.pending)
-        {
-            self.pending = vec![joined];
+impl OnTheWay {
+    /// Adds rows. Each part has more than twice the rows of the next, so there are few, and what readers laid out of the large
+    /// ones stays of use.
+    fn add(&mut self, rows: Hot) {
+        if rows.n_rows() == 0 {
+            return;
         }
+        let mut last = rows;
+        while let Some(before) = self.pending.pop_if(|before| before.n_rows() <= 2 * last.n_rows()) {
+            last = before.and(&last);
+        }
+        self.pending.push(last);
     }
 }
 

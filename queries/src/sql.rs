@@ -248,6 +248,11 @@ impl SqlSession {
         Ok(Self { tables, limits, rows_max })
     }
 
+    /// What statements from now on see; its tables have the same columns. What the session remembers of files stays of use.
+    pub fn see(&self, snapshot: Snapshot) {
+        self.tables.put(Some(Arc::new(snapshot)));
+    }
+
     /// Runs one statement that reads.
     ///
     /// # Errors

@@ -170,17 +170,21 @@ fn write_number(out: &mut Out, number: f64) -> Written {
 }
 
 /// Reads the records of a pack, base values not yet applied.
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Raw>, DecodeError> {
+pub(super) fn decode<'a>(
+    bytes: &'a [u8],
+    mut each: impl FnMut(Raw<'a>) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
     let mut d = Decoder::new(bytes);
-    let mut records = Vec::new();
+    let mut n_records = 0;
     let mut left = d.array()?;
     while more(&mut d, &mut left)? {
-        if records.len() == RECORDS_MAX {
+        if n_records == RECORDS_MAX {
             return Err(DecodeError::TooLarge { what: "records", limit: RECORDS_MAX });
         }
-        records.push(read_record(&mut d)?);
+        n_records += 1;
+        each(read_record(&mut d)?)?;
     }
-    Ok(records)
+    Ok(())
 }
 
 /// Whether another item follows in an array or map of known or open length.
@@ -199,14 +203,14 @@ fn more(d: &mut Decoder<'_>, left: &mut Option<u64>) -> Result<bool, DecodeError
     }
 }
 
-fn read_record(d: &mut Decoder<'_>) -> Result<Raw, DecodeError> {
+fn read_record<'a>(d: &mut Decoder<'a>) -> Result<Raw<'a>, DecodeError> {
     let mut raw = Raw::default();
     let mut left = d.map()?;
     while more(d, &mut left)? {
         if d.datatype()? == Type::String {
             match d.str()? {
-                "q" => raw.quality = Some(d.str()?.to_owned()),
-                "ck" => raw.clock = Some(d.str()?.to_owned()),
+                "q" => raw.quality = Some(d.str()?),
+                "ck" => raw.clock = Some(d.str()?),
                 "gt" => raw.gateway_offset = Some(d.i64()?),
                 "mono" => raw.monotonic = Some(d.u64()?),
                 "boot" => raw.boot = Some(d.u64()?),
@@ -218,14 +222,14 @@ fn read_record(d: &mut Decoder<'_>) -> Result<Raw, DecodeError> {
             continue;
         }
         match d.i32()? {
-            BASE_NAME => raw.base_name = Some(d.str()?.to_owned()),
+            BASE_NAME => raw.base_name = Some(d.str()?),
             BASE_TIME => raw.base_time = Some(read_number(d)?),
-            BASE_UNIT => raw.base_unit = Some(d.str()?.to_owned()),
+            BASE_UNIT => raw.base_unit = Some(d.str()?),
             BASE_VALUE => raw.base_value = Some(read_number(d)?),
-            NAME => raw.name = Some(d.str()?.to_owned()),
-            UNIT => raw.unit = Some(d.str()?.to_owned()),
+            NAME => raw.name = Some(d.str()?),
+            UNIT => raw.unit = Some(d.str()?),
             VALUE => raw.value = Some(read_number(d)?),
-            TEXT => raw.text = Some(d.str()?.to_owned()),
+            TEXT => raw.text = Some(d.str()?),
             FLAG => raw.flag = Some(d.bool()?),
             TIME => raw.time = Some(read_number(d)?),
             // RFC 8428 §4.4: a later version may mean something else by everything that follows.
@@ -242,10 +246,11 @@ fn read_number(d: &mut Decoder<'_>) -> Result<f64, DecodeError> {
         Type::F16 => f64::from(d.f16()?),
         Type::F32 => f64::from(d.f32()?),
         Type::F64 => d.f64()?,
-        _ => {
-            #[expect(clippy::cast_precision_loss, reason = "SenML numbers are doubles")]
-            let number = i128::from(d.int()?) as f64;
-            number
-        }
+        #[expect(clippy::cast_precision_loss, reason = "SenML numbers are doubles")]
+        Type::U8 | Type::U16 | Type::U32 | Type::U64 => d.u64()? as f64,
+        #[expect(clippy::cast_precision_loss, reason = "SenML numbers are doubles")]
+        Type::I8 | Type::I16 | Type::I32 | Type::I64 => d.i64()? as f64,
+        #[expect(clippy::cast_precision_loss, reason = "SenML numbers are doubles")]
+        _ => i128::from(d.int()?) as f64,
     })
 }

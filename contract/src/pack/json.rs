@@ -27,30 +27,33 @@ struct Line {
 }
 
 /// Reads the records of a pack, base values not yet applied.
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Raw>, DecodeError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    mut each: impl FnMut(Raw<'_>) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
     let lines: Vec<Line> = serde_json::from_slice(bytes)?;
     if lines.len() > RECORDS_MAX {
         return Err(DecodeError::TooLarge { what: "records", limit: RECORDS_MAX });
     }
-    Ok(lines
-        .into_iter()
-        .map(|l| Raw {
+    for l in &lines {
+        each(Raw {
             must_understand: l.bver.is_some_and(|v| v > 10.0) || l.other.keys().any(|k| k.ends_with('_')),
-            base_name: l.bn,
+            base_name: l.bn.as_deref(),
             base_time: l.bt,
-            base_unit: l.bu,
+            base_unit: l.bu.as_deref(),
             base_value: l.bv,
-            name: l.n,
-            unit: l.u,
+            name: l.n.as_deref(),
+            unit: l.u.as_deref(),
             value: l.v,
-            text: l.vs,
+            text: l.vs.as_deref(),
             flag: l.vb,
             time: l.t,
-            quality: l.q,
-            clock: l.ck,
+            quality: l.q.as_deref(),
+            clock: l.ck.as_deref(),
             gateway_offset: l.gt,
             monotonic: l.mono,
             boot: l.boot,
-        })
-        .collect())
+        })?;
+    }
+    Ok(())
 }

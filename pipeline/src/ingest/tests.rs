@@ -100,7 +100,7 @@ async fn a_call_is_told_at_once_shown_at_once_and_receipted_after_its_commit() {
     assert_eq!(kinds(&offered), ["accepted"]);
     centre.ingest.show();
     let hot = &centre.store.view().observations.hot;
-    assert_eq!(schema::from_batch(&hot[0]).unwrap()[0].quantity.as_str(), "call_button");
+    assert_eq!(schema::from_batch(&hot[0].columns().unwrap()).unwrap()[0].quantity.as_str(), "call_button");
     assert!(centre.ingest.is_pressing(), "a call waits for the next commit");
 
     // Sent again before the commit: nothing new, and still no receipt.
@@ -277,5 +277,5 @@ async fn status_inventory_and_results_are_passed_on() {
     }
     let offered = centre.offer(&Gateway::new(Lane::Urgent, 1).batch(CALL));
     let Event::Accepted { rows, .. } = &offered.events[0] else { unreachable!() };
-    assert_eq!(rows[0].room.as_ref().map(|r| r.as_str()), Some("hall"));
+    assert_eq!(rows.iter().next().unwrap().room.as_ref().map(|r| r.as_str()), Some("hall"));
 }

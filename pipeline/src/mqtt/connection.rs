@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
 use carebed_contract::command::Command;
@@ -30,18 +29,6 @@ const REQUESTS_MAX: usize = 64;
 const INFLIGHT_MAX: u16 = 4_096;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Messages of one connection that wait to be decoded: few, since each may be as large as a packet.
-const UNREAD_MAX: usize = 8;
-
-/// A message as it came from the broker.
-#[derive(Debug)]
-struct Unread {
-    topic: Topic,
-    labels: Option<Bytes>,
-    content_type: String,
-    payload: Bytes,
-}
-
 /// What goes out on a connection.
 pub(super) type Outgoing = (Arc<Outbox>, mpsc::Receiver<(Topic, Command)>);
 
@@ -58,22 +45,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects again and again until shut down. What comes is decoded beside it, in order.
-    pub(super) async fn run(self, intake: Intake, outgoing: Option<Outgoing>) {
-        let (unread, reading) = mpsc::channel(UNREAD_MAX);
-        // A task of its own, so that the socket is polled while a pack is decoded.
-        let reader = tokio::spawn(read(reading, intake));
-        self.connect(unread, outgoing).await;
-        reader.abort();
-    }
-
-    async fn connect(self, unread: mpsc::Sender<Unread>, mut outgoing: Option<Outgoing>) {
+    /// Connects again and again until shut down. What comes is decoded here: the largest pack takes a fraction of a second, far
+    /// below the keep-alive, and handing each small one to another thread would cost more than decoding it.
+    pub(super) async fn run(self, intake: Intake, mut outgoing: Option<Outgoing>) {
         let mut backoff = Backoff::new();
         let shutdown = self.shutdown.clone();
         while !shutdown.is_cancelled() {
             let began = Instant::now();
             let ended = tokio::select! {
-                ended = self.once(&unread, outgoing.as_mut()) => ended,
+                ended = self.once(&intake, outgoing.as_mut()) => ended,
                 () = shutdown.cancelled() => return,
             };
             let wait = backoff.next(began.elapsed(), rand::random());
@@ -86,7 +66,7 @@ impl Connection {
     }
 
     /// One connection, from a new clean client to its end.
-    async fn once(&self, unread: &mpsc::Sender<Unread>, outgoing: Option<&mut Outgoing>) -> Ended {
+    async fn once(&self, intake: &Intake, outgoing: Option<&mut Outgoing>) -> Ended {
         let mut options = MqttOptions::new(&self.client_id, &self.host, self.port);
         options.set_clean_start(true).set_keep_alive(KEEP_ALIVE).set_max_packet_size(Some(PACKET_MAX));
         // The client keeps a place of 200 bytes for each that may be under way: 13 MiB for its default of 65,535.
@@ -130,9 +110,9 @@ impl Connection {
                     }
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    if let Some(message) = message(publish)
-                        && unread.send(message).await.is_err()
-                    {
+                    let Some(mut message) = message(publish) else { continue };
+                    message.share = intake.memory.share(message.weight()).await;
+                    if intake.messages.send(message).await.is_err() {
                         return Ended::NobodyIngests;
                     }
                 }
@@ -156,26 +136,11 @@ enum Ended {
     NobodyIngests,
 }
 
-/// Decodes what comes, gives it its memory and hands it to ingest, until nobody takes it any more.
-async fn read(mut unread: mpsc::Receiver<Unread>, intake: Intake) {
-    while let Some(Unread { topic, labels, content_type, payload }) = unread.recv().await {
-        let mut message = Message::read(topic, labels.as_deref(), content_type, payload);
-        message.share = intake.memory.share(message.weight()).await;
-        if intake.messages.send(message).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn message(publish: Publish) -> Option<Unread> {
+fn message(publish: Publish) -> Option<Message> {
     let topic = Topic::parse(std::str::from_utf8(&publish.topic).ok()?)?;
     let properties = publish.properties.unwrap_or_default();
-    Some(Unread {
-        topic,
-        labels: properties.correlation_data,
-        content_type: properties.content_type.unwrap_or_default(),
-        payload: publish.payload,
-    })
+    let content_type = properties.content_type.unwrap_or_default();
+    Some(Message::read(topic, properties.correlation_data.as_deref(), content_type, publish.payload))
 }
 
 /// Sends receipts and commands for as long as the connection lives. A receipt that is lost with it is asked for again; a

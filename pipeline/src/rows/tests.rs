@@ -1,4 +1,5 @@
 use carebed_contract::inventory::{InventoryBed, InventoryDevice};
+use carebed_contract::observation::Observation;
 
 use super::*;
 
@@ -17,7 +18,7 @@ fn origin() -> Origin {
 }
 
 fn read(json: &str) -> Vec<Observation> {
-    observations(Pack::decode("application/senml+json", json.as_bytes()).unwrap(), &origin(), &Rooms::default())
+    observations(json.as_bytes(), &origin(), &Rooms::default())
 }
 
 #[test]
@@ -99,7 +100,6 @@ fn times_without_a_clock_are_as_good_as_what_the_gateway_learned() {
         (Some(SealedAt::Before(ago)), 92_500, "unsynchronised", "uncertain:clock"),
         (None, 2_500, "unsynchronised", "uncertain:clock"),
     ] {
-        let pack = Pack::decode("application/senml+json", pack).unwrap();
         let row = observations(pack, &Origin { sealed, ..origin() }, &Rooms::default()).remove(0);
         let told = (NOW.since(row.event_time).as_millis(), row.clock.as_str(), row.quality.to_string());
         assert_eq!(told, (before_now, clock, quality.to_owned()), "{sealed:?}");

@@ -1,10 +1,7 @@
-//! Rows of `observations` to Arrow and back.
-
-use std::sync::Arc;
+//! How rows of `observations` lie in files, and reading them from Arrow.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, StringBuilder,
-    TimestampMillisecondArray,
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMillisecondType};
@@ -15,54 +12,10 @@ use carebed_contract::quantity::Quantity;
 use carebed_contract::time::{ClockQuality, Timestamp};
 use carebed_contract::value::Value;
 
-use super::{number, observations, optional_times, times, words};
+use super::observations;
 
 /// How the rows of each file are sorted: ascending, rows without a bed first.
 pub const SORT_ORDER: [&str; 3] = ["bed_id", "quantity", "event_time"];
-
-/// Observations as rows, in their order. Flags become 1 and 0.
-pub fn to_batch(rows: &[&Observation]) -> Result<RecordBatch, ArrowError> {
-    let each = || rows.iter().copied();
-    RecordBatch::try_new(
-        observations(),
-        vec![
-            words(each().map(|r| &r.area)),
-            words(each().map(|r| &r.home)),
-            Arc::new(each().map(|r| r.bed.as_ref()).collect::<StringArray>()),
-            words(each().map(|r| &r.device)),
-            Arc::new(each().map(|r| r.room.as_ref()).collect::<StringArray>()),
-            words(each().map(|r| r.quantity.as_str())),
-            words(each().map(|r| &r.unit)),
-            times(each().map(|r| r.event_time)),
-            Arc::new(each().map(|r| r.value.number()).collect::<Float64Array>()),
-            Arc::new(each().map(|r| r.value.text()).collect::<StringArray>()),
-            spelled(each().map(|r| &r.quality)),
-            words(each().map(|r| r.clock.as_str())),
-            words(each().map(|r| &r.gateway)),
-            Arc::new(each().map(|r| r.boot.and_then(|b| i64::try_from(b).ok())).collect::<Int64Array>()),
-            spelled(each().map(|r| &r.epoch)),
-            words(each().map(|r| r.lane.as_str())),
-            Arc::new(Int64Array::from_iter_values(each().map(|r| number(r.seq)))),
-            optional_times(each().map(|r| (r.gateway_time != r.event_time).then_some(r.gateway_time))),
-            times(each().map(|r| r.received_time)),
-        ],
-    )
-}
-
-/// The texts of values that hardly change from row to row: each is written out once and taken again.
-fn spelled<'a, T: PartialEq + ToString + 'a>(values: impl Iterator<Item = &'a T>) -> ArrayRef {
-    let mut texts = StringBuilder::new();
-    let mut last: Option<(&T, String)> = None;
-    for value in values {
-        let (_, text) = match last.take().filter(|(known, _)| *known == value) {
-            Some(last) => last,
-            None => (value, value.to_string()),
-        };
-        texts.append_value(&text);
-        last = Some((value, text));
-    }
-    Arc::new(texts.finish())
-}
 
 /// Rows as observations, whatever encoding of strings a reader gave the columns. What was a flag comes back as the number
 /// 1 or 0. Fails when a column is missing or holds what no observation can.
@@ -165,11 +118,11 @@ impl Columns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carebed_contract::pack::Pack;
+    use crate::schema::{Piece, Words, sorted};
 
     #[test]
     fn rows_survive_arrow() {
-        let pack = br#"[{"n":"h1/b1/mat-1/heart_rate","v":72,"t":1772403300.25,"q":"uncertain:motion"},
+        let pack = br#"[{"n":"h1/b1/mat-1/heart_rate","v":72,"t":1772403300.25,"q":"uncertain:motion","boot":9},
             {"n":"h1/-/door-1/door_open","v":1},{"n":"h1/b1/mat-1/heart_rate","vs":"","q":"bad:no_answer"},
             {"n":"h1/b1/mat-1/moon_phase","vs":"full","u":"x"}]"#;
         let origin = crate::rows::Origin {
@@ -181,10 +134,14 @@ mod tests {
             sealed: None,
             received: Timestamp::from_millis(1_772_403_301_000),
         };
-        let pack = Pack { boot: Some(9), ..Pack::decode("application/senml+json", pack).unwrap() };
-        let rows = crate::rows::observations(pack, &origin, &crate::rows::Rooms::default());
-        let batch = to_batch(&rows.iter().collect::<Vec<_>>()).unwrap();
-        assert_eq!(from_batch(&batch).unwrap(), rows);
+        let mut rows = crate::rows::observations(pack, &origin, &crate::rows::Rooms::default());
+        let streaks = crate::streak::streaks(rows.clone());
+        let pieces: Vec<Piece<'_>> = streaks.iter().map(Piece::of).collect();
+        rows.sort_by(|a, b| (&a.bed, &a.quantity, a.event_time).cmp(&(&b.bed, &b.quantity, b.event_time)));
+        for words in [Words::Views, Words::Keys] {
+            assert_eq!(from_batch(&sorted(&pieces, words).unwrap()).unwrap(), rows, "{words:?}");
+        }
+        let batch = sorted(&pieces, Words::Views).unwrap();
         let without = batch.project(&[0, 1, 2]).unwrap();
         assert!(from_batch(&without).is_err());
     }

@@ -14,6 +14,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
+use crate::streak::{About, Point, Streak};
 use crate::view::DataFile;
 
 /// Where tombstones lie, below the lake.
@@ -75,6 +76,11 @@ impl Erasure {
             && event_time < self.until
     }
 
+    /// Whether it covers an observation.
+    pub(crate) fn covers(&self, row: &Observation) -> bool {
+        row.home == self.home && self.covers_cell(row.bed.as_ref().map(BedId::as_str), row.event_time)
+    }
+
     /// Whether a file may hold such rows.
     pub(crate) fn may_be_in(&self, file: &DataFile) -> bool {
         let within = |range: &Option<(Arc<str>, Arc<str>)>, word: &str| {
@@ -83,6 +89,24 @@ impl Erasure {
         within(&file.home, self.home.as_str())
             && self.bed.as_ref().is_none_or(|bed| within(&file.bed, bed.as_str()))
             && file.event_time.is_none_or(|(low, high)| low < self.until && self.from.is_none_or(|from| from <= high))
+    }
+
+    /// Whether it covers some of these rows.
+    pub(crate) fn covers_some(&self, streaks: &[Streak]) -> bool {
+        streaks.iter().any(|streak| streak.points.iter().any(|point| self.covers_point(&streak.about, point)))
+    }
+
+    /// What it leaves of these rows.
+    pub(crate) fn left_of(&self, streaks: &[Streak]) -> Vec<Streak> {
+        let left = streaks.iter().map(|streak| {
+            let points = streak.points.iter().filter(|point| !self.covers_point(&streak.about, point));
+            Streak { about: streak.about.clone(), points: points.cloned().collect() }
+        });
+        left.filter(|streak| !streak.points.is_empty()).collect()
+    }
+
+    fn covers_point(&self, about: &About, point: &Point) -> bool {
+        about.home == self.home && self.covers_cell(about.bed.as_ref().map(BedId::as_str), point.event_time)
     }
 
     /// Which rows it covers, told from [`COLUMNS`].
@@ -112,6 +136,18 @@ impl Erasures {
         let of_home = self.0.get(&row.home).into_iter().flatten();
         let bed = row.bed.as_ref().map(BedId::as_str);
         of_home.into_iter().any(|erasure| erasure.covers_cell(bed, row.event_time))
+    }
+
+    /// What they leave of rows.
+    pub(crate) fn left_of(&self, rows: &Arc<[Streak]>) -> Arc<[Streak]> {
+        let mut left = Arc::clone(rows);
+        let concerned = rows.iter().filter_map(|streak| self.0.get(&streak.about.home));
+        for erasure in concerned.flatten() {
+            if erasure.covers_some(&left) {
+                left = erasure.left_of(&left).into();
+            }
+        }
+        left
     }
 
     /// Each of them.

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use ::parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use ::parquet::errors::ParquetError;
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use super::parquet::{Density, Encoded, FileWriter};
 use super::plan::Run;
-use crate::schema::SORT_ORDER;
+use crate::schema::{SORT_ORDER, with_views};
 use crate::view::DataFile;
 
 /// Rows of one file at most, so that one erased person costs at most one such file a day.
@@ -35,14 +35,17 @@ pub(crate) fn merge<E: From<ParquetError> + From<ArrowError>>(
     mut read: impl FnMut(&DataFile) -> Result<Bytes, E>,
     mut put: impl FnMut(Encoded) -> Result<(), E>,
 ) -> Result<(), E> {
+    // Words are read as views into the dictionaries of pages, and moved as such.
+    let views = with_views(schema);
     let fields =
-        SORT_ORDER.into_iter().map(|name| Ok(SortField::new(schema.field_with_name(name)?.data_type().clone())));
+        SORT_ORDER.into_iter().map(|name| Ok(SortField::new(views.field_with_name(name)?.data_type().clone())));
     let converter = RowConverter::new(fields.collect::<Result<_, ArrowError>>()?)?;
     let mut inputs = Vec::with_capacity(runs.len());
     let mut batches = Vec::new();
     let mut heap = BinaryHeap::new();
     for run in runs {
-        let mut input = Input { files: run.files.iter().cloned(), reader: None, left: 0, at: None };
+        let schema = Arc::clone(&views);
+        let mut input = Input { files: run.files.iter().cloned(), schema, reader: None, left: 0, at: None };
         if input.next(&converter, &mut batches, &mut read)? {
             heap.extend(input.at.as_ref().map(|at| Reverse((at.key(), inputs.len()))));
         }
@@ -91,6 +94,8 @@ fn forget<F>(batches: &mut Vec<RecordBatch>, inputs: &mut [Input<F>]) {
 /// One run, read from its first file to its last.
 struct Input<F> {
     files: F,
+    /// The columns that are read.
+    schema: SchemaRef,
     reader: Option<ParquetRecordBatchReader>,
     /// Rows that the reader still has. It goes with the last of them: it holds a decompressor for every column.
     left: usize,
@@ -130,7 +135,8 @@ impl<F: Iterator<Item = Arc<DataFile>>> Input<F> {
                 continue;
             }
             let Some(file) = self.files.next() else { return Ok(false) };
-            let reader = ParquetRecordBatchReaderBuilder::try_new(read(&file)?)?;
+            let options = ArrowReaderOptions::new().with_schema(Arc::clone(&self.schema));
+            let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(read(&file)?, options)?;
             let rows =
                 reader.metadata().row_groups().iter().map(|group| usize::try_from(group.num_rows()).unwrap_or(0));
             self.left = rows.sum();

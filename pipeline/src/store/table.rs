@@ -144,7 +144,8 @@ impl Table {
         now: Timestamp,
     ) -> Result<Add, TableError> {
         let table = self.design.name;
-        let encoded = tokio::task::spawn_blocking(move || parquet::encode(&batch)).await;
+        let schema = Arc::clone(&self.design.schema);
+        let encoded = tokio::task::spawn_blocking(move || parquet::encode(&schema, &batch)).await;
         let stopped = || ::parquet::errors::ParquetError::General("the encoder was stopped".to_owned());
         let encoded = encoded.unwrap_or_else(|_| Err(stopped()));
         let file = encoded.map_err(|source| TableError::Encode { table, source })?;

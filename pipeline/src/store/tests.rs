@@ -7,7 +7,7 @@ mod upkeep;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use carebed_contract::labels::{Epoch, Labels, Lane};
-use carebed_contract::pack::Pack;
+use carebed_contract::observation::Observation;
 use object_store::ObjectStoreExt;
 
 use super::*;
@@ -64,7 +64,7 @@ fn rows_of(seq: u64) -> Vec<Observation> {
         sealed: None,
         received: START,
     };
-    observations(Pack::decode("application/senml+json", json.as_bytes()).unwrap(), &origin, &Rooms::default())
+    observations(json.as_bytes(), &origin, &Rooms::default())
 }
 
 /// The numbers of all batches that a view's files and hot rows hold, sorted.
@@ -84,8 +84,8 @@ pub(super) async fn numbers(store: &Store, view: &View) -> Vec<u64> {
         // Where an erasure had the log forget what it said of a file, the file itself says it.
         assert!(file.rows.is_none_or(|said| said == rows), "{}: {:?} and not {rows}", file.path, file.rows);
     }
-    for batch in view.observations.hot.iter() {
-        found.extend(schema::from_batch(batch).unwrap().iter().map(|row| row.seq));
+    for hot in view.observations.hot.iter() {
+        found.extend(schema::from_batch(&hot.columns().unwrap()).unwrap().iter().map(|row| row.seq));
     }
     found.sort_unstable();
     found
@@ -214,5 +214,5 @@ async fn opening_stays_quick_and_right_over_many_commits() {
     assert!(checkpoint.exists(), "no checkpoint was written");
     let store = Store::open(config).await.unwrap();
     assert_eq!(numbers(&store, &store.view()).await, (0..130).collect::<Vec<_>>());
-    assert_eq!(Home::of(&store).await.batches(1).rows[0][0].seq, 130);
+    assert_eq!(Home::of(&store).await.batches(1).rows[0].iter().next().unwrap().seq, 130);
 }

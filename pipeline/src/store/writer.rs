@@ -10,9 +10,7 @@ use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use carebed_contract::crash;
 use carebed_contract::digest::Digest;
-use carebed_contract::id::{BedId, GatewayId};
-use carebed_contract::observation::Observation;
-use carebed_contract::quantity::Quantity;
+use carebed_contract::id::GatewayId;
 use carebed_contract::time::Timestamp;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
@@ -24,8 +22,8 @@ use super::table::{Change, Table, TableError};
 use super::watermark::{self, WatermarkError};
 use super::{Commit, Committed, StoreError};
 use crate::accept::Marks;
+use crate::schema::{self, Piece, Words};
 use crate::view::{DataFile, View};
-use crate::{rows, schema};
 
 /// How many files of one commit are written at the same time.
 const WRITES_MAX: usize = 4;
@@ -79,18 +77,16 @@ impl Writer {
             });
         }
 
-        let mut days: BTreeMap<i32, Vec<&Observation>> = BTreeMap::new();
-        for pack in &commit.rows {
-            for run in pack.chunk_by(|a, b| rows::day(a.event_time) == rows::day(b.event_time)) {
-                let Some(first) = run.first() else { continue };
-                let day = days.entry(rows::day(first.event_time)).or_default();
-                day.extend(run.iter().filter(|row| !erasures.cover(row)));
+        let rows: Vec<_> = commit.rows.iter().map(|rows| erasures.left_of(rows.streaks())).collect();
+        let mut days: BTreeMap<i32, Vec<Piece<'_>>> = BTreeMap::new();
+        for streak in rows.iter().flat_map(|streaks| streaks.iter()) {
+            for (day, points) in streak.days() {
+                days.entry(day).or_default().push(Piece { about: &streak.about, points });
             }
         }
-        days.retain(|_, rows| !rows.is_empty());
         let batches: Vec<(i32, RecordBatch)> = days
             .into_iter()
-            .map(|(day, rows)| schema::to_batch(&in_file_order(&rows)).map(|batch| (day, batch)))
+            .map(|(day, pieces)| schema::sorted(&pieces, Words::Keys).map(|batch| (day, batch)))
             .collect::<Result<_, _>>()?;
         let rows = batches.iter().map(|(_, batch)| batch.num_rows()).sum();
         let (table, shard) = (&self.observations, &self.shard);
@@ -128,35 +124,17 @@ impl Writer {
         Ok(Committed { watermark: n, version: self.observations.version(), rows, files })
     }
 
+    /// An object store may take the entry of a commit long after that was given up. From now on it does not.
+    pub(super) async fn fence(&mut self, now: Timestamp) -> Result<(), TableError> {
+        for table in [&mut self.observations, &mut self.gaps.table, &mut self.dead_letters.table] {
+            table.commit(Vec::new(), Change::Fence, now).await?;
+        }
+        Ok(())
+    }
+
     fn overtaken(&self) -> TableError {
         TableError::Overtaken { table: self.observations.name(), app_id: self.app_id.clone() }
     }
-}
-
-/// Rows as [`schema::SORT_ORDER`] says; those of one instant keep the order in which they were accepted. Comparing the texts of
-/// any two rows would cost as much as writing them: each series gets its place first, and rows of a series come together.
-#[expect(clippy::indexing_slicing, reason = "every number was given here")]
-fn in_file_order<'a>(rows: &[&'a Observation]) -> Vec<&'a Observation> {
-    let mut series: BTreeMap<(Option<&BedId>, &Quantity), usize> = BTreeMap::new();
-    let mut series_of = Vec::with_capacity(rows.len());
-    for run in rows.chunk_by(|a, b| a.bed == b.bed && a.quantity == b.quantity) {
-        let Some(first) = run.first() else { continue };
-        let new = series.len();
-        let number = *series.entry((first.bed.as_ref(), &first.quantity)).or_insert(new);
-        series_of.extend(std::iter::repeat_n(number, run.len()));
-    }
-    let mut places = vec![0; series.len()];
-    for (place, number) in series.into_values().enumerate() {
-        places[number] = place;
-    }
-    let mut order: Vec<(usize, Timestamp, usize)> = series_of
-        .into_iter()
-        .zip(rows)
-        .enumerate()
-        .map(|(index, (number, row))| (places[number], row.event_time, index))
-        .collect();
-    order.sort_unstable();
-    order.into_iter().map(|(.., index)| rows[index]).collect()
 }
 
 /// A table whose rows have keys and are written once, whichever process of a shard writes them: one that takes over from
@@ -248,7 +226,7 @@ impl Keyed {
             let reader = ParquetRecordBatchReaderBuilder::try_new(at.read(&file.path).await?)?.build()?;
             batches.extend(reader.collect::<Result<Vec<_>, _>>()?);
         }
-        let file = parquet::encode(&concat_batches(at.schema(), &batches)?)?;
+        let file = parquet::encode(at.schema(), &concat_batches(at.schema(), &batches)?)?;
         let add = at.put(&file, None, &Part::first(shard).file_name(), now).await?;
         self.table.commit(vec![add], Change::Compact(&small), now).await?;
         Ok(true)

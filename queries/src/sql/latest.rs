@@ -84,8 +84,8 @@ impl Latest {
         }
         known.files = recent.into_iter().map(|file| Arc::clone(&file.path)).collect();
         let mut hot = Last::default();
-        for batch in table.hot.iter() {
-            hot.take(batch)?;
+        for part in table.hot.iter() {
+            hot.take(&part.columns()?)?;
         }
         let rows = known.last.under(&hot)?;
         known.answer = Some((view.version, rows.clone()));

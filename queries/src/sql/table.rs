@@ -2,7 +2,7 @@
 //!
 //! Files are left out by what the table's log says of them (day, event times, homes, beds), row groups and pages by their own
 //! statistics. The order of the rows is declared as the files have it, so that windows over beds need no sorting: the files
-//! of a run are read one behind the other, and rows on their way are sorted when they are asked for.
+//! of a run are read one behind the other, and rows on their way come sorted, too.
 
 mod beds;
 mod files;
@@ -11,7 +11,7 @@ mod groups;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::{SortColumn, SortOptions, cast, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use carebed_contract::time::Timestamp;
@@ -47,9 +47,6 @@ pub(super) use beds::Cuts;
 use beds::{Cut, Reader};
 use files::Files;
 use groups::{Groups, Piece, Section, group, only_run};
-
-/// Rows on their way are sorted for a question when they are at most so many; otherwise nobody is promised an order.
-const HOT_SORTED_MAX: usize = 200_000;
 
 #[derive(Debug)]
 pub(super) struct LakeTable {
@@ -207,37 +204,34 @@ impl LakeTable {
         statistics
     }
 
-    /// Rows on their way that are asked for, sorted if they are not too many.
-    fn hot(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<(RecordBatch, bool)> {
-        let batches = self.view.hot.iter().map(|batch| {
-            let words = batch.columns().iter().zip(self.files_schema.fields());
-            let mut columns: Vec<_> =
-                words.map(|(column, field)| cast(column, field.data_type())).collect::<Result<_, _>>()?;
+    /// Rows on their way that are asked for, in parts that are each sorted. Their columns are laid out once a part and not for every
+    /// question.
+    fn hot(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<Vec<RecordBatch>> {
+        let mut parts = Vec::new();
+        for hot in self.view.hot.iter() {
+            let batch = hot.columns()?;
+            let mut columns = batch.columns().to_vec();
             if self.by_day {
                 let time = batch.schema().index_of("event_time")?;
                 columns.push(cast(batch.column(time), &DataType::Date32)?);
             }
-            let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
-            predicate.map_or(Ok(batch.clone()), |predicate| batch_filter(&batch, predicate))
-        });
-        let rows = concat_batches(&self.schema, &batches.collect::<Result<Vec<_>>>()?)?;
-        if self.order().is_none() || rows.num_rows() > HOT_SORTED_MAX {
-            return Ok((rows, false));
+            let mut rows = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+            if let Some(predicate) = predicate {
+                rows = batch_filter(&rows, predicate)?;
+            }
+            parts.extend(Some(rows).filter(|rows| rows.num_rows() > 0));
         }
-        let columns = SORT_ORDER.iter().filter_map(|name| rows.column_by_name(name).cloned());
-        let options = Some(SortOptions { descending: false, nulls_first: true });
-        let columns: Vec<_> = columns.map(|values| SortColumn { values, options }).collect();
-        let order = lexsort_to_indices(&columns, None)?;
-        Ok((take_record_batch(&rows, &order)?, true))
+        Ok(parts)
     }
 
     fn scan_hot(
         &self,
-        rows: RecordBatch,
+        parts: Vec<RecordBatch>,
         order: Option<LexOrdering>,
         projection: Option<&Vec<usize>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let source = MemorySourceConfig::try_new(&[vec![rows]], Arc::clone(&self.schema), projection.cloned())?;
+        let parts: Vec<_> = parts.into_iter().map(|part| vec![part]).collect();
+        let source = MemorySourceConfig::try_new(&parts, Arc::clone(&self.schema), projection.cloned())?;
         let source = source.try_with_sort_information(order.into_iter().collect())?;
         Ok(DataSourceExec::from_data_source(source))
     }
@@ -280,21 +274,21 @@ impl TableProvider for LakeTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let predicate = self.predicate(state, filters)?;
         let files = self.relevant(predicate.as_ref())?;
-        let (hot, hot_sorted) = self.hot(predicate.as_ref())?;
+        let hot = self.hot(predicate.as_ref())?;
         let statistics = self.statistics(&files);
-        let cut = if hot.num_rows() == 0 { self.cut(state, &files).await? } else { None };
+        let cut = if hot.is_empty() { self.cut(state, &files).await? } else { None };
         let groups = match cut {
             Some(Cut { splits, groups }) => Groups { groups, splits, sorted: true },
             None => group(files, state.config().target_partitions()),
         };
         // Rows of both are sorted alike, or nobody is told so.
-        let order = self.order().filter(|_| groups.sorted && (hot_sorted || hot.num_rows() == 0));
+        let order = self.order().filter(|_| groups.sorted);
 
         let mut parts = Vec::new();
         if !groups.groups.is_empty() {
             parts.push(self.scan_files(state, groups, order.clone(), statistics, projection, limit)?);
         }
-        if hot.num_rows() > 0 {
+        if !hot.is_empty() {
             parts.push(self.scan_hot(hot, order, projection)?);
         }
         match parts.len() {

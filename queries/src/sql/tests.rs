@@ -4,7 +4,6 @@ use std::time::Duration;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::memory::Rows;
-use carebed_pipeline::schema;
 use carebed_pipeline::store::{Commit, Config, Store};
 use carebed_pipeline::view::{TableView, View};
 
@@ -48,8 +47,7 @@ async fn lake(n_hot: usize) -> (tempfile::TempDir, Lake, Arc<View>) {
     }
     let mut view = View::clone(&store.view());
     if n_hot > 0 {
-        let hot = schema::to_batch(&hot.iter().collect::<Vec<_>>()).unwrap();
-        view.observations = TableView { hot: Arc::from([hot]), ..view.observations };
+        view.observations = TableView { hot: Arc::from([hot.to_vec().into()]), ..view.observations };
     }
     (directory, Lake::of(&store), Arc::new(view))
 }
@@ -263,7 +261,7 @@ async fn a_restart_remembers_who_was_in_bed() {
     live.resume(before);
 
     // The same rows once more, then the exit.
-    live.feed(&rows);
+    live.feed(&rows.iter().collect::<Vec<_>>());
     live.feed(&[on("2026-05-01T17:00:00Z", 0.0)]);
     let now = at("2026-05-01T17:50:00Z");
     live.advance(&"h1".parse().unwrap(), now);
@@ -396,8 +394,7 @@ async fn the_last_values_are_remembered_through_commits_merges_and_erasures() {
         let mut view = View::clone(&store.view());
         // Every view of a store has a number of its own.
         view.version += 1_000 + rows.len() as u64;
-        let hot = schema::to_batch(&rows.iter().collect::<Vec<_>>()).unwrap();
-        view.observations = TableView { hot: Arc::from([hot]), ..view.observations };
+        view.observations = TableView { hot: Arc::from([rows.into()]), ..view.observations };
         Arc::new(view)
     };
     check(store.view(), 0, "nothing there").await;

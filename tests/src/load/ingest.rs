@@ -48,6 +48,8 @@ pub struct Plan {
     pub packs_of_other: u64,
 }
 
+/// Of the questions.
+const LIMITS: Limits = Limits { memory_bytes: 1 << 30, partitions: 1, time: PATIENCE };
 /// Between two looks at how old the newest row is that SQL sees.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -102,9 +104,11 @@ async fn ours(programs: &Programs, plan: &Plan) -> anyhow::Result<(f64, String, 
     ingesting.await??;
     let mut ages = seeing.await??;
     tasks.shutdown().await;
-    let rows = number(&store, "SELECT count(*) FROM observations").await?;
+    let commits = store.view().observations.version;
+    let session = SqlSession::open(Snapshot::new(&Lake::of(&store), store.view(), &[]), LIMITS, 1).await?;
+    let rows = number(&session, "SELECT count(*) FROM observations").await?;
     let distinct = "SELECT count(*) FROM (SELECT DISTINCT gateway_id, epoch, seq FROM observations)";
-    let batches = number(&store, distinct).await?;
+    let batches = number(&session, distinct).await?;
     ages.sort_unstable();
     let age =
         |percent: usize| ages.get((ages.len() * percent / 100).min(ages.len().saturating_sub(1))).copied().unwrap_or(0);
@@ -115,7 +119,7 @@ async fn ours(programs: &Programs, plan: &Plan) -> anyhow::Result<(f64, String, 
         text,
         "carebed                 {rate:.0} values/s receipted: {values} values in packs of {VALUES}, {seconds:.1} s"
     )?;
-    writeln!(text, "in the table            {rows} rows of {batches} packs")?;
+    writeln!(text, "in the table            {rows} rows of {batches} packs, log version {commits}")?;
     let each = |seconds: f64| seconds * 1e6 / values as f64;
     writeln!(
         text,
@@ -200,9 +204,11 @@ async fn hear(mut events: mpsc::Receiver<Event>) {
     while events.recv().await.is_some() {}
 }
 
-/// How old the newest row is that a question sees when it has its answer, in milliseconds, again and again.
+/// How old the newest row is that a question of an open session sees when it has its answer, in milliseconds, again and again.
 async fn see(store: Store, shutdown: Shutdown) -> anyhow::Result<Vec<i64>> {
     let mut ages = Vec::new();
+    let lake = Lake::of(&store);
+    let session = SqlSession::open(Snapshot::new(&lake, store.view(), &[]), LIMITS, 1).await?;
     while !shutdown.is_cancelled() {
         tokio::time::sleep(LOOK_EVERY).await;
         // The newest commit's files and what is on its way; older files cannot hold it.
@@ -210,7 +216,8 @@ async fn see(store: Store, shutdown: Shutdown) -> anyhow::Result<Vec<i64>> {
         let sql = format!(
             "SELECT CAST(max(received_time) AS bigint) FROM observations WHERE received_time > TIMESTAMP '{since}'"
         );
-        let newest = number(&store, &sql).await?;
+        session.see(Snapshot::new(&lake, store.view(), &[]));
+        let newest = number(&session, &sql).await?;
         if newest > 0 {
             ages.push(SystemClock::new().now().millis() - newest);
         }
@@ -219,10 +226,8 @@ async fn see(store: Store, shutdown: Shutdown) -> anyhow::Result<Vec<i64>> {
 }
 
 /// The one number of a question; 0 for none.
-async fn number(store: &Store, sql: &str) -> anyhow::Result<i64> {
-    let limits = Limits { memory_bytes: 1 << 30, partitions: 1, time: PATIENCE };
-    let snapshot = Snapshot::new(&Lake::of(store), store.view(), &[]);
-    let answer = SqlSession::open(snapshot, limits, 1).await?.run(sql).await?;
+async fn number(session: &SqlSession, sql: &str) -> anyhow::Result<i64> {
+    let answer = session.run(sql).await?;
     let mut text = Vec::new();
     carebed_queries::sql::write(&answer, carebed_queries::sql::Format::Csv, &mut text)?;
     let text = String::from_utf8(text)?;

@@ -25,12 +25,14 @@ pub(crate) enum Change<'a> {
     Compact(&'a [Arc<DataFile>]),
     /// Replaces files by others with fewer rows, or by none.
     Erase(&'a [Arc<DataFile>]),
+    /// Takes the next version and does nothing: an entry that was sent before, and whose answer never came, can count no more.
+    Fence,
 }
 
 impl Change<'_> {
     pub(super) fn replaced(&self) -> &[Arc<DataFile>] {
         match self {
-            Self::Append { .. } | Self::AppendAfter(_) => &[],
+            Self::Append { .. } | Self::AppendAfter(_) | Self::Fence => &[],
             Self::Compact(files) | Self::Erase(files) => files,
         }
     }
@@ -43,7 +45,7 @@ impl Change<'_> {
                 predicate: None,
             },
             Self::Compact(_) => DeltaOperation::Optimize { predicate: None, target_size: 0 },
-            Self::Erase(_) => DeltaOperation::Delete { predicate: None },
+            Self::Erase(_) | Self::Fence => DeltaOperation::Delete { predicate: None },
         }
     }
 }

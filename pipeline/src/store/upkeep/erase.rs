@@ -6,7 +6,6 @@ use std::time::Duration;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{filter_record_batch, not};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use carebed_contract::id::GatewayId;
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{is_stale, revised_name};
 use crate::accept::Marks;
+use crate::hot::Hot;
 use crate::store::erasure::{self, COLUMNS, Erasure};
 use crate::store::strip::{Hit, Stripped, strip};
 use crate::store::table::{Change, FilesAt};
@@ -67,28 +67,30 @@ impl Store {
     /// them, waiting for readers for at most `patience`. Asking again goes on where a crash left off.
     pub async fn erase(&self, erasure: &Erasure, patience: Duration, now: Timestamp) -> Result<Erased, StoreError> {
         let mut report = Erased { id: erasure.id.clone(), ..Erased::default() };
-        self.bury(erasure, &mut report).await?;
+        self.bury(erasure, &mut report, now).await?;
         for _ in 0..ROUNDS_MAX {
             if !self.erase_round(erasure, &mut report, now).await? {
                 break;
             }
         }
         self.erase_letters(&mut report, now).await?;
-        self.sweep(erasure, patience, &mut report).await?;
+        self.sweep(erasure, patience, &mut report, now).await?;
         self.scan(erasure, &mut report).await?;
         Ok(report)
     }
 
     /// Writes the tombstone, and takes such rows from those on their way.
-    async fn bury(&self, erasure: &Erasure, report: &mut Erased) -> Result<(), StoreError> {
+    async fn bury(&self, erasure: &Erasure, report: &mut Erased, now: Timestamp) -> Result<(), StoreError> {
         // With the writer held, a commit took such rows wholly before, or takes none.
-        let writer = self.certain_writer().await?;
+        let mut writer = self.certain_writer().await?;
         erasure::write(writer.store.as_ref(), erasure).await?;
+        // One that timed out before does not know the tombstone: it counts by now, or never.
+        writer.fence(now).await?;
         {
             let mut erasures = self.inner.erasures.write().unwrap_or_else(PoisonError::into_inner);
             Arc::make_mut(&mut erasures).add(erasure.clone());
         }
-        self.inner.publisher.forget(|batch| filter_record_batch(batch, &not(&erasure.rows(batch)?)?))?;
+        self.inner.publisher.forget(|hot| hot.without(erasure));
         let serves =
             |(gateway, marks): (&GatewayId, &Marks)| marks.homes.contains(&erasure.home).then(|| gateway.clone());
         report.gateways = writer.marks.iter().filter_map(serves).collect();
@@ -164,7 +166,13 @@ impl Store {
     }
 
     /// Deletes the old files and what the log said of them.
-    async fn sweep(&self, erasure: &Erasure, patience: Duration, report: &mut Erased) -> Result<(), StoreError> {
+    async fn sweep(
+        &self,
+        erasure: &Erasure,
+        patience: Duration,
+        report: &mut Erased,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let patience = tokio::time::sleep(patience);
         tokio::pin!(patience);
         loop {
@@ -189,6 +197,8 @@ impl Store {
                 () = &mut patience => break,
             }
         }
+        // A commit that timed out meanwhile may count still, and its files must be there then.
+        self.certain_writer().await?.fence(now).await?;
         // Files of commits and merges that died are in no list.
         report.files_deleted += self.vacuum_before(Timestamp::MAX).await?.deleted;
         let writer = self.certain_writer().await?;
@@ -214,9 +224,8 @@ impl Store {
             report.left += found.map_err(|_| StoreError::Stopped)??;
             report.scanned += 1;
         }
-        for batch in view.observations.hot.iter() {
-            report.left += erasure.rows(batch)?.true_count() as u64;
-        }
+        let hot = view.observations.hot.iter().flat_map(Hot::rows);
+        report.left += hot.filter(|row| erasure.covers(row)).count() as u64;
         Ok(())
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
-use carebed_pipeline::schema;
 use carebed_pipeline::store::{Commit, Config, Store};
 use carebed_pipeline::view::{TableView, View};
 use datafusion::physical_plan::displayable;
@@ -47,8 +46,8 @@ async fn lake(n_commits: usize, merged: bool, n_hot: usize) -> (tempfile::TempDi
     while merged && store.compact(at("2026-06-01T00:00:00Z")).await.unwrap().is_some() {}
     let mut view = View::clone(&store.view());
     if n_hot > 0 {
-        let hot = schema::to_batch(&hot.iter().collect::<Vec<_>>()).unwrap();
-        view.observations = TableView { hot: Arc::from([hot]), ..view.observations };
+        let (one, other) = hot.split_at(n_hot / 3);
+        view.observations = TableView { hot: Arc::from([one.to_vec().into(), other.to_vec().into()]), ..view.observations };
     }
     (directory, Lake::of(&store), Arc::new(view))
 }
