@@ -16,7 +16,7 @@ use crate::documents::Payload;
 use crate::field::{Field, Raw, Type};
 use crate::framing::{Frame, Scanner, Seen};
 use crate::meaning::judged;
-use crate::presses::Presses;
+use crate::presses::{Counted, Presses};
 use crate::profile::{Input, Message, Profile, Send, Source, Transport};
 use crate::reject::Reject;
 
@@ -63,7 +63,7 @@ pub struct Decoded {
     pub alive: bool,
     /// Whether the device says that it is there, or somebody says that it is not.
     pub available: Option<bool>,
-    /// Whether the device has started anew and wants its start-up sequence again.
+    /// Whether the device has started anew: it said so, or its counters began again.
     pub restarted: bool,
 }
 
@@ -214,7 +214,7 @@ impl Decoder {
             let Some(index) = profile.inputs.iter().position(|first| first.name == input.name) else { continue };
             for (raw, age) in said.read(&input.field) {
                 match input.counter {
-                    Some(_) => decoded.points.extend(self.presses(index, input, &raw)),
+                    Some(_) => self.presses(index, input, &raw, decoded),
                     None => decoded.points.extend(point(index, input, &raw, age, retained)),
                 }
             }
@@ -230,20 +230,26 @@ impl Decoder {
     }
 
     /// Each press is a point of its own.
-    fn presses(&mut self, index: usize, input: &Input, raw: &Raw) -> Vec<Point> {
-        let (Some(counter), Some(presses)) = (input.counter, self.presses.get_mut(index)) else { return Vec::new() };
+    fn presses(&mut self, index: usize, input: &Input, raw: &Raw, decoded: &mut Decoded) {
+        let (Some(counter), Some(presses)) = (input.counter, self.presses.get_mut(index)) else { return };
         let one = |value, quality| Point { input: index, value, quality, age: Duration::ZERO };
         let (count, meant) = match raw {
             Raw::Integer(count) => (u64::try_from(*count).ok(), input.meaning.of(raw)),
             _ => (None, None),
         };
         match (count, meant) {
-            (_, Some((_, bad @ Quality::Bad(_)))) => vec![one(Value::Missing, bad)],
+            (_, Some((_, bad @ Quality::Bad(_)))) => decoded.points.push(one(Value::Missing, bad)),
             (Some(count), Some((_, quality))) => match presses.read(count, counter.bits, counter.jump_max) {
-                Some(n_presses) => (0..n_presses).map(|_| one(Value::Flag(true), quality.clone())).collect(),
-                None => vec![one(Value::Missing, Quality::Bad("counter_jump".into()))],
+                Counted::Presses(n_presses) => {
+                    decoded.points.extend((0..n_presses).map(|_| one(Value::Flag(true), quality.clone())));
+                }
+                Counted::Restarted { pressed } => {
+                    decoded.restarted = true;
+                    decoded.points.extend(pressed.then(|| one(Value::Flag(true), quality)));
+                }
+                Counted::Unknown => decoded.points.push(one(Value::Missing, Quality::Bad("counter_jump".into()))),
             },
-            _ => Vec::new(),
+            _ => {}
         }
     }
 }

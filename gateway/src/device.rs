@@ -75,6 +75,8 @@ pub struct Device {
     health: Health,
     since: Timestamp,
     last_good: Option<Timestamp>,
+    /// Whether its counters began again since this was asked.
+    has_restarted: bool,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl Device {
             health: Health::Unknown,
             since: now,
             last_good: None,
+            has_restarted: false,
             board,
         }
     }
@@ -144,6 +147,7 @@ impl Device {
         match heard {
             Heard::Answer { poll, data } => {
                 let decoded = self.decoder.answer(poll, data);
+                self.has_restarted |= decoded.restarted;
                 let mut told = self.said(&decoded, sample);
                 if self.board.keeps_raw && !told.is_empty() {
                     let name = self.board.profile.polls.get(poll).map_or("", |poll| poll.name.as_str());
@@ -235,6 +239,11 @@ impl Device {
         wired.sort();
         wired.dedup();
         std::iter::once(&self.board.id).chain(wired).map(of).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Whether its counters have begun again since this was asked last: it lost its power, or is another piece.
+    pub fn take_restart(&mut self) -> bool {
+        std::mem::take(&mut self.has_restarted)
     }
 
     /// Whether it answers.

@@ -187,6 +187,16 @@ async fn changed_files_lose_no_press_that_a_module_counts() {
     }
     pressing.await.unwrap();
     assert_eq!(told, usize::from(PRESSES), "no press twice");
+
+    // It lost its power and was pressed since: one call, not as many as the counter shows, and the restart is told.
+    module.set(|terminals| terminals.presses = 5);
+    let batch = centre.batch(Lane::Urgent).await;
+    assert_eq!(batch.rows(), ["call-1 Some(1.0) good"]);
+    centre.receipt(&batch);
+    let anew = "bell-1 has started anew: its counters began again at 0";
+    centre.json(Channel::Status, |status| status["troubles"].to_string().contains(anew)).await;
+    module.set(|terminals| terminals.presses = 6);
+    assert_eq!(centre.batch(Lane::Urgent).await.rows(), ["call-1 Some(1.0) good"]);
     gateway.stop().await;
 }
 

@@ -292,6 +292,31 @@ async fn devices_speak_to_the_home_s_own_broker_also_after_it_was_killed() {
     }
 }
 
+/// A counting module is told to count by its start-up steps, and no press is missed however short.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counting_module_is_set_up_and_its_presses_are_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = PtyLine::plug(&folder.path().join("ttyBUS"), Bus::new(vec![Station::counter(5)], 1)).unwrap();
+    let module = format!(
+        "[[device]]\nid = \"module-5\"\nprofile = \"wirenboard/wb-mcm8\"\nlink = \"{}\"\nunit = 5\n\
+         [device.inputs.press2]\ndevice = \"call-2\"\nquantity = \"call_button\"\nbed = \"b1\"\n\
+         [device.inputs.1]\ndevice = \"door-1\"\nquantity = \"door_open\"\nroom = \"bedroom\"\n",
+        serial(line.path())
+    );
+    let mut bench = Bench::start(&module, &no_broker());
+    bench.hears(&["door-1 door_open 0 good"]).await;
+    let modes = || line.speaker().station(5).unwrap().holding_registers.values().copied().collect::<Vec<_>>();
+    let set_up = async {
+        while modes() != [1; 8] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(15), set_up).await;
+    assert!(in_time.is_ok(), "{:?}", modes());
+    line.speaker().station(5).unwrap().press(1);
+    bench.hears(&["call-2 call_button 1 good"]).await;
+}
+
 /// The broker's word is not the device's: a relay that says what it does confirms, one that says nothing leaves the command
 /// unconfirmed when it expires.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -76,6 +76,27 @@ impl Station {
         Self { inputs: off(), coils: off(), ..Self::new(unit) }
     }
 
+    /// A module that counts presses (Wiren Board WB-MCM8) on those of its eight inputs that were told to: mode 1 in holding
+    /// registers 9 to 16, presses in input registers 464 to 471, long ones in 480 to 487.
+    #[must_use]
+    pub fn counter(unit: u8) -> Self {
+        Self {
+            inputs: (0..8).map(|input| (input, false)).collect(),
+            input_registers: (464..472).chain(480..488).map(|register| (register, 0)).collect(),
+            holding_registers: (9..17).map(|register| (register, 0)).collect(),
+            ..Self::new(unit)
+        }
+    }
+
+    /// A short press of a button on such a module, shorter than anybody polls.
+    pub fn press(&mut self, input: u16) {
+        if self.holding_registers.get(&(9 + input)) == Some(&1)
+            && let Some(count) = self.input_registers.get_mut(&(464 + input))
+        {
+            *count = count.wrapping_add(1);
+        }
+    }
+
     /// A room sensor (XY-MD02): temperature in tenths of a degree at 1, humidity in tenths of a percent at 2.
     #[must_use]
     pub fn climate(unit: u8, celsius: f64, percent: f64) -> Self {

@@ -22,7 +22,7 @@ use crate::home::Board;
 use crate::stamp::Sample;
 
 /// An answer that only repeats the one before it says that the device is there: that is told once in this time. A button
-/// polled every 20 ms then wakes the rest of the gateway when it is pressed, not fifty times a second.
+/// polled every 20 ms then wakes the rest of the gateway when it is pressed, not fifty times a second. Product time.
 const SAME_EVERY: Duration = Duration::from_secs(1);
 /// After a write that came to nothing, what the gateway shows by itself (a lamp that blinks) waits so long, up to the longer
 /// pause: a dead lamp must not take the line from those who live. Commands of the centre do not wait.
@@ -284,11 +284,12 @@ impl Polled {
         tally.drained = drained - std::mem::replace(&mut self.drained, drained);
         let Some(target) = self.targets.get_mut(slot.device) else { return Vec::new() };
         target.tally += tally;
-        if refuses.is_some() || target.repeats(slot.block, answer.as_deref().ok(), now) {
+        let sample = Sample::take(&*self.clock);
+        if refuses.is_some() || target.repeats(slot.block, answer.as_deref().ok(), sample.monotonic) {
             return Vec::new();
         }
         let mut tally = std::mem::take(&mut target.tally);
-        let (sample, is_given_up) = (Sample::take(&*self.clock), self.schedule.is_given_up(slot.device));
+        let is_given_up = self.schedule.is_given_up(slot.device);
         let mut polled = |poll, result| {
             let tally = std::mem::take(&mut tally);
             LinkEvent::Polled { board: index, poll, sample, result, tally, is_given_up }

@@ -127,6 +127,10 @@ impl Gateway {
         let told = device.hear(heard, sample);
         self.tell_status |= device.health() != before;
         self.known.silent(board, device.health() == Health::Silent);
+        let has_restarted = device.take_restart();
+        if let Some(board) = self.home.boards.get(board).filter(|_| has_restarted) {
+            self.trouble(format!("{} has started anew: its counters began again at 0", board.id));
+        }
         self.take(told).await
     }
 
