@@ -105,6 +105,7 @@ room = "bedroom"
 [[device]]
 id = "{home}-meter"
 profile = "eastron/sdm120"
+every = "2s" # the demo's clock is fast: the maker's minute would be hours
 link = "serial:{bus}"
 serial = "9600 8N1"
 unit = 3

@@ -38,6 +38,9 @@ use crate::stamp::Sample;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Our own broker is started again when one of its listeners cannot be reached for so long.
 const PROBE_FAILS_AFTER: Duration = Duration::from_secs(10);
+/// The longest that a listener for MQTT 5 may be dead before the next attempt: where its port is another program's, starting
+/// again helps nobody, and takes MQTT 3.1.1 from the devices for a moment.
+const PROBE_FAILS_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// Requests the client may hold. One more is refused: a broker in the home takes them at once or not at all.
 const REQUESTS_MAX: usize = 256;
 /// How often it is looked whether a device has been quiet for too long.
@@ -134,6 +137,7 @@ pub(super) async fn run(
     let mut reopen = Reopen::new();
     // The MQTT 5 listener, once it was found dead.
     let mut dead = None;
+    let mut patience = PROBE_FAILS_AFTER;
     loop {
         if let LocalBroker::Embedded { program, v4, v5 } = broker {
             if link.failed.is_some_and(|(_, since)| since.elapsed() > PROBE_FAILS_AFTER) {
@@ -162,8 +166,9 @@ pub(super) async fn run(
         let place = broker.place();
         let session = tokio::select! {
             session = link.session(&place, &mut writes, &mut reopen) => session,
-            listener = probed(broker.mqtt_5()) => {
+            (listener, answered) = probed(broker.mqtt_5(), patience) => {
                 dead = Some(("MQTT 5", listener));
+                patience = if answered { PROBE_FAILS_AFTER } else { (patience * 4).min(PROBE_FAILS_AFTER_MAX) };
                 Ok(())
             }
         };
@@ -174,13 +179,10 @@ pub(super) async fn run(
     }
 }
 
-/// Ends when a listener is dead; without one, never.
-async fn probed(listener: Option<SocketAddr>) -> SocketAddr {
+/// Ends when a listener is dead, and says whether it ever answered; without one, never.
+async fn probed(listener: Option<SocketAddr>, patience: Duration) -> (SocketAddr, bool) {
     match listener {
-        Some(listener) => {
-            probe::until_dead(listener).await;
-            listener
-        }
+        Some(listener) => (listener, probe::until_dead(listener, patience).await),
         None => std::future::pending().await,
     }
 }

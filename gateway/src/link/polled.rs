@@ -368,3 +368,39 @@ impl Polled {
         Some(LinkEvent::Written { id, result, sample: Sample::take(&*self.clock) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::HomeFile;
+
+    #[test]
+    fn an_answer_that_only_repeats_the_last_is_told_once_a_second() {
+        let home = HomeFile::parse("home.toml", include_str!("../../../deploy/gateway/home.toml")).unwrap();
+        let target = |every: u64| {
+            let board = Arc::new(home.boards[0].clone());
+            let blocks = blocks::plan(&board.profile.polls, Some(Duration::from_millis(every)), true);
+            Target::new(0, board, blocks)
+        };
+        // Milliseconds, the answer, whether it is held back.
+        let steps: [(u64, Option<&[u8]>, bool); 11] = [
+            (0, Some(&[0]), false),
+            (20, Some(&[0]), true),
+            (40, Some(&[1]), false),
+            (60, Some(&[1]), true),
+            (80, Some(&[0]), false),
+            (100, None, false),
+            (120, Some(&[0]), false), // after a failure the same is news
+            (140, Some(&[0]), true),
+            (1_080, Some(&[0]), true),
+            (1_100, Some(&[0]), false),
+            (1_120, Some(&[0]), true),
+        ];
+        let mut quick = target(20);
+        for (at, data, held_back) in steps {
+            assert_eq!(quick.repeats(0, data, Duration::from_millis(at)), held_back, "at {at} ms");
+        }
+        let mut slow = target(600);
+        assert!((0..5).all(|n| !slow.repeats(0, Some(&[0]), Duration::from_millis(600 * n))), "seldom enough");
+    }
+}

@@ -8,15 +8,15 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::time::{Instant, sleep};
 
-use super::{KEEP_ALIVE, PROBE_FAILS_AFTER};
+use super::KEEP_ALIVE;
 
 /// The pause between two attempts to connect.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Holds a connection, and a new one when it breaks; ends when there was none for [`PROBE_FAILS_AFTER`].
-pub(super) async fn until_dead(listener: SocketAddr) {
-    let mut last = Instant::now();
-    while last.elapsed() < PROBE_FAILS_AFTER {
+/// Holds a connection, and a new one when it breaks; ends when there was none for so long. Whether there ever was one.
+pub(super) async fn until_dead(listener: SocketAddr, patience: Duration) -> bool {
+    let (mut last, mut answered) = (Instant::now(), false);
+    while last.elapsed() < patience {
         let name = format!("carebed-probe-{:08x}", rand::random::<u32>());
         let mut options = MqttOptions::new(name, listener.ip().to_string(), listener.port());
         options.set_keep_alive(KEEP_ALIVE).set_clean_start(true);
@@ -25,9 +25,10 @@ pub(super) async fn until_dead(listener: SocketAddr) {
         let (_client, mut events) = AsyncClient::new(options, 1);
         while let Ok(event) = events.poll().await {
             if matches!(event, Event::Incoming(Packet::ConnAck(_) | Packet::PingResp(_))) {
-                last = Instant::now();
+                (last, answered) = (Instant::now(), true);
             }
         }
         sleep(AGAIN).await;
     }
+    answered
 }
