@@ -1,8 +1,9 @@
 //! The lake measured from inside: makes seeded data through the product's own commits and compaction, and times what the
 //! product does with it. `run.py` puts the figures beside those of other programs.
 //!
-//! `lake generate <lake> <homes> <days> <polls-a-batch>` · `lake queries <lake> <queries.json> <repeats>` ·
-//! `lake users <lake> <queries.json> <repeats>`: the same with the memory of live detection beside · `lake commits <lake> <n> compact|leave` · `lake contend <lake> <n>` · `lake erase <lake> <home>`. Each prints one JSON object.
+//! `lake generate <lake> <homes> <days> <polls-a-batch>` · `lake ask <lake> plain|memory`: answers statements from standard input, one a
+//! line, with how long each took; with the memory of live detection or without · `lake commits <lake> <n> compact|leave` ·
+//! `lake contend <lake> <n>` · `lake erase <lake> <home>`. Each prints JSON objects, one a line.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's answer is its output")]
 
@@ -52,16 +53,11 @@ fn main() -> Outcome<()> {
             ["generate", lake, homes, days, polls] => {
                 generate(lake.as_ref(), homes.parse()?, days.parse()?, polls.parse()?).await
             }
-            ["queries", lake, queries, repeats] => {
-                queries_of(lake.as_ref(), queries.as_ref(), repeats.parse()?, false).await
-            }
-            ["users", lake, queries, repeats] => {
-                queries_of(lake.as_ref(), queries.as_ref(), repeats.parse()?, true).await
-            }
+            ["ask", lake, memory] => ask(lake.as_ref(), memory == "memory").await,
             ["commits", lake, n, upkeep] => commits(lake.as_ref(), n.parse()?, upkeep == "compact").await,
             ["contend", lake, n] => contend(lake.as_ref(), n.parse()?).await,
             ["erase", lake, home] => erase(lake.as_ref(), home).await,
-            _ => Err("usage: lake generate|queries|users|commits|contend|erase …, see the head of lake.rs".into()),
+            _ => Err("usage: lake generate|ask|commits|contend|erase …, see the head of lake.rs".into()),
         }
     })?;
     println!("{answer}");
@@ -246,42 +242,26 @@ async fn session(lake: &Path, with_memory: bool) -> Outcome<SqlSession> {
     Ok(SqlSession::open(snapshot, LIMITS, usize::MAX).await?)
 }
 
-/// Times of each query in milliseconds: planning alone, and all of it. The first run is apart, as the cold one.
-async fn queries_of(lake: &Path, queries: &Path, repeats: usize, with_memory: bool) -> Outcome<serde_json::Value> {
+/// Answers statements as they come: milliseconds, and how many rows. The session stays open, as an analyst's does.
+async fn ask(lake: &Path, with_memory: bool) -> Outcome<serde_json::Value> {
     let clock = SystemClock::new();
-    let queries: BTreeMap<String, String> = serde_json::from_slice(&std::fs::read(queries)?)?;
     let before = clock.monotonic();
     let session = session(lake, with_memory).await?;
-    let open = clock.monotonic() - before;
-    let mut answers = serde_json::Map::new();
-    for (name, sql) in queries {
-        let (mut times, mut rows, mut plans) = (Vec::new(), 0, Vec::new());
-        for _ in 0..=repeats {
-            let before = clock.monotonic();
-            session.run(&format!("EXPLAIN {sql}")).await?;
-            plans.push(millis(clock.monotonic() - before));
-            let before = clock.monotonic();
-            let answer = session.run(&sql).await?;
-            times.push(millis(clock.monotonic() - before));
-            rows = answer.batches.iter().map(|batch| batch.num_rows()).sum();
-        }
-        let cold = times.remove(0);
-        let plan_cold = plans.remove(0);
-        answers.insert(
-            name,
-            json!({"ms": median(times), "cold_ms": cold, "plan_ms": median(plans), "plan_cold_ms": plan_cold, "rows": rows}),
-        );
+    println!("{}", json!({"open_ms": millis(clock.monotonic() - before)}));
+    let mut statement = String::new();
+    while std::io::stdin().read_line(&mut statement)? > 0 {
+        let before = clock.monotonic();
+        let answer = session.run(&statement).await?;
+        let took = millis(clock.monotonic() - before);
+        let rows: usize = answer.batches.iter().map(|batch| batch.num_rows()).sum();
+        println!("{}", json!({"ms": took, "rows": rows}));
+        statement.clear();
     }
-    Ok(json!({"open_ms": millis(open), "rss_mib": rss_mib(), "queries": answers}))
+    Ok(json!({"rss_mib": rss_mib()}))
 }
 
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Many small commits: how long each takes, and what memory does meanwhile.

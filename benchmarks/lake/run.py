@@ -1,7 +1,8 @@
 """The lake beside DuckDB, chDB and Polars: the same SQL on the same files, and bytes at rest beside their own formats.
 
 Usage: python benchmarks/lake/run.py <work folder> [--homes 5000] [--days 1] [--polls-a-batch 16] [--repeats 5]
-Makes the lake below the work folder when it is not there. Prints versions, then tables in Markdown.
+Makes the lake below the work folder when it is not there. Prints versions, then tables in Markdown. The programs take turns, query
+by query, so that a machine that is not quiet treats them alike.
 """
 
 import argparse
@@ -73,65 +74,97 @@ def sql(program, query, table):
     return " ".join(out.split())
 
 
-def timed(run, repeats):
-    """The median of the repeats after one to warm up, and how many rows came."""
-    rows, times = run(), []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        rows = run()
-        times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times), rows
+class Ours:
+    """The product in a process of its own, as an analyst has it: one session, one statement after the other."""
+
+    def __init__(self, lake, memory):
+        command = [str(LAKE), "ask", str(lake), memory]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.open_ms = json.loads(self.child.stdout.readline())["open_ms"]
+
+    def ask(self, text):
+        self.child.stdin.write(text + "\n")
+        self.child.stdin.flush()
+        line = self.child.stdout.readline()
+        if not line:
+            raise RuntimeError(f"it ended at: {text}")
+        answer = json.loads(line)
+        return answer["ms"], answer["rows"]
 
 
-def duckdb_runs(pattern, repeats):
-    import duckdb
-
-    connection = duckdb.connect(config={"threads": THREADS})
-    connection.execute("SET TimeZone = 'UTC'")
-    table = f"read_parquet('{pattern}')"
-    return {
-        name: timed(lambda q=sql("DuckDB", query, table): len(connection.execute(q).to_arrow_table()), repeats)
-        for name, query in QUERIES.items()
-    }, duckdb.__version__
+def clocked(run):
+    start = time.perf_counter()
+    rows = run()
+    return (time.perf_counter() - start) * 1000, rows
 
 
-def chdb_runs(pattern, repeats):
-    import chdb
-    from chdb import session
+class DuckDB:
+    def __init__(self, pattern):
+        import duckdb
 
-    place = session.Session()
-    place.query(f"SET max_threads = {THREADS}")
-    answers = {}
-    for name, query in QUERIES.items():
-        text = sql("chDB", query, f"file('{pattern}', Parquet)")
+        self.version = duckdb.__version__
+        self.table = f"read_parquet('{pattern}')"
+        self.connection = duckdb.connect(config={"threads": THREADS})
+        self.connection.execute("SET TimeZone = 'UTC'")
+
+    def ask(self, text):
+        return clocked(lambda: len(self.connection.execute(text).to_arrow_table()))
+
+
+class ChDB:
+    def __init__(self, pattern):
+        import chdb
+        from chdb import session
+
+        self.version = chdb.__version__
+        self.table = f"file('{pattern}', Parquet)"
+        self.place = session.Session()
+
+    def ask(self, text):
+        import pyarrow
+
         text += f" SETTINGS max_threads = {THREADS}"
-        try:
-            answers[name] = timed(lambda q=text: place.query(q, "Arrow").rows_read() and 0, repeats)
-        except Exception as error:
-            answers[name] = (None, str(error).splitlines()[0][:100])
-    return answers, chdb.__version__
+        took, answer = clocked(lambda: self.place.query(text, "ArrowStream"))
+        return took, pyarrow.ipc.open_stream(answer.bytes()).read_all().num_rows
 
 
-def polars_runs(pattern, repeats):
-    import polars
+class Polars:
+    def __init__(self, pattern):
+        import polars
 
-    answers = {}
-    context = polars.SQLContext(t=polars.scan_parquet(pattern, hive_partitioning=False))
+        self.version = polars.__version__
+        self.table = "t"
+        self.context = polars.SQLContext(t=polars.scan_parquet(pattern, hive_partitioning=False))
+
+    def ask(self, text):
+        for column in ("event_time", "back_at", "left_at"):
+            text = text.replace(f"({column})", f"CAST({column} AS BIGINT)")
+        return clocked(lambda: len(self.context.execute(text, eager=True)))
+
+
+def measured(ours, users, peers, repeats):
+    """Milliseconds of all programs for each query, taken in turns, so that what else the machine does meets them alike. The first
+    turn is apart: cold."""
+    times, rows, cannot = {}, {}, {}
     for name, query in QUERIES.items():
-        text = sql("Polars", query, "t")
-        text = text.replace("(event_time)", "CAST(event_time AS BIGINT)").replace("(back_at)", "CAST(back_at AS BIGINT)")
-        text = text.replace("(left_at)", "CAST(left_at AS BIGINT)")
-        try:
-            answers[name] = timed(lambda q=text: len(context.execute(q, eager=True)), repeats)
-        except Exception as error:
-            answers[name] = (None, str(error).splitlines()[0][:100])
-    return answers, polars.__version__
-
-
-def carebed_runs(command, queries, lake, work, repeats):
-    file = work / "queries.json"
-    file.write_text(json.dumps({name: sql("carebed", query, "observations") for name, query in queries.items()}))
-    return inside(command, lake, file, repeats)
+        asked = {program: (peer, sql(program, query, peer.table)) for program, peer in peers.items()}
+        asked["carebed"] = (ours, sql("carebed", query, "observations"))
+        asked["plan"] = (ours, "EXPLAIN " + asked["carebed"][1])
+        if users and name in AS_USERS_ASK:
+            asked["as users ask"] = (users, sql("carebed", AS_USERS_ASK[name], ""))
+        for turn in range(repeats + 1):
+            for program, (place, text) in asked.items():
+                if (program, name) in cannot:
+                    continue
+                try:
+                    took, rows[program, name] = place.ask(text)
+                    times.setdefault((program, name), []).append(took)
+                except Exception as error:
+                    cannot[program, name] = str(error).splitlines()[0][:100]
+                    print(f"<!-- {program}, {name}: {cannot[program, name]} -->", file=sys.stderr)
+    cold = {key: taken[0] for key, taken in times.items()}
+    medians = {key: statistics.median(taken[1:]) for key, taken in times.items() if key not in cannot}
+    return medians, cold, rows
 
 
 def inside(*arguments):
@@ -184,6 +217,7 @@ def main():
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--polls-a-batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--plain", action="store_true", help="without the table as users ask it")
     parser.add_argument("--sizes", action="store_true", help="also bytes at rest in the other programs' own formats")
     options = parser.parse_args()
     if not LAKE.exists():
@@ -202,40 +236,45 @@ def main():
           f"made in {facts['seconds']:.0f} s ({facts['seconds_committing']:.0f} s commits,"
           f" {facts['seconds_compacting']:.0f} s compaction)\n", flush=True)
 
-    ours = carebed_runs("queries", QUERIES, lake, options.work, options.repeats)
-    users = carebed_runs("users", AS_USERS_ASK, lake, options.work, options.repeats)
-    peers, versions = {}, {}
-    for name, runs in (("DuckDB", duckdb_runs), ("chDB", chdb_runs), ("Polars", polars_runs)):
+    peers = {}
+    for name, program in (("DuckDB", DuckDB), ("chDB", ChDB), ("Polars", Polars)):
         try:
-            peers[name], versions[name] = runs(pattern, options.repeats)
-        except Exception as error:
-            peers[name], versions[name] = {}, f"failed: {error}"[:100]
-    print("versions:", ", ".join(f"{name} {version}" for name, version in versions.items()), "· threads:", THREADS, "\n")
-    print("| query | carebed ms | cold | plan |", " | ".join(peers), "| ratio to the best |")
-    print("|---|--:|--:|--:|" + "--:|" * (len(peers) + 1))
-    ratios, as_users_ask = [], {}
+            peers[name] = program(pattern)
+        except ImportError as error:
+            print(f"without {name}: {error}", file=sys.stderr)
+    print("versions:", ", ".join(f"{name} {peer.version}" for name, peer in peers.items()), "· threads:", THREADS,
+          "· load at the beginning:", os.getloadavg()[0], "\n", flush=True)
+    ours, users = Ours(lake, "plain"), None if options.plain else Ours(lake, "memory")
+    ms, cold, rows = measured(ours, users, peers, options.repeats)
+
+    print("| query | carebed ms | cold | plan |", " | ".join(peers), "| ratio to the best | to each |")
+    print("|---|--:|--:|--:|" + "--:|" * len(peers) + "--:|---|")
+    ratios, as_users_ask, to_each = [], [], {name: [] for name in peers}
     for name in QUERIES:
-        mine = ours["queries"][name]
-        theirs = {peer: runs.get(name, (None, "not run")) for peer, runs in peers.items()}
-        best = min((ms for ms, _ in theirs.values() if ms is not None), default=None)
-        ratio = mine["ms"] / best if best else float("nan")
-        ratios.append(ratio)
-        asked = users["queries"].get(name, mine)
-        as_users_ask[name] = (asked, asked["ms"] / best if best else float("nan"))
-        cells = " | ".join(f"{ms:.1f}" if ms is not None else "no" for ms, _ in theirs.values())
-        print(f"| {name} | {mine['ms']:.1f} | {mine['cold_ms']:.1f} | {mine['plan_ms']:.1f} | {cells} | {ratio:.2f} |")
-        for peer, (ms, rows) in theirs.items():
-            if ms is None:
-                print(f"<!-- {peer}, {name}: {rows} -->", file=sys.stderr)
-            elif peer != "chDB" and rows != mine["rows"]:
-                print(f"! {peer} gives {rows} rows for {name}, carebed {mine['rows']}")
-    print(f"\ngeometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}, largest {max(ratios):.2f}\n")
-    print("| as users ask it | carebed ms | cold | rows | ratio to the best above |\n|---|--:|--:|--:|--:|")
-    for name, (asked, ratio) in as_users_ask.items():
-        what = "" if name in AS_USERS_ASK else " (the same)"
-        print(f"| {name}{what} | {asked['ms']:.1f} | {asked['cold_ms']:.1f} | {asked['rows']} | {ratio:.2f} |")
-    mean = statistics.geometric_mean(ratio for _, ratio in as_users_ask.values())
-    print(f"\ngeometric mean: {mean:.2f}; to make all episodes of the lake took {users['open_ms'] / 1000:.1f} s")
+        mine = ms["carebed", name]
+        theirs = {peer: ms.get((peer, name)) for peer in peers}
+        best = min(filter(None, theirs.values()), default=float("nan"))
+        ratios.append(mine / best)
+        as_users_ask.append(ms.get(("as users ask", name), mine) / best)
+        for peer, took in theirs.items():
+            to_each[peer] += [mine / took] if took else []
+            if took and rows[peer, name] != rows["carebed", name]:
+                print(f"! {peer} gives {rows[peer, name]} rows for {name}, carebed {rows['carebed', name]}")
+        cells = " | ".join(f"{took:.1f}" if took else "no" for took in theirs.values())
+        each = ", ".join(f"{mine / took:.2f}" if took else "–" for took in theirs.values())
+        print(f"| {name} | {mine:.1f} | {cold['carebed', name]:.1f} | {ms['plan', name]:.1f} | {cells} "
+              f"| {ratios[-1]:.2f} | {each} |")
+    print(f"\ngeometric mean of the ratios to the best of each query: {statistics.geometric_mean(ratios):.2f}, largest "
+          f"{max(ratios):.2f}; to", ", ".join(f"{peer} {statistics.geometric_mean(r):.2f}" for peer, r in to_each.items() if r), "\n")
+    if users:
+        print("| as users ask it | carebed ms | cold | rows | ratio to the best above |\n|---|--:|--:|--:|--:|")
+        for name, ratio in zip(QUERIES, as_users_ask):
+            own = name in AS_USERS_ASK
+            key = ("as users ask" if own else "carebed", name)
+            print(f"| {name}{'' if own else ' (the same)'} | {ms[key]:.1f} | {cold[key]:.1f} | {rows[key]} | {ratio:.2f} |")
+        print(f"\ngeometric mean: {statistics.geometric_mean(as_users_ask):.2f}; "
+              f"to make all episodes of the lake took {users.open_ms / 1000:.1f} s")
+    print("load at the end:", os.getloadavg()[0])
     if options.sizes:
         sizes = at_rest(pattern, options.work, facts["rows"])
         print("bytes a value at rest:", f"carebed {facts['bytes_a_value']:.3f},",

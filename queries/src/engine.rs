@@ -338,6 +338,8 @@ pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState 
     // Strings of our tables are plain Utf8; views would only be converted back.
     config.options_mut().execution.parquet.schema_force_view_types = false;
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    // Our tables cut their files themselves, between beds.
+    config.options_mut().optimizer.repartition_file_scans = false;
     // Files come sorted by bed, quantity and time: windows over beds need not sort again.
     config.options_mut().optimizer.prefer_existing_sort = true;
     // Where a filter leaves no row of a page, the other columns of the page are not decoded.

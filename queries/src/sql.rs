@@ -14,6 +14,7 @@ mod latest;
 mod live_table;
 mod newest_row;
 mod recent;
+mod scoped;
 mod snapshot;
 mod table;
 mod views;
@@ -24,11 +25,8 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
-use datafusion::datasource::provider_as_source;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::logical_expr::{LogicalPlanBuilder, col, lit};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -63,6 +61,8 @@ const SCHEMA: &str = "public";
 const EPISODES: &str = "episodes";
 const LATEST: &str = "latest";
 const DICTIONARY: &str = "dictionary";
+/// Functions whose one answer may be as large as a few digits say: no bound of memory sees it before it is there.
+const BOUNDLESS: [&str; 7] = ["repeat", "lpad", "rpad", "array_repeat", "array_resize", "range", "generate_series"];
 /// The tables of the lake.
 const LAKE_TABLES: [&str; 3] = ["observations", "gaps", "dead_letters"];
 
@@ -145,6 +145,9 @@ impl Tables {
         let config = state.config().clone().with_default_catalog_and_schema(CATALOG, SCHEMA);
         state = datafusion::execution::SessionStateBuilder::new_from_existing(state).with_config(config).build();
         let context = SessionContext::new_with_state(state);
+        for function in BOUNDLESS {
+            context.deregister_udf(function);
+        }
         let seen = Arc::new(Seen::default());
         let tables = Self { context, seen };
         tables.register(snapshot, scope, limits)?;
@@ -156,16 +159,8 @@ impl Tables {
     fn register(&self, snapshot: &Snapshot, scope: &Scope, limits: Limits) -> Result<(), SqlError> {
         self.context.register_object_store(snapshot.lake.place()?.as_ref(), Arc::clone(&snapshot.lake.store));
         for name in LAKE_TABLES {
-            let Some(table) = LiveTable::lake(name, &self.seen, snapshot) else { continue };
-            let table: Arc<dyn TableProvider> = match scope {
-                Scope::All => Arc::new(table),
-                Scope::Areas(areas) => {
-                    let areas = areas.iter().map(|area| lit(area.as_str())).collect();
-                    let scan = LogicalPlanBuilder::scan(name, provider_as_source(Arc::new(table)), None)?;
-                    Arc::new(ViewTable::new(scan.filter(col("area").in_list(areas, false))?.build()?, None))
-                }
-            };
-            self.context.register_table(name, table)?;
+            let Some(table) = LiveTable::lake(name, &self.seen, snapshot, scope) else { continue };
+            self.context.register_table(name, Arc::new(table))?;
         }
         self.context.register_table(EPISODES, Arc::new(LiveTable::episodes(&self.seen, scope, limits)))?;
         self.context.register_table(LATEST, Arc::new(LiveTable::latest(&self.seen, scope, limits)))?;

@@ -1,4 +1,4 @@
-//! Analysts' own tools against the centre's SQL: psql, psycopg, ADBC.
+//! Analysts' own tools against the centre's SQL: psql, psycopg, JDBC.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -175,6 +175,58 @@ async fn python_reads_with_parameters_and_binary_values_and_grafana_finds_its_wa
         String::from_utf8_lossy(&asked.stdout),
         String::from_utf8_lossy(&asked.stderr)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn java_reads_with_parameters_and_finds_the_tables() {
+    const DRIVER: &str = "/usr/share/java/postgresql.jar";
+    let Some(java) = real::program(&["java"], "openjdk-17-jdk-headless") else { return };
+    if !Path::new(DRIVER).exists() {
+        return real::absent(DRIVER, "install the Debian package libpostgresql-jdbc-java");
+    }
+    let served = serve(|_| ()).await;
+    let mut command = served.client(&java, "analyst");
+    command.args(["-cp", DRIVER, concat!(env!("CARGO_MANIFEST_DIR"), "/java/SqlClient.java")]);
+    command.arg(served.port.to_string());
+    let asked = output(command).await;
+    let said = [asked.stdout, asked.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(asked.status.success(), "{said}");
+}
+
+/// An error tells the value it failed on: a statement must not be made to fail on rows of other areas.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_tells_nothing_of_other_areas() {
+    let served = serve(|_| ()).await;
+    let ask = async |sql: &str| served.psql("street", &["-c", sql]).await;
+    for filter in [
+        "home_id = 'h2' AND CAST(concat('says ', home_id) AS int) > 0",
+        "CASE WHEN home_id = 'h2' THEN CAST(concat('says ', value) AS int) > 0 ELSE false END",
+        "home_id = 'h2' AND 1 / (seq - seq) > 0",
+    ] {
+        for sql in [
+            format!("SELECT count(*) FROM observations WHERE {filter}"),
+            format!("SELECT value FROM (SELECT * FROM observations WHERE {filter}) ORDER BY 1 LIMIT 1"),
+        ] {
+            let Some(answer) = ask(&sql).await else { return };
+            assert!(["", "0"].contains(&&*out(&answer)), "{sql}");
+        }
+    }
+    // Of their own rows people are told.
+    let own =
+        err(&ask("SELECT count(*) FROM observations WHERE CAST(concat('says ', home_id) AS int) > 0").await.unwrap());
+    assert!(own.contains("says h1"), "{own}");
+    assert_eq!(out(&ask("SELECT count(*), max(value) FROM observations WHERE value > 3.5").await.unwrap()), "7|10");
+    assert_eq!(out(&ask("SELECT value FROM observations ORDER BY value DESC LIMIT 2").await.unwrap()), "10\n9");
+}
+
+/// What would take memory that no bound sees is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_function_fills_the_memory_with_one_answer() {
+    let served = serve(|_| ()).await;
+    for sql in ["SELECT repeat('x', 2000000000)", "SELECT lpad('x', 2000000000)", "SELECT range(0, 2000000000)"] {
+        let Some(answer) = served.psql("analyst", &["-c", sql]).await else { return };
+        assert!(err(&answer).contains("Invalid function"), "{sql}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

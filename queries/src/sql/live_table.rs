@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use super::snapshot::{Scope, Seen, Snapshot};
 use super::table::Cuts;
-use super::{EPISODES, LATEST, lake_table, latest, recent};
+use super::{EPISODES, LATEST, lake_table, latest, recent, scoped};
 use crate::engine::{EngineError, Limits};
 use crate::episodes::{self, Definitions, Episodes};
 use crate::history::{self, Span};
@@ -56,13 +56,13 @@ struct Made {
 }
 
 impl LiveTable {
-    pub(super) fn lake(name: &'static str, seen: &Arc<Seen>, snapshot: &Snapshot) -> Option<Self> {
+    pub(super) fn lake(name: &'static str, seen: &Arc<Seen>, snapshot: &Snapshot, scope: &Scope) -> Option<Self> {
         let schema = lake_table(&snapshot.lake, &snapshot.view, name)?.schema();
         Some(Self {
             name,
             schema,
             seen: Arc::clone(seen),
-            scope: Scope::All,
+            scope: scope.clone(),
             kind: Kind::Lake { cuts: Cuts::default() },
         })
     }
@@ -176,7 +176,7 @@ impl TableProvider for LiveTable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let useful = |filter: &Expr| match self.kind {
-            Kind::Lake { .. } => true,
+            Kind::Lake { .. } => self.scope == Scope::All || scoped::is_harmless(filter),
             Kind::Episodes { .. } => only_home(filter) || recent::is_from(filter),
             Kind::Latest { .. } | Kind::Fact => false,
         };
@@ -199,7 +199,9 @@ impl TableProvider for LiveTable {
         };
         match &self.kind {
             Kind::Lake { cuts } => match lake_table(&snapshot.lake, &snapshot.view, self.name) {
-                Some(table) => table.with_cuts(cuts).scan(state, projection, filters, limit).await,
+                Some(table) => {
+                    scoped::scan(&table.with_cuts(cuts), &self.scope, state, projection, filters, limit).await
+                }
                 None => exec_err!("the lake has no table {}", self.name),
             },
             Kind::Episodes { limits, made } => {

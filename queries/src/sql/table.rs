@@ -2,11 +2,12 @@
 //!
 //! Files are left out by what the table's log says of them (day, event times, homes, beds), row groups and pages by their own
 //! statistics. The order of the rows is declared as the files have it, so that windows over beds need no sorting: the files
-//! of a run are read one behind the other, and rows on their way come sorted, too.
+//! of a run are read one behind the other, runs side by side, and rows on their way come sorted, too.
 
 mod beds;
 mod files;
 mod groups;
+mod merged;
 
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr, RangePartitioning};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
@@ -46,7 +47,8 @@ use parquet::arrow::arrow_reader::RowSelection;
 pub(super) use beds::Cuts;
 use beds::{Cut, Reader};
 use files::Files;
-use groups::{Groups, Piece, Section, group, only_run};
+use groups::{Groups, Piece, Section, group, runs, worth};
+use merged::Merged;
 
 #[derive(Debug)]
 pub(super) struct LakeTable {
@@ -107,6 +109,10 @@ impl LakeTable {
         LexOrdering::new(columns.into_iter().collect::<Option<Vec<_>>>()?)
     }
 
+    fn bed(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        Some(Arc::new(Column::new_with_schema(beds::BED, &self.schema).ok()?))
+    }
+
     /// Reads files, whose ends are read once: files never change.
     fn reader(&self, state: &dyn Session) -> Result<CachedParquetFileReaderFactory> {
         let runtime = state.runtime_env();
@@ -118,15 +124,72 @@ impl LakeTable {
         PartitionedFile::new(format!("{}/{}", self.root, file.path), file.size)
     }
 
-    /// The files in groups between which no bed is divided, if they are one run and worth it.
-    async fn cut(&self, state: &dyn Session, files: &[Arc<DataFile>]) -> Result<Option<Cut>> {
-        let wanted = state.config().target_partitions();
-        let Some(run) = self.order().and_then(|_| only_run(files, wanted)) else { return Ok(None) };
+    /// Runs in groups between which no bed is divided.
+    async fn cut(&self, state: &dyn Session, runs: &[Vec<Arc<DataFile>>], wanted: usize) -> Result<Option<Cut>> {
         let reader = self.reader(state)?;
         let open = |file: &DataFile| -> Result<Reader> {
             Ok(reader.create_reader(0, self.partitioned(file), None, &ExecutionPlanMetricsSet::new())?)
         };
-        self.cuts.of(&run, wanted, open).await
+        self.cuts.of(runs, wanted, open).await
+    }
+
+    /// All that is relevant as one sorted stream for each group of beds; none where beds are not asked for, or only one is, whose
+    /// days are then better read by several cores.
+    async fn scan_beds(
+        &self,
+        state: &dyn Session,
+        files: &[Arc<DataFile>],
+        hot: &[RecordBatch],
+        filters: &[Expr],
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let place = |name: &&str| {
+            let column = self.schema.index_of(name).ok()?;
+            projection.map_or(Some(column), |asked| asked.iter().position(|other| *other == column))
+        };
+        let columns: Vec<usize> = SORT_ORDER.iter().map_while(place).collect();
+        let (Some(order), Some(runs), Some(bed)) = (self.order(), runs(files), columns.first()) else {
+            return Ok(None);
+        };
+        let n_sources = runs.len() + hot.len();
+        let wanted = worth(files, state.config().target_partitions());
+        if runs.is_empty() || (n_sources > 1 && filters.iter().any(asks_for_one)) || (n_sources == 1 && wanted == 1) {
+            return Ok(None);
+        }
+        let cut = if wanted > 1 { self.cut(state, &runs, wanted).await? } else { None };
+        let Cut { splits, groups } = match cut {
+            Some(cut) => cut,
+            // Runs that cannot be cut are better read by several cores than merged by one.
+            None if wanted > 1 => return Ok(None),
+            None => Cut::none(runs),
+        };
+        let mut parts: Vec<Vec<usize>> = Vec::with_capacity(groups.len());
+        for group in &groups {
+            let before = parts.iter().map(Vec::len).sum();
+            parts.push((before..before + group.len()).collect());
+        }
+        let n_parts = parts.iter().map(Vec::len).sum::<usize>();
+        let alone = if n_sources == 1 { splits.clone() } else { Vec::new() };
+        let read = Groups { groups: groups.into_iter().flatten().collect(), splits: alone, sorted: true };
+        let statistics = self.statistics(files);
+        let mut input = self.scan_files(state, read, Some(order.clone()), statistics, projection, limit)?;
+        if n_sources == 1 {
+            return Ok(Some(input));
+        }
+        let mut divided = Vec::new();
+        for hot in hot {
+            let before = n_parts + divided.len();
+            parts.iter_mut().enumerate().for_each(|(group, parts)| parts.push(before + group));
+            divided.extend(beds::divide(hot, &splits)?);
+        }
+        if !divided.is_empty() {
+            let hot = self.scan_hot(divided, Some(order), projection)?;
+            input = UnionExec::try_new(vec![input, hot])?;
+        }
+        let bed = Arc::new(Column::new(beds::BED, *bed));
+        let partitioning = by_beds(bed, splits).unwrap_or(Partitioning::UnknownPartitioning(1));
+        Ok(Some(Arc::new(Merged::try_new(input, parts, columns, partitioning)?)))
     }
 
     fn scan_files(
@@ -166,21 +229,13 @@ impl LakeTable {
         .with_parquet_file_reader_factory(Arc::new(self.reader(state)?));
         let config = FileScanConfigBuilder::new(self.place.clone(), Arc::new(source))
             .with_file_groups(groups)
-            .with_output_partitioning(self.by_beds(splits))
+            .with_output_partitioning(self.bed().and_then(|bed| by_beds(bed, splits)))
             .with_output_ordering(order.into_iter().collect())
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
-    }
-
-    /// Groups between which no bed is divided.
-    fn by_beds(&self, splits: Vec<Arc<str>>) -> Option<Partitioning> {
-        let bed = self.order().and_then(|order| LexOrdering::new([order.first().clone()]))?;
-        let point = |split: Arc<str>| SplitPoint::new(vec![ScalarValue::Utf8View(Some(split.to_string()))]);
-        let splits: Vec<SplitPoint> = splits.into_iter().map(point).collect();
-        if splits.is_empty() { None } else { RangePartitioning::try_new(bed, splits).ok().map(Partitioning::Range) }
     }
 
     /// What is known of these files together: enough to count them without reading.
@@ -246,6 +301,23 @@ fn with_views(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(view).collect::<Vec<_>>()))
 }
 
+/// Groups between which no bed is divided.
+fn by_beds(bed: Arc<dyn PhysicalExpr>, splits: Vec<Arc<str>>) -> Option<Partitioning> {
+    let options = SortOptions { descending: false, nulls_first: true };
+    let order = LexOrdering::new([PhysicalSortExpr::new(bed, options)])?;
+    let point = |split: Arc<str>| SplitPoint::new(vec![ScalarValue::Utf8View(Some(split.to_string()))]);
+    let splits: Vec<SplitPoint> = splits.into_iter().map(point).collect();
+    if splits.is_empty() { None } else { RangePartitioning::try_new(order, splits).ok().map(Partitioning::Range) }
+}
+
+/// Whether a filter leaves one bed or one home.
+fn asks_for_one(filter: &Expr) -> bool {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else { return false };
+    let is_name = |side: &Expr| matches!(side, Expr::Column(column) if ["bed_id", "home_id"].contains(&column.name()));
+    let is_value = |side: &Expr| matches!(side, Expr::Literal(..));
+    (is_name(left) && is_value(right)) || (is_value(left) && is_name(right))
+}
+
 fn day_field() -> Arc<Field> {
     Arc::new(Field::new(EVENT_DAY, DataType::Date32, true))
 }
@@ -275,12 +347,11 @@ impl TableProvider for LakeTable {
         let predicate = self.predicate(state, filters)?;
         let files = self.relevant(predicate.as_ref())?;
         let hot = self.hot(predicate.as_ref())?;
+        if let Some(plan) = self.scan_beds(state, &files, &hot, filters, projection, limit).await? {
+            return Ok(plan);
+        }
         let statistics = self.statistics(&files);
-        let cut = if hot.is_empty() { self.cut(state, &files).await? } else { None };
-        let groups = match cut {
-            Some(Cut { splits, groups }) => Groups { groups, splits, sorted: true },
-            None => group(files, state.config().target_partitions()),
-        };
+        let groups = group(files, state.config().target_partitions());
         // Rows of both are sorted alike, or nobody is told so.
         let order = self.order().filter(|_| groups.sorted);
 

@@ -1,4 +1,5 @@
-//! A run cut between beds: no bed has rows on both sides, so that windows over beds need not bring them together again.
+//! Runs cut between beds, all at the same: no bed has rows on both sides, so that windows over beds need not bring them together
+//! again.
 //!
 //! Row groups say which beds they hold. Where a cut falls into one, its column of beds is read, some kilobytes. Files never
 //! change, so the last cuts are remembered.
@@ -6,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use carebed_pipeline::view::DataFile;
@@ -27,11 +28,35 @@ pub(super) const BED: &str = "bed_id";
 /// Cuts that are remembered: those of the last questions over the same files.
 const REMEMBERED_MAX: usize = 16;
 
-/// The pieces of a run. Rows of beds before `splits[0]`, and those of no bed, are in the first group, and so on.
+/// The pieces of runs. Rows of beds before `splits[0]`, and those of no bed, are in the first group, and so on.
 #[derive(Debug, Clone)]
 pub(super) struct Cut {
     pub(super) splits: Vec<Arc<str>>,
-    pub(super) groups: Vec<Vec<Piece>>,
+    /// For each group its part of each run that has one.
+    pub(super) groups: Vec<Vec<Vec<Piece>>>,
+}
+
+impl Cut {
+    /// Runs as they are, in one group.
+    pub(super) fn none(runs: Vec<Vec<Arc<DataFile>>>) -> Self {
+        let whole = |run: Vec<Arc<DataFile>>| run.into_iter().map(Piece::whole).collect();
+        Self { splits: Vec::new(), groups: vec![runs.into_iter().map(whole).collect()] }
+    }
+}
+
+/// Rows in the order of their beds, cut at the same beds.
+pub(super) fn divide(rows: &RecordBatch, splits: &[Arc<str>]) -> Result<Vec<RecordBatch>> {
+    let beds = rows.column_by_name(BED).map(|beds| cast(beds, &DataType::Utf8View)).transpose()?;
+    let Some(beds) = beds.as_ref().map(|beds| beds.as_string_view()) else { return Ok(vec![rows.clone()]) };
+    let (mut parts, mut from) = (Vec::with_capacity(splits.len() + 1), 0);
+    for split in splits {
+        let belongs = |bed: Option<&str>| bed.is_some_and(|bed| bed >= &**split);
+        let to = beds.iter().position(belongs).unwrap_or(rows.num_rows());
+        parts.push(rows.slice(from, to - from));
+        from = to;
+    }
+    parts.push(rows.slice(from, rows.num_rows() - from));
+    Ok(parts)
 }
 
 /// Remembers cuts. Clones share it.
@@ -42,19 +67,19 @@ pub(in crate::sql) struct Cuts(Arc<Mutex<VecDeque<Remembered>>>);
 type Remembered = (Vec<Arc<str>>, usize, Option<Cut>);
 
 impl Cuts {
-    /// A run in so many groups of about as many rows; none where its files do not say enough, or it has too few beds.
+    /// Runs in so many groups of about as many rows; none where their files do not say enough, or hold too few beds.
     pub(super) async fn of(
         &self,
-        run: &[Arc<DataFile>],
+        runs: &[Vec<Arc<DataFile>>],
         wanted: usize,
         open: impl Fn(&DataFile) -> Result<Reader> + Send + Sync,
     ) -> Result<Option<Cut>> {
-        let files: Vec<Arc<str>> = run.iter().map(|file| Arc::clone(&file.path)).collect();
+        let files: Vec<Arc<str>> = runs.iter().flatten().map(|file| Arc::clone(&file.path)).collect();
         let known = |(of, n, _): &&Remembered| *of == files && *n == wanted;
         if let Some((.., cut)) = self.lock().iter().find(known) {
             return Ok(cut.clone());
         }
-        let made = cut(run, wanted, open).await?;
+        let made = cut(runs, wanted, open).await?;
         let mut remembered = self.lock();
         remembered.truncate(REMEMBERED_MAX - 1);
         remembered.push_front((files, wanted, made.clone()));
@@ -67,30 +92,37 @@ impl Cuts {
 }
 
 async fn cut(
-    run: &[Arc<DataFile>],
+    runs: &[Vec<Arc<DataFile>>],
     wanted: usize,
     open: impl Fn(&DataFile) -> Result<Reader> + Send + Sync,
 ) -> Result<Option<Cut>> {
-    let mut ends = Vec::with_capacity(run.len());
-    for file in run {
+    let mut ends = Vec::new();
+    for file in runs.iter().flatten() {
         ends.push(open(file)?.get_metadata(None).await?);
     }
     let Some(splits) = splits(&ends, wanted) else { return Ok(None) };
-    let mut groups = vec![Vec::new(); splits.len() + 1];
-    for (file, end) in run.iter().zip(&ends) {
-        let total = rows(end.row_groups());
-        let mut from = 0;
-        for (number, group) in groups.iter_mut().enumerate() {
-            let to = match splits.get(number) {
-                Some(split) => first_row_of(split, file, end, &open).await?,
-                None => total,
-            };
-            if from < to {
-                let section =
-                    if (from, to) == (0, total) { Section::Whole } else { Section::Rows { from, to, of: total } };
-                group.push(Piece { file: Arc::clone(file), section });
+    let mut groups = vec![Vec::new(); wanted];
+    let mut ends = ends.iter();
+    for run in runs {
+        let mut parts = vec![Vec::new(); wanted];
+        for (file, end) in run.iter().zip(&mut ends) {
+            let total = rows(end.row_groups());
+            let mut from = 0;
+            for (number, part) in parts.iter_mut().enumerate() {
+                let to = match splits.get(number) {
+                    Some(split) => first_row_of(split, file, end, &open).await?,
+                    None => total,
+                };
+                if from < to {
+                    let section =
+                        if (from, to) == (0, total) { Section::Whole } else { Section::Rows { from, to, of: total } };
+                    part.push(Piece { file: Arc::clone(file), section });
+                }
+                from = to.max(from);
             }
-            from = to.max(from);
+        }
+        for (group, part) in groups.iter_mut().zip(parts) {
+            group.extend((!part.is_empty()).then_some(part));
         }
     }
     Ok(groups.iter().all(|group| !group.is_empty()).then_some(Cut { splits, groups }))
@@ -98,7 +130,8 @@ async fn cut(
 
 /// Beds at which to cut, strictly ascending, so that as many groups as are wanted have about as many rows.
 fn splits(ends: &[Arc<ParquetMetaData>], wanted: usize) -> Option<Vec<Arc<str>>> {
-    let groups: Vec<&RowGroupMetaData> = ends.iter().flat_map(|end| end.row_groups()).collect();
+    let mut groups: Vec<&RowGroupMetaData> = ends.iter().flat_map(|end| end.row_groups()).collect();
+    groups.sort_by(|a, b| beds(a).map(|(least, _)| least).cmp(&beds(b).map(|(least, _)| least)));
     let total: usize = groups.iter().map(|group| rows([*group])).sum();
     let (mut splits, mut before) = (Vec::<Arc<str>>::new(), 0);
     for group in groups {
@@ -189,7 +222,7 @@ fn beds(group: &RowGroupMetaData) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{RecordBatch, StringArray};
+    use arrow::array::StringArray;
     use arrow::datatypes::{Field, Schema};
     use carebed_contract::time::Timestamp;
     use datafusion::datasource::listing::PartitionedFile;
@@ -257,16 +290,17 @@ mod tests {
                     Ok(reader.create_reader(0, file, None, &ExecutionPlanMetricsSet::new())?)
                 };
                 let cuts = Cuts::default();
-                let cut = cuts.of(&files, wanted, open).await.unwrap();
+                let runs = [files];
+                let cut = cuts.of(&runs, wanted, open).await.unwrap();
                 let unread = |file: &DataFile| -> Result<Reader> { panic!("{} was read again", file.path) };
-                assert_eq!(cuts.of(&files, wanted, unread).await.unwrap().is_some(), cut.is_some());
+                assert_eq!(cuts.of(&runs, wanted, unread).await.unwrap().is_some(), cut.is_some());
                 cut
             });
             let Some(Cut { splits, groups }) = cut else { return Ok(()) };
             prop_assert_eq!((splits.len() + 1, groups.len()), (wanted, wanted));
             let mut next = 0;
             for (number, group) in groups.iter().enumerate() {
-                for Piece { file, section } in group {
+                for Piece { file, section } in group.iter().flatten() {
                     let first = file.path.parse::<usize>().unwrap() * rows_a_file;
                     let (from, to) = match *section {
                         Section::Whole => (first, (first + rows_a_file).min(beds.len())),

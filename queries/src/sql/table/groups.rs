@@ -36,7 +36,7 @@ pub(super) enum Section {
 }
 
 impl Piece {
-    fn whole(file: Arc<DataFile>) -> Self {
+    pub(super) fn whole(file: Arc<DataFile>) -> Self {
         Self { file, section: Section::Whole }
     }
 }
@@ -66,16 +66,15 @@ pub(super) fn group(files: Vec<Arc<DataFile>>, wanted: usize) -> Groups {
     }
 }
 
-/// The files of the only run there is, in their order, when each of so many groups would be worth a core of its own.
-pub(super) fn only_run(files: &[Arc<DataFile>], wanted: usize) -> Option<Vec<Arc<DataFile>>> {
+/// How many groups of beds are worth a core of their own.
+pub(super) fn worth(files: &[Arc<DataFile>], wanted: usize) -> usize {
     let total: u64 = files.iter().map(|file| file.size).sum();
-    let is_worth_it = wanted > 1 && (total + PIECE_MIN / 2) / PIECE_MIN >= wanted as u64;
-    let mut runs = runs(files).filter(|runs| runs.len() == 1 && is_worth_it)?;
-    runs.pop()
+    let worth = usize::try_from((total + PIECE_MIN / 2) / PIECE_MIN).unwrap_or(usize::MAX);
+    wanted.min(worth).max(1)
 }
 
 /// None when there are too many, or files that are in none.
-fn runs(files: &[Arc<DataFile>]) -> Option<Vec<Vec<Arc<DataFile>>>> {
+pub(super) fn runs(files: &[Arc<DataFile>]) -> Option<Vec<Vec<Arc<DataFile>>>> {
     let mut runs: BTreeMap<&str, Vec<Arc<DataFile>>> = BTreeMap::new();
     for file in files {
         runs.entry(&file.part.as_ref()?.run).or_default().push(Arc::clone(file));

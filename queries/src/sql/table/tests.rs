@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::compute::concat_batches;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::store::{Commit, Config, Store};
-use carebed_pipeline::view::{TableView, View};
+use carebed_pipeline::view::{DataFile, TableView, View};
 use datafusion::physical_plan::displayable;
 
 use crate::engine::Limits;
@@ -47,7 +48,8 @@ async fn lake(n_commits: usize, merged: bool, n_hot: usize) -> (tempfile::TempDi
     let mut view = View::clone(&store.view());
     if n_hot > 0 {
         let (one, other) = hot.split_at(n_hot / 3);
-        view.observations = TableView { hot: Arc::from([one.to_vec().into(), other.to_vec().into()]), ..view.observations };
+        view.observations =
+            TableView { hot: Arc::from([one.to_vec().into(), other.to_vec().into()]), ..view.observations };
     }
     (directory, Lake::of(&store), Arc::new(view))
 }
@@ -139,30 +141,96 @@ async fn the_newest_row_of_each_needs_no_sorting() {
 
 /// A run that is large enough for two cores, whose cut falls into a bed and into a row group.
 #[tokio::test]
-async fn windows_over_the_beds_of_one_run_stay_on_their_cores() {
+async fn windows_over_beds_stay_on_their_cores() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
     let mut chance = 7_u64;
-    let rows = (0..200_000_u64).map(|n| {
-        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let (time, bed) = (at(START) + Duration::from_millis(n * 150 + (chance >> 58)), format!("b{}", n % 7));
-        observation("h1", &bed, "mat", "heart_rate", time, Some(f64::from_bits(chance >> 2)), "good")
-    });
-    let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
-    let commit = Commit { rows: vec![rows.collect::<Vec<_>>().into()], marks, ..Commit::default() };
-    store.commit(&commit, at(START)).await.unwrap();
-    let (lake, view) = (Lake::of(&store), store.view());
-    let sql = "SELECT bed_id, count(*), sum(gap) FROM (SELECT bed_id, CAST(event_time AS bigint) - lag(CAST(event_time AS bigint)) \
-               OVER (PARTITION BY bed_id ORDER BY event_time) AS gap FROM observations WHERE quantity = 'heart_rate') GROUP BY bed_id";
-    let (_, expected) = plan_and_rows(&lake, &view, 1, sql).await;
-    assert_eq!(expected.len(), 8, "{expected:?}");
-    let (plan, rows) = plan_and_rows(&lake, &view, 2, sql).await;
-    assert_eq!(rows, expected, "{plan}");
-    assert!(!plan.contains("RepartitionExec") && !plan.contains("SortExec") && plan.contains("Range("), "{plan}");
-    // Both sides of a join are brought together all the same.
-    let join = "SELECT a.bed_id, count(*) FROM (SELECT DISTINCT bed_id, value FROM observations) a JOIN \
-                (SELECT bed_id FROM observations GROUP BY bed_id) b ON a.bed_id = b.bed_id GROUP BY a.bed_id";
-    let (_, expected) = plan_and_rows(&lake, &view, 1, join).await;
-    let (plan, rows) = plan_and_rows(&lake, &view, 2, join).await;
-    assert_eq!(rows, expected, "{plan}");
+    let mut rows = |from: u64, to: u64| -> Vec<Observation> {
+        let row = |n| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (time, bed) = (at(START) + Duration::from_millis(n * 150 + (chance >> 58)), format!("b{}", n % 7));
+            observation("h1", &bed, "mat", "heart_rate", time, Some(f64::from_bits(chance >> 2)), "good")
+        };
+        (from..to).map(row).collect()
+    };
+    // A second run of the day after, which holds a few rows of each bed, and rows on their way.
+    for (from, to) in [(0, 200_000), (400_000, 400_070)] {
+        let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+        let commit = Commit { rows: vec![rows(from, to).into()], marks, ..Commit::default() };
+        store.commit(&commit, at(START)).await.unwrap();
+    }
+    let lake = Lake::of(&store);
+    let both = View::clone(&store.view());
+    let one_run = |file: &Arc<DataFile>| file.rows.is_some_and(|rows| rows > 1_000);
+    let first = both.observations.files.iter().filter(|file| one_run(file)).cloned().collect();
+    let first = View { observations: TableView { files: first, ..both.observations.clone() }, ..both.clone() };
+    let hot = TableView { hot: Arc::from([rows(500_000, 500_021).into()]), ..both.observations.clone() };
+    let hot = View { observations: hot, ..both.clone() };
+    for (view, n_gaps, is_merged) in [(first, 199_993, false), (both, 200_063, true), (hot, 200_084, true)] {
+        let view = Arc::new(view);
+        let sql = "SELECT bed_id, count(gap), sum(gap) FROM (SELECT bed_id, CAST(event_time AS bigint) - lag(CAST(event_time AS \
+                   bigint)) OVER (PARTITION BY bed_id ORDER BY event_time) AS gap FROM observations WHERE quantity = 'heart_rate') \
+                   GROUP BY bed_id";
+        let (_, expected) = plan_and_rows(&lake, &view, 1, sql).await;
+        assert_eq!(expected.len(), 8, "{expected:?}");
+        let (plan, rows) = plan_and_rows(&lake, &view, 2, sql).await;
+        assert_eq!(rows, expected, "{plan}");
+        assert!(!plan.contains("RepartitionExec") && !plan.contains("SortExec") && plan.contains("Range("), "{plan}");
+        assert_eq!(plan.contains("Merged"), is_merged, "{plan}");
+        let (_, counted) =
+            plan_and_rows(&lake, &view, 2, &format!("SELECT sum(\"count(gap)\") AS n FROM ({sql})")).await;
+        assert!(counted.iter().any(|row| row.contains(&format!(" {n_gaps} "))), "{counted:?}");
+        // Both sides of a join are brought together all the same.
+        let join = "SELECT a.bed_id, count(*) FROM (SELECT DISTINCT bed_id, value FROM observations) a JOIN \
+                    (SELECT bed_id FROM observations GROUP BY bed_id) b ON a.bed_id = b.bed_id GROUP BY a.bed_id";
+        let (_, expected) = plan_and_rows(&lake, &view, 1, join).await;
+        let (plan, rows) = plan_and_rows(&lake, &view, 2, join).await;
+        assert_eq!(rows, expected, "{plan}");
+    }
+}
+
+/// Grouping and windows that use the order say what those that sort for themselves say.
+#[tokio::test]
+async fn rows_in_order_are_grouped_and_looked_at_as_any_others() {
+    let statements = [
+        "SELECT bed_id, quantity, date_trunc('hour', event_time) AS h, avg(value), min(value), count(*) FROM {} GROUP BY 1, 2, 3",
+        "SELECT bed_id, count(DISTINCT value), max(device_id), sum(value) FILTER (WHERE value > 100) FROM {} GROUP BY bed_id",
+        "SELECT bed_id, quantity, first_value(value ORDER BY event_time DESC), median(value), bool_or(value > 230) FROM {} GROUP BY 1, 2",
+        "SELECT bed_id, quantity, array_agg(value ORDER BY event_time) FILTER (WHERE value < 90) FROM {} GROUP BY 1, 2",
+        "SELECT DISTINCT bed_id, quantity FROM {}",
+        "SELECT bed_id, quantity, event_time FROM {} GROUP BY 1, 2, 3",
+        "SELECT bed_id, event_time, value, lag(value, 2, -1.0) OVER w, lead(value) OVER w, row_number() OVER w, rank() OVER w, \
+         sum(value) OVER (PARTITION BY bed_id, quantity ORDER BY event_time ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING), \
+         first_value(value) OVER w FROM {} WINDOW w AS (PARTITION BY bed_id, quantity ORDER BY event_time)",
+        "SELECT bed_id, event_time, lag(value) OVER (PARTITION BY bed_id ORDER BY event_time) FROM {} WHERE quantity = 'heart_rate'",
+    ];
+    for (n_commits, merged, n_hot) in [(1, false, 0), (9, true, 0), (9, false, 90)] {
+        let (_directory, lake, view) = lake(n_commits, merged, n_hot).await;
+        for batch_rows in [3, 8_192] {
+            let context = context(&lake, &view, Limits { partitions: 2, ..Limits::default() }).unwrap();
+            let unsorted = context.sql("SELECT * FROM observations ORDER BY value % 17, value").await.unwrap();
+            let unsorted = unsorted.collect().await.unwrap();
+            context.register_batch("unsorted", concat_batches(&unsorted[0].schema(), &unsorted).unwrap()).unwrap();
+            context.sql(&format!("SET datafusion.execution.batch_size = {batch_rows}")).await.unwrap();
+            for statement in statements {
+                let answer = async |table: &str| {
+                    let frame = context.sql(&statement.replace("{}", table)).await.unwrap();
+                    let plan = displayable(frame.clone().create_physical_plan().await.unwrap().as_ref())
+                        .indent(false)
+                        .to_string();
+                    let text = arrow::util::pretty::pretty_format_batches(&frame.collect().await.unwrap())
+                        .unwrap()
+                        .to_string();
+                    let cells = |row: &str| row.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+                    // The first three lines name the columns, and the table with them.
+                    let mut rows: Vec<_> = text.lines().skip(3).filter(|row| row.starts_with('|')).map(cells).collect();
+                    rows.sort();
+                    (plan, rows)
+                };
+                let ((plan, rows), (_, expected)) = (answer("observations").await, answer("unsorted").await);
+                assert!(plan.contains("InOrder") && rows.len() >= 6, "{plan}");
+                assert_eq!(rows, expected, "{n_commits} {merged} {n_hot} {batch_rows}: {statement}\n{plan}");
+            }
+        }
+    }
 }
