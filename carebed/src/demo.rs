@@ -62,7 +62,9 @@ const HOUSEHOLDS: [Household; 3] = [
 
 /// Runs the demo until Ctrl-C, or for as long as it was told.
 pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
-    let temporary = Temporary::new(arguments.data.clone())?;
+    // Gateways find their buses by it, from wherever.
+    let data = arguments.data.as_ref().map(std::path::absolute).transpose().context("the folder cannot be named")?;
+    let temporary = Temporary::new(data)?;
     let data = temporary.path();
     if data.join("centre").exists() {
         bail!("{} holds an earlier demo, and its evening would begin again: name another folder", data.display());

@@ -7,6 +7,7 @@ use carebed_alerts::alert::Alert;
 use carebed_alerts::policy::Policy;
 use carebed_alerts::transition::Transition;
 use carebed_console::database::Database;
+use carebed_console::evidence;
 use carebed_console::log::Log;
 use carebed_console::registry::TIME_ZONE;
 use carebed_contract::time::Timestamp;
@@ -80,7 +81,8 @@ fn logged(alert: &Alert, steps: &[Transition], zone: Tz) {
     for (name, value) in &alert.evidence {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let text = Timestamp::parse(&text).map_or(text, |at| local(at, zone));
-        say(&format!("  {name} = {text}"));
+        let called = evidence::name(name).map_or_else(|| name.clone(), |called| format!("{} · {}", called.zh, called.en));
+        say(&format!("  {called}: {text}"));
     }
     say("\nlog 经过");
     for step in steps {
