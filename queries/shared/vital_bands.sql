@@ -3,8 +3,9 @@
 -- episodes/respiratory_rate_*.toml.
 --
 -- What is usual is between the limits of baselines/vitals (`own_limit`). It tightens the band of who is usually well within it, never beyond where
--- NEWS2 begins to give points (heart 91, breath 11 and 21 a minute; low heart rates are told from 54 on in any case, NEWS2's 50). And what
--- lies somewhat out but has been usual for this person for weeks is for the daily list. Far out is as pressing for everybody.
+-- NEWS2 begins to give points (heart 91, breath 11 and 21 a minute; low heart rates are told from 54 on in any case, NEWS2's 50): what is out
+-- of it alone is for the daily list, since whoever lies awake comes there every night. And so is what lies somewhat out of the general band but
+-- has been usual for this person for weeks. Far out is as pressing for everybody.
 WITH bands AS (
   SELECT v.home_id, v.bed_id, v.kind AS band, v.started_at AS since, least(v.end_known_at, b.end_known_at) AS over_at,
     CASE WHEN v.kind LIKE 'heart_rate_%' THEN 'heart_rate' ELSE 'respiratory_rate' END AS quantity,
@@ -30,7 +31,7 @@ compared AS (
     AND u.key = b.quantity || '/' || b.side AND u.known_at <= b.since AND u.known_until > b.since
 )
 SELECT home_id, bed_id, quantity, band, since, raised_at, known_to, over_at, round(10.0 * own_limit) / 10.0 AS own_limit,
-  CASE WHEN is_far THEN 'P1' WHEN is_usual THEN 'P4' ELSE 'P2' END AS priority
+  CASE WHEN is_far THEN 'P1' WHEN is_own OR is_usual THEN 'P4' ELSE 'P2' END AS priority
 FROM compared
 WHERE raised_at <= known_to AND (over_at IS NULL OR over_at > raised_at)
   AND (NOT is_own OR NOT is_usual)
