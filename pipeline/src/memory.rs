@@ -11,8 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::streak::{Streak, streaks};
 
-/// What one row needs between its reception and its file: its point and its part of the streak, its place in the columns that
-/// readers see, and its part of the columns and pages of the commit. Measured with `carebed-tests flood`, rounded up.
+/// What one row needs between its reception and its file, reckoned from how it lies: its point and its part of a streak (60
+/// bytes), its place in the columns that readers see (eleven views of 16 bytes and seven numbers: 240), and in those of the
+/// commit (a key, numbers, and eight bytes of each word in the file's writer: 220); rounded up.
 pub const ROW_BYTES: usize = 640;
 
 /// Shares are counted in these, so that their number fits a semaphore's.
