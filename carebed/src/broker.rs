@@ -17,7 +17,7 @@ use std::time::Duration;
 use carebed_gateway::uplink::backoff::Backoff;
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// Largest packet taken; above the largest batch a gateway sends.
 const PACKET_BYTES_MAX: usize = 6 << 20;
@@ -79,6 +79,8 @@ pub struct EmbeddedBroker {
     program: PathBuf,
     address: SocketAddr,
     child: Child,
+    /// What the child lives by. Not left in `child`, where waiting for the child's end would close it.
+    alive: Option<ChildStdin>,
 }
 
 impl EmbeddedBroker {
@@ -91,8 +93,8 @@ impl EmbeddedBroker {
         let address = TcpListener::bind(listen)
             .and_then(|taken| taken.local_addr())
             .map_err(|source| BrokerError::Port { listen, source })?;
-        let child = spawn(program, address)?;
-        let mut broker = Self { program: program.to_owned(), address, child };
+        let (child, alive) = spawn(program, address)?;
+        let mut broker = Self { program: program.to_owned(), address, child, alive: alive };
         broker.answers().await?;
         Ok(broker)
     }
@@ -118,7 +120,7 @@ impl EmbeddedBroker {
     /// Starts it again on the same port, empty.
     pub async fn restart(&mut self) -> Result<(), BrokerError> {
         self.kill().await;
-        self.child = spawn(&self.program, self.address)?;
+        (self.child, self.alive) = spawn(&self.program, self.address)?;
         self.answers().await
     }
 
@@ -170,14 +172,16 @@ impl EmbeddedBroker {
     }
 }
 
-fn spawn(program: &Path, address: SocketAddr) -> Result<Child, BrokerError> {
-    Command::new(program)
+fn spawn(program: &Path, address: SocketAddr) -> Result<(Child, Option<ChildStdin>), BrokerError> {
+    let mut child = Command::new(program)
         .args(["broker", "--listen", &address.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|source| BrokerError::Start { program: program.to_owned(), source })
+        .map_err(|source| BrokerError::Start { program: program.to_owned(), source })?;
+    let alive = child.stdin.take();
+    Ok((child, alive))
 }
 
 /// A port that was free a moment ago.
@@ -242,8 +246,8 @@ mod tests {
         // Its port answers all the same, so that each start counts as a good one.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let child = spawn(&program, address).unwrap();
-        let broker = EmbeddedBroker { program, address, child };
+        let (child, alive) = spawn(&program, address).unwrap();
+        let broker = EmbeddedBroker { program, address, child, alive: alive };
 
         let stop = carebed_contract::Shutdown::new();
         let began = tokio::time::Instant::now();

@@ -364,8 +364,14 @@ pub fn complain(line: &str) {
     let _unread = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Says something that is data: to stdout.
-#[expect(clippy::print_stdout, reason = "the one place from which commands write data")]
+/// Says something that is data: to stdout. Ends the program in order when nobody reads on, as behind `| head`.
 pub fn say(line: &str) {
-    println!("{line}");
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            complain(&format!("error: failed to write the answer: {error}"));
+            std::process::exit(1);
+        }
+    }
 }

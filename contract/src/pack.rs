@@ -40,6 +40,9 @@ const COMPRESS_FROM: usize = 256;
 /// SenML (RFC 8428 §4.5.3): seconds below this are relative to now.
 const RELATIVE_BELOW: f64 = 268_435_456.0;
 
+/// The first instant that an absolute time of a record may be: before it SenML takes seconds for relative ones.
+pub const EARLIEST: Timestamp = Timestamp::from_millis(268_435_456_000);
+
 /// The media types a payload may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentType {

@@ -57,6 +57,7 @@ pub struct Ingest {
     homes: BTreeMap<GatewayId, Home>,
     pending: Pending,
     in_flight: bool,
+    recorded: bool,
 }
 
 /// What is known of a gateway besides its lanes. At most [`GATEWAYS_MAX`]: a further one's rooms stay unknown.
@@ -106,7 +107,13 @@ impl Ingest {
     /// Continues where the store's last commit left off.
     pub async fn new(store: Store) -> Result<Self, StoreError> {
         let accept = Accept::resume(store.marks().await?);
-        Ok(Self { accept, store, homes: BTreeMap::new(), pending: Pending::default(), in_flight: false })
+        let (homes, pending) = (BTreeMap::new(), Pending::default());
+        Ok(Self { accept, store, homes, pending, in_flight: false, recorded: false })
+    }
+
+    /// As [`Self::new`], for recordings: their times are believed however long ago they were.
+    pub async fn of_recordings(store: Store) -> Result<Self, StoreError> {
+        Ok(Self { recorded: true, ..Self::new(store).await? })
     }
 
     /// Takes one message. Nothing in it makes this fail: what cannot be used becomes a dead letter.
@@ -318,6 +325,7 @@ impl Ingest {
             seq: labels.seq,
             sealed: labels.sealed,
             received,
+            recorded: self.recorded,
         };
         let nowhere = Rooms::default();
         let rows = rows::streaks(pack, &origin, home.map_or(&nowhere, |home| &home.rooms)).into();

@@ -52,6 +52,8 @@ pub struct Origin {
     pub sealed: Option<SealedAt>,
     /// When the centre took it.
     pub received: Timestamp,
+    /// A recording: its times are believed however long ago they were.
+    pub recorded: bool,
 }
 
 /// Which room each device of a gateway is in.
@@ -199,7 +201,7 @@ fn event_time(time: RecordTime, clock: ClockQuality, origin: &Origin) -> (Timest
         (RecordTime::BeforeReceive(before), Some(SealedAt::Before(ago))) => received - ago - before,
         (RecordTime::BeforeReceive(before), None) => received - before,
     };
-    if received.since(event_time) > PAST {
+    if !origin.recorded && received.since(event_time) > PAST {
         (received, Quality::Bad("time".into()))
     } else if event_time.since(received) > FUTURE {
         (event_time, Quality::Uncertain("future".into()))

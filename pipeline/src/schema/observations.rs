@@ -133,6 +133,7 @@ mod tests {
             seq: 41,
             sealed: None,
             received: Timestamp::from_millis(1_772_403_301_000),
+            recorded: false,
         };
         let mut rows = crate::rows::observations(pack, &origin, &crate::rows::Rooms::default());
         let streaks = crate::streak::streaks(rows.clone());

@@ -63,6 +63,7 @@ fn rows_of(seq: u64) -> Vec<Observation> {
         seq,
         sealed: None,
         received: START,
+        recorded: false,
     };
     observations(json.as_bytes(), &origin, &Rooms::default())
 }
