@@ -13,7 +13,11 @@ fn main() -> io::Result<()> {
             let name = model.strip_prefix(&root).map_err(io::Error::other)?;
             let captures = model.join("captures");
             let captures = if captures.is_dir() { sorted(&captures)? } else { Vec::new() };
-            let include = |path: &Path| format!("include_str!({path:?})");
+            // Not the whole path: what was built in one checkout may be used from another.
+            let include = |path: &Path| match path.strip_prefix(&root) {
+                Ok(path) => format!("include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/profiles/\", {path:?}))"),
+                Err(_) => format!("include_str!({path:?})"),
+            };
             let captures: Vec<String> = captures
                 .iter()
                 .map(|path| format!("({:?}, {})", path.file_name().unwrap_or_default(), include(path)))
