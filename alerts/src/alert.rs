@@ -122,8 +122,8 @@ impl fmt::Display for OperatorId {
     }
 }
 
-/// How far people have come with an alert. Later is greater; the only way back is from acknowledged to open, when
-/// something new happened under it.
+/// How far people have come with an alert. Later is greater; the only way back is to open, when something new happened
+/// under it that nobody has acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {

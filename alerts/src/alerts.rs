@@ -317,8 +317,17 @@ impl Alerts {
         }
         let rule = self.rule(&finding.detection);
         let rings = rings(&rule, self.is_late(at, now), suppression(&rule, finding).as_ref());
-        let lapsed = |at: Timestamp| now.since(at) > self.policy.acknowledgement_holds;
-        let acknowledged = alert.step(State::Acknowledged).filter(|_| alert.state == State::Acknowledged);
+        let lapsed =
+            |state: State| alert.step(state).is_some_and(|done| now.since(done.at) > self.policy.acknowledgement_holds);
+        // A second fall or a fire is another emergency than the one somebody acts on. Presses come in rows, and whoever has just
+        // acknowledged one is about to call back; but help that is on its way, or there, does not know of this one.
+        let is_emergency = !rule.suppressible && rule.class == Class::Care;
+        let joins_presses = finding.evidence.contains_key(HAPPENED_AGAIN_AT);
+        let reopens = match alert.state {
+            State::Acknowledged => (is_emergency && !joins_presses) || lapsed(State::Acknowledged),
+            State::Dispatched | State::OnSite => is_emergency,
+            _ => false,
+        };
         // The sentence and the evidence are those of the latest finding, whatever order they come in.
         let latest = alert.occurrences.last().is_none_or(|last| last.raised_at < at);
         Some(Change::Repeated {
@@ -330,7 +339,7 @@ impl Alerts {
             },
             evidence: if latest { finding.evidence.clone() } else { alert.evidence.clone() },
             rings,
-            reopens: rings && acknowledged.is_some_and(|done| lapsed(done.at)),
+            reopens: rings && reopens,
         })
     }
 

@@ -7,6 +7,7 @@ use carebed_alerts::alert::AlertId;
 use carebed_alerts::transition::{Change, Transition};
 use carebed_contract::finding::Subject;
 use carebed_contract::id::HomeId;
+use carebed_contract::time::Timestamp;
 use carebed_queries::home::AlertTimes;
 
 /// An alert that rang longer ago matters to nobody any more: baselines look back two months, visits and tests are due within three.
@@ -17,7 +18,8 @@ const KEPT: Duration = Duration::from_secs(100 * 86_400);
 pub(crate) struct Times {
     /// The last transition that was taken.
     number: u64,
-    alerts: BTreeMap<AlertId, (HomeId, AlertTimes)>,
+    /// Of each alert how it went, and how it went again when something new under it had to be acknowledged anew.
+    alerts: BTreeMap<AlertId, (HomeId, Vec<AlertTimes>)>,
 }
 
 impl Times {
@@ -41,7 +43,7 @@ impl Times {
             changed.extend(self.step(step));
         }
         let Some(now) = log.last().map(|step| step.at) else { return changed };
-        self.alerts.retain(|_, (_, times)| times.last() + KEPT > now);
+        self.alerts.retain(|_, (_, times)| times.iter().any(|times| times.last() + KEPT > now));
         changed
     }
 
@@ -64,39 +66,62 @@ impl Times {
                 resolved_at: None,
                 outcome: None,
             };
-            self.alerts.insert(alert.clone(), (about.home.clone(), times));
+            self.alerts.insert(alert.clone(), (about.home.clone(), vec![times]));
             return Some(about.home.clone());
         }
-        let (home, times) = self.alerts.get_mut(alert)?;
+        let (home, all) = self.alerts.get_mut(alert)?;
         let at = Some(*at);
-        match change {
-            Change::Opened { rings: true } | Change::Repeated { rings: true, .. } | Change::Rang => {
-                times.rang_at = times.rang_at.or(at);
-            }
-            Change::Acknowledged { .. } => times.acknowledged_at = times.acknowledged_at.or(at),
-            Change::Dispatched { .. } => times.dispatched_at = times.dispatched_at.or(at),
-            Change::Arrived { .. } => times.arrived_at = times.arrived_at.or(at),
-            Change::Resolved { outcome, .. } => {
-                (times.resolved_at, times.outcome) = (at, Some(outcome.as_str().to_owned()));
-            }
-            _ => return None,
+        if let Change::Repeated { occurrence, reopens: true, .. } = change {
+            let again = all.last().map(|times| AlertTimes {
+                raised_at: occurrence.raised_at,
+                rang_at: at,
+                acknowledged_at: None,
+                dispatched_at: None,
+                arrived_at: None,
+                ..times.clone()
+            });
+            all.extend(again);
+            return Some(home.clone());
         }
-        Some(home.clone())
+        let mut changed = false;
+        for times in all {
+            changed |= match change {
+                Change::Opened { rings: true } | Change::Repeated { rings: true, .. } | Change::Rang => {
+                    set(&mut times.rang_at, at)
+                }
+                Change::Acknowledged { .. } => set(&mut times.acknowledged_at, at),
+                Change::Dispatched { .. } => set(&mut times.dispatched_at, at),
+                Change::Arrived { .. } => set(&mut times.arrived_at, at),
+                Change::Resolved { outcome, .. } => {
+                    (times.resolved_at, times.outcome) = (at, Some(outcome.as_str().to_owned()));
+                    true
+                }
+                _ => false,
+            };
+        }
+        changed.then(|| home.clone())
     }
 
     /// Those of one home, in order of their ids.
     pub(crate) fn of_home(&self, home: &HomeId) -> Vec<AlertTimes> {
-        self.alerts.values().filter(|(of, _)| of == home).map(|(_, times)| times.clone()).collect()
+        self.alerts.values().filter(|(of, _)| of == home).flat_map(|(_, times)| times.clone()).collect()
     }
 
     /// Those of all homes.
     pub(crate) fn by_home(&self) -> BTreeMap<HomeId, Vec<AlertTimes>> {
         let mut homes = BTreeMap::<HomeId, Vec<AlertTimes>>::new();
         for (home, times) in self.alerts.values() {
-            homes.entry(home.clone()).or_default().push(times.clone());
+            homes.entry(home.clone()).or_default().extend(times.iter().cloned());
         }
         homes
     }
+}
+
+/// The first time counts. Says whether this was it.
+fn set(known: &mut Option<Timestamp>, at: Option<Timestamp>) -> bool {
+    let is_new = known.is_none();
+    *known = known.or(at);
+    is_new
 }
 
 #[cfg(test)]
@@ -106,7 +131,6 @@ mod tests {
     use carebed_alerts::rule::Rule;
     use carebed_alerts::{Act, Alerts, Evaluated};
     use carebed_contract::finding::{Class, Finding};
-    use carebed_contract::time::Timestamp;
     use carebed_queries::home::TIME_ZONE_DEFAULT;
 
     use super::*;
@@ -155,5 +179,36 @@ mod tests {
         let changed: Vec<String> = read_on.take(late).into_iter().map(|home| home.to_string()).collect();
         assert_eq!(changed, ["h1", "h2"]);
         assert_eq!(read_on.by_home(), times);
+    }
+
+    #[test]
+    fn what_happened_while_help_was_on_its_way_has_its_own_time_of_answer() {
+        let rule = Rule { detection: "fall".into(), class: Class::Care, ..crate::detections::off_rule() };
+        let mut alerts = Alerts::new(Policy::new([Rule { suppressible: false, ..rule }]));
+        let fall = |second| Finding {
+            detection: "fall".to_owned(),
+            subject: Subject::Bed("b1".parse().unwrap()),
+            home: "h1".parse().unwrap(),
+            area: "a1".parse().unwrap(),
+            raised_at: at(second),
+            cleared_at: None,
+            evidence: serde_json::Map::new(),
+        };
+        let mut log = alerts.apply(&[fall(100)], &Evaluated::default(), |_| TIME_ZONE_DEFAULT, at(100));
+        let id = log[0].alert.clone();
+        let act = |alerts: &mut Alerts, log: &mut Vec<Transition>, act, second| {
+            log.push(alerts.act(&id, act, OperatorId::new("op").unwrap(), at(second)).unwrap());
+        };
+        act(&mut alerts, &mut log, Act::Acknowledge, 110);
+        act(&mut alerts, &mut log, Act::Dispatch, 120);
+        log.extend(alerts.apply(&[fall(100), fall(300)], &Evaluated::default(), |_| TIME_ZONE_DEFAULT, at(301)));
+        act(&mut alerts, &mut log, Act::Acknowledge, 900);
+        act(&mut alerts, &mut log, Act::Arrive, 1_000);
+        let times = Times::of(&log).of_home(&"h1".parse().unwrap());
+        let told: Vec<_> =
+            times.iter().map(|t| (t.raised_at, t.rang_at, t.acknowledged_at, t.dispatched_at, t.arrived_at)).collect();
+        let t = |second| Some(at(second));
+        let expected = [(at(100), t(100), t(110), t(120), t(1_000)), (at(300), t(301), t(900), None, t(1_000))];
+        assert_eq!(told, expected);
     }
 }

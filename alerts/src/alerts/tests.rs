@@ -242,22 +242,61 @@ fn a_finding_is_told_once_and_a_resolved_one_never_again() {
 #[test]
 fn a_second_press_is_counted_and_told() {
     let mut line = Line::new();
-    let first = finding("call", "b1", 0, Some(1));
+    let first = press(0, Some(1));
     line.apply(0, std::slice::from_ref(&first));
-    assert_eq!(line.apply(9, &[first.clone(), finding("call", "b1", 8, None)]), ["repeated"]);
+    assert_eq!(line.apply(9, &[first.clone(), press(8, None)]), ["repeated"]);
     assert_eq!((line.only().repeats(), line.only().cleared_at()), (1, None));
-    assert!(line.apply(9, &[finding("call", "b1", 8, None), first.clone()]).is_empty());
+    assert!(line.apply(9, &[press(8, None), first.clone()]).is_empty());
     line.act(20, Act::Acknowledge).unwrap();
     // Soon after, the operator is at it; much later, the acknowledgement says nothing about this press.
-    let second = finding("call", "b1", 8, Some(9));
-    let third = finding("call", "b1", 55, None);
+    let second = press(8, Some(9));
+    let third = press(55, None);
     let so_far = [first.clone(), second.clone(), third.clone()];
     assert_eq!(line.apply(60, &so_far), ["cleared", "repeated"]);
     assert_eq!(line.only().state, State::Acknowledged);
-    let fourth = finding("call", "b1", 20 * MINUTE - 5, None);
+    let fourth = press(20 * MINUTE - 5, None);
     assert_eq!(line.apply(20 * MINUTE, &[first, second, third, fourth]), ["reopened"]);
     assert!(line.only().rings());
     assert_eq!(line.due(25 * MINUTE), ["reminded"]);
+}
+
+fn press(raised: i64, cleared: Option<i64>) -> Finding {
+    let mut press = finding("call", "b1", raised, cleared);
+    press.evidence.insert(HAPPENED_AGAIN_AT.to_owned(), json!(at(raised).to_string()));
+    press
+}
+
+#[test]
+fn an_emergency_under_another_is_told_again_until_somebody_acknowledges_it() {
+    let fall = |raised| finding("call", "b1", raised, None);
+    let exit = |raised| finding("exit", "b1", raised, None);
+    let table: &[(&str, &[Act], fn(i64) -> Finding, bool)] = &[
+        ("a fall that is seen to", &[Act::Acknowledge], fall, true),
+        ("a press that is being called back", &[Act::Acknowledge], |raised| press(raised, None), false),
+        ("a press while help is on its way", &[Act::Acknowledge, Act::Dispatch], |raised| press(raised, None), true),
+        ("a press while help is there", &[Act::Acknowledge, Act::Arrive], |raised| press(raised, None), true),
+        ("a fall while help is there", &[Act::Acknowledge, Act::Dispatch, Act::Arrive], fall, true),
+        ("what may be quiet, while help is on its way", &[Act::Acknowledge, Act::Dispatch], exit, false),
+    ];
+    for (case, steps, finding, is_told) in table {
+        let mut line = Line::new();
+        line.apply(0, &[finding(0)]);
+        for step in *steps {
+            line.act(10, step.clone()).unwrap();
+        }
+        let both = [finding(0), finding(100)];
+        assert_eq!(line.apply(100, &both), [if *is_told { "reopened" } else { "repeated" }], "{case}");
+        assert_eq!(line.only().rings(), *is_told, "{case}");
+        if !is_told {
+            continue;
+        }
+        assert_eq!(line.due(100 + 5 * MINUTE), ["reminded"], "{case}");
+        assert_eq!(line.due(100 + 10 * MINUTE), ["reminded"], "{case}");
+        line.act(100 + 11 * MINUTE, Act::Acknowledge).unwrap();
+        assert_eq!(line.due(100 + 60 * MINUTE), [""; 0], "{case}");
+        line.act(100 + 61 * MINUTE, Act::Arrive).unwrap();
+        line.act(100 + 62 * MINUTE, resolve()).unwrap();
+    }
 }
 
 #[test]
