@@ -22,7 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::{BacktestArguments, Format, complain, say};
 use crate::config::Config;
 use crate::detections;
-use crate::exit::Exit;
+use crate::exit::{Exit, Misuse};
 use crate::{facts, sql};
 pub use drawing::Night;
 
@@ -38,11 +38,11 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
     spinner.enable_steady_tick(Duration::from_millis(100));
     spinner.set_message("reading history");
     let store = sql::open(&arguments.data).await?;
-    let mut loaded = detections::load().await?;
+    let mut loaded = detections::load(detections::OVER_HISTORY).await?;
     if !arguments.detections.is_empty() {
         let known: Vec<String> = loaded.list.iter().map(|d| d.name.clone()).collect();
         if let Some(unknown) = arguments.detections.iter().find(|name| !known.contains(name)) {
-            bail!("there is no detection {unknown}; known are {}", known.join(", "));
+            bail!(Misuse(format!("there is no detection {unknown}; known are {}", known.join(", "))));
         }
         loaded.list.retain(|d| arguments.detections.contains(&d.name));
     }
@@ -97,7 +97,8 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
     match arguments.format {
         Format::Table => {
             let names: Vec<String> = loaded.list.iter().map(|d| d.name.clone()).collect();
-            table(&findings, &names, &home_days, span).iter().for_each(|line| say(line));
+            let failed: BTreeSet<&str> = round.failed.iter().map(|error| error.detection()).collect();
+            table(&findings, &names, &failed, &home_days, span).iter().for_each(|line| say(line));
             hours(&findings, &names, &homes).iter().for_each(|line| say(line));
             if arguments.with.is_some() {
                 say(&format!("\n{} findings differ from those of the version in use", differences.len()));
@@ -210,7 +211,7 @@ fn day(text: Option<&str>, otherwise: Timestamp) -> anyhow::Result<Timestamp> {
     match text {
         None => Ok(otherwise),
         Some(text) => Timestamp::parse(&format!("{text}T00:00:00Z"))
-            .with_context(|| format!("{text:?} is not a day; write it as 2026-03-01")),
+            .ok_or_else(|| Misuse(format!("{text:?} is not a day; write it as 2026-03-01")).into()),
     }
 }
 
@@ -226,7 +227,14 @@ async fn home_days(arguments: &BacktestArguments, span: Span) -> anyhow::Result<
     Ok(rows.filter_map(|(home, days)| Some((home.to_owned(), days.parse().ok()?))).collect())
 }
 
-fn table(findings: &[Finding], names: &[String], home_days: &BTreeMap<String, usize>, span: Span) -> Vec<String> {
+/// Each detection's alerts in all, then those that found something by home.
+fn table(
+    findings: &[Finding],
+    names: &[String],
+    failed: &BTreeSet<&str>,
+    home_days: &BTreeMap<String, usize>,
+    span: Span,
+) -> Vec<String> {
     let days: usize = home_days.values().sum();
     let mut counts: BTreeMap<&str, Count> = names.iter().map(|name| (name.as_str(), Count::default())).collect();
     for finding in findings {
@@ -238,6 +246,10 @@ fn table(findings: &[Finding], names: &[String], home_days: &BTreeMap<String, us
         format!("{:<24}{:>8}{:>16}{:>8}  {}", "detection", "alerts", "per home-day", "homes", "worst home (per day)"),
     ];
     for (name, count) in &counts {
+        if failed.contains(name) {
+            lines.push(format!("{name:<24}{:>8}", "failed"));
+            continue;
+        }
         let alerts: usize = count.per_home.values().sum();
         let rate = |home: &HomeId, n: usize| per_day(n, home_days.get(home.as_str()).copied().unwrap_or(1));
         let worst = count.per_home.iter().map(|(home, n)| (rate(home, *n), home)).max_by(|a, b| a.0.total_cmp(&b.0));
@@ -245,6 +257,7 @@ fn table(findings: &[Finding], names: &[String], home_days: &BTreeMap<String, us
         lines.push(format!("{name:<24}{alerts:>8}{:>16.4}{:>8}  {worst}", per_day(alerts, days), count.per_home.len()));
     }
     lines.push(String::new());
+    counts.retain(|_, count| !count.per_home.is_empty());
     let header: String = counts.keys().map(|name| format!("{name:>22}")).collect();
     lines.push(format!("{:<12}{:>6}{header}", "home", "days"));
     for (home, days) in home_days {

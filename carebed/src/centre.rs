@@ -29,6 +29,7 @@ use crate::detections;
 use crate::facts::Params;
 use crate::live::{Heard, LiveTask, Memories};
 use crate::maintain::{Around, Keeper};
+use crate::notices;
 
 /// Events of one kind on their way from ingest to live detection. When detection falls behind, ingest takes no more
 /// routine data, and the spools keep it; calls have a channel of their own.
@@ -64,7 +65,7 @@ impl Centre {
         std::fs::create_dir_all(&config.data)
             .with_context(|| format!("failed to make the data folder {}", config.data.display()))?;
         let store = Store::open(config.storage.store(config)?).await.context("failed to open the lake")?;
-        let detections = detections::load().await?;
+        let detections = detections::load(carebed_queries::engine::Limits::default()).await?;
         let params = Params::load(&config.params())?;
         let database = Database::open(&config.database()).await.context("failed to open the centre's database")?;
         let registry = Registry::load(&database).await.context("failed to read the registry")?;
@@ -131,7 +132,7 @@ impl Centre {
         let (commands_in, commands) = mpsc::channel(ACTIONS_MAX);
         let (events_in, events) = self.events;
 
-        let (host, port) = host_and_port(&self.broker).map_err(anyhow::Error::msg)?;
+        let (host, port) = host_and_port(&self.broker).with_context(|| format!("{:?} is not host:port", self.broker))?;
         let ingest = carebed_pipeline::mqtt::Config {
             areas: self.config.ingest.areas.clone(),
             connections: self.config.ingest.connections,
@@ -174,8 +175,10 @@ impl Centre {
 }
 
 fn events() -> (Events, Heard) {
-    let ((urgent, calls), (routine, rest)) = (mpsc::channel(EVENTS_MAX), mpsc::channel(EVENTS_MAX));
-    (Events { urgent, routine }, Heard { urgent: calls, routine: rest })
+    let (urgent, calls) = mpsc::channel(EVENTS_MAX);
+    let (signs, news) = mpsc::channel(EVENTS_MAX);
+    let (routine, rest) = mpsc::channel(EVENTS_MAX);
+    (Events { urgent, signs, routine }, Heard { urgent: calls, signs: news, routine: rest })
 }
 
 /// What the desk asks of homes, as commands on their topics. Ends with the desk.
@@ -200,5 +203,5 @@ pub(crate) fn policy(detections: &[Detection]) -> Policy {
         suppressible: detection.meaning.suppressible,
         wait: detection.meaning.wait,
     });
-    Policy::new(rules.chain([detections::off_rule()]))
+    Policy::new(rules.chain([detections::off_rule()]).chain(notices::rules()))
 }

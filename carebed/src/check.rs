@@ -10,7 +10,7 @@ use crate::exit::Exit;
 /// `carebed check`
 pub async fn run(path: &Path) -> anyhow::Result<Exit> {
     let config = Config::load(path)?;
-    let detections = detections::load().await?;
+    let detections = detections::load(carebed_queries::engine::Limits::default()).await?;
     say(&format!("{}: good", path.display()));
     say(&format!("  data      {}", config.data.display()));
     match &config.broker.address {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{ConfigError, parse_duration};
-use crate::exit::Exit;
+use crate::exit::{Exit, Misuse};
 
 /// The service centre of family care beds.
 #[derive(Debug, Parser)]
@@ -305,7 +305,8 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             complain(&format!("error: {error:#}"));
-            if error.is::<ConfigError>() { Exit::Usage.into() } else { Exit::Failed.into() }
+            let misused = error.is::<ConfigError>() || error.is::<Misuse>();
+            if misused { Exit::Usage.into() } else { Exit::Failed.into() }
         }
     }
 }

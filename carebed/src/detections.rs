@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use carebed_alerts::rule::Rule;
@@ -29,7 +30,7 @@ pub fn off_rule() -> Rule {
         ),
         words: carebed_alerts::wording::Words::new(),
         suppressible: false,
-        wait: std::time::Duration::ZERO,
+        wait: Duration::ZERO,
     }
 }
 
@@ -52,9 +53,13 @@ pub struct Detections {
     pub n_refused: usize,
 }
 
-/// Loads and plans all. One that cannot be used is told and left out; without any there is nothing to run.
-pub async fn load() -> anyhow::Result<Detections> {
-    let engine = Engine::new(Limits::default()).context("failed to set up the query engine")?;
+/// What a look over years of history may take: nobody waits for it as for a live round.
+pub const OVER_HISTORY: Limits = Limits { memory_bytes: 2 << 30, partitions: 2, time: Duration::from_secs(600) };
+
+/// Loads and plans all, within these limits. One that cannot be used is told and left out; without any there is nothing to
+/// run.
+pub async fn load(limits: Limits) -> anyhow::Result<Detections> {
+    let engine = Engine::new(limits).context("failed to set up the query engine")?;
     let (list, mut refused) = engine.builtin().await;
     let (baselines, unlearnt) = engine.baselines().await;
     refused.extend(unlearnt);

@@ -1,16 +1,17 @@
 //! `carebed erase`: forgets a person, by the bed or the home and the time, and proves it with a scan.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use carebed_contract::clock::{Clock as _, SystemClock};
 use carebed_contract::id::{BedId, HomeId};
 use carebed_contract::time::Timestamp;
+use carebed_device_profiles::document::nearest;
 use carebed_pipeline::store::Erasure;
 
-use crate::cli::{complain, say};
+use crate::cli::{Format, complain, say};
 use crate::exit::Exit;
-use crate::maintain;
+use crate::{maintain, sql};
 
 /// Whom to forget.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,14 +43,58 @@ fn time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text).ok_or_else(|| format!("{text:?} is not a time; write it as 2026-03-01T00:00:00+08:00"))
 }
 
+/// How many observations there are of whom, at any time. An error when nobody knows the home or the bed: a slip of the
+/// pen must not look like an erasure.
+async fn rows_of(data: &Path, home: &HomeId, bed: Option<&BedId>) -> anyhow::Result<String> {
+    let ask = async |statement: String| {
+        let answer = sql::answer(data, &statement, Format::Csv).await?;
+        anyhow::Ok(answer.lines().skip(1).map(ToOwned::to_owned).collect::<Vec<_>>())
+    };
+    let bed_is = bed.map(|bed| format!(" AND bed_id = '{bed}'")).unwrap_or_default();
+    let of_whom = format!("home_id = '{home}'{bed_is}");
+    let counted = ask(format!("SELECT count(*) FROM observations WHERE {of_whom}")).await?.pop().unwrap_or_default();
+    if counted != "0" {
+        return Ok(counted);
+    }
+    // Its rows may be in a spool yet.
+    let known = match bed {
+        None => ask("SELECT home_id FROM homes UNION SELECT home_id FROM observations".to_owned()).await?,
+        Some(_) => {
+            let of = |table: &str| format!("SELECT bed_id FROM {table} WHERE home_id = '{home}'");
+            ask(format!("{} UNION {}", of("beds"), of("observations"))).await?
+        }
+    };
+    let name = bed.map_or(home.as_str(), BedId::as_str);
+    if known.iter().any(|known| known == name) {
+        return Ok(counted);
+    }
+    let hint = match nearest(name, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => "SELECT home_id, bed_id FROM beds lists those that are known".to_owned(),
+    };
+    match bed {
+        None => bail!("nobody knows home {home}\nhint: {hint}"),
+        Some(bed) => bail!("nobody knows bed {bed} of home {home}\nhint: {hint}"),
+    }
+}
+
 /// `carebed erase`. Prints the report as one JSON object.
 pub async fn run(arguments: EraseArguments) -> anyhow::Result<Exit> {
     let now = SystemClock::new().now();
     let EraseArguments { data, home, bed, from, until, id, yes } = arguments;
     let whom = bed.as_ref().map_or_else(|| format!("home {home}"), |bed| format!("bed {bed} of home {home}"));
     let until = until.unwrap_or(now);
+    if until > now {
+        bail!(
+            "--until {until} is to come: what is observed by then would be erased as it comes, calls too\nhint: erase up to now"
+        );
+    }
+    let n_rows = rows_of(&data, &home, bed.as_ref()).await?;
     if !yes {
-        bail!("this would erase all observations of {whom} before {until}, for good\nhint: repeat it with --yes");
+        bail!(
+            "this would erase the observations of {whom} before {until}, for good; the lake holds {n_rows} of {whom} in all\n\
+             hint: repeat it with --yes"
+        );
     }
     let id = id.unwrap_or_else(|| format!("{:016x}", rand::random::<u64>()));
     let report = maintain::erase(&data, Erasure { id, home, bed, from, until, asked_at: now }).await;

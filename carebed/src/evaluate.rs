@@ -21,7 +21,7 @@ use arrow::datatypes::{Int64Type, TimestampMillisecondType};
 use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
-use carebed_queries::engine::{Asked, Baseline, Detection, Engine, Inputs, Limits};
+use carebed_queries::engine::{Asked, Baseline, Detection, Engine, Inputs};
 use carebed_queries::episodes::{Definitions, Episode};
 use carebed_queries::history::{self, Recording, Silenced, Span};
 use carebed_queries::home::{HomeFacts, Interval, IntervalKind, Param};
@@ -31,14 +31,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{EvaluateArguments, complain, say};
 use crate::config::Config;
-use crate::exit::Exit;
+use crate::detections::OVER_HISTORY as LIMITS;
+use crate::exit::{Exit, Misuse};
 use crate::{detections, facts, sql};
 use protocol::{Grid, Moments, WATCHED};
 use references::Reference;
 use score::{HEAD, Home, Score};
-
-/// Nobody's calls wait for it: it may use both cores of a small machine and take its time.
-const LIMITS: Limits = Limits { memory_bytes: 2 << 30, partitions: 2, time: Duration::from_secs(600) };
 
 /// Recordings shorter than this many whole days are left out.
 const DAYS_MIN: usize = 28;
@@ -62,7 +60,7 @@ pub async fn run(arguments: EvaluateArguments) -> anyhow::Result<Exit> {
     let engine = Engine::new(LIMITS).context("failed to set up the query engine")?;
     let (found, baselines) = detections::with(&engine, arguments.with.as_deref()).await?;
     let Some(detection) = found.into_iter().find(|d| d.name == arguments.detection) else {
-        bail!("there is no detection {} that can be used", arguments.detection);
+        bail!(Misuse(format!("there is no detection {} that can be used", arguments.detection)));
     };
     let baselines: Vec<_> = baselines.into_iter().filter(|b| detection.meaning.baselines.contains(&b.name)).collect();
     let store = sql::open(&arguments.data).await?;
@@ -71,14 +69,26 @@ pub async fn run(arguments: EvaluateArguments) -> anyhow::Result<Exit> {
         bail!("{} holds no observations", arguments.data.display());
     };
     let outages = arguments.outages.as_deref().map(outages).transpose()?.unwrap_or_default();
-    let mut cases = Vec::new();
+    let days_min = arguments.days_min.unwrap_or(DAYS_MIN);
+    let (mut cases, mut left_out) = (Vec::new(), Vec::new());
     for facts in facts::of_data(&Config::at(arguments.data.clone())).await? {
         spinner.set_message(format!("reading {}", facts.home));
         let recording = Recording::read(&lake, &view, span, &facts, LIMITS).await?;
-        cases.extend(Case::new(recording, &outages, &detection, arguments.days_min.unwrap_or(DAYS_MIN))?);
+        match Case::new(recording, &outages, &detection, days_min)? {
+            Some(case) => cases.push(case),
+            None => left_out.push(facts.home.to_string()),
+        }
+    }
+    if !left_out.is_empty() && !cases.is_empty() {
+        complain(&format!(
+            "left out, with fewer than {days_min} whole days or a thousand minutes in which something moved: {}",
+            left_out.join(", ")
+        ));
     }
     if cases.is_empty() {
-        bail!("no home has {DAYS_MIN} whole days or more; --days-min asks for fewer");
+        bail!(
+            "no home has {days_min} whole days with a thousand minutes in which something moved\nhint: --days-min asks for fewer days"
+        );
     }
     let prices: Vec<Option<f64>> = match arguments.curve {
         true => std::iter::once(None).chain(PRICES.map(Some)).collect(),

@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// What was asked for cannot be: a mistake on the command line or in a file that it names.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misuse(pub(crate) String);
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {

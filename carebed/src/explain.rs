@@ -39,7 +39,7 @@ pub async fn run(arguments: ExplainArguments) -> anyhow::Result<Exit> {
     let home = homes.iter().find(|facts| facts.home == alert.home);
     let zone = home.map_or(TIME_ZONE, |facts| facts.time_zone);
     logged(&alert, &steps, zone);
-    let loaded = detections::load().await?;
+    let loaded = detections::load(carebed_queries::engine::Limits::default()).await?;
     let window = loaded.list.iter().find(|d| d.name == alert.detection).map(|d| d.meaning.window);
     if let (Some(home), Some(window)) = (home, window) {
         rows(&arguments, &alert, home, window, loaded).await?;

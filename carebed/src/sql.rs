@@ -17,7 +17,7 @@ use carebed_queries::sql::{self, Answer, Lake, Snapshot, SqlSession};
 use crate::analysts::tables;
 use crate::cli::{Format, ReportArguments, SqlArguments, complain, say};
 use crate::config::Config;
-use crate::exit::Exit;
+use crate::exit::{Exit, Misuse};
 use crate::{facts, storage};
 
 /// Most rows given; more are cut, and that is said.
@@ -71,13 +71,15 @@ pub async fn report(arguments: ReportArguments) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     };
     let Some(report) = reports.iter().find(|report| report.name == *name) else {
-        bail!("there is no report {name:?}\nhint: `carebed report` without a name lists them");
+        bail!(Misuse(format!("there is no report {name:?}\nhint: `carebed report` without a name lists them")));
     };
     let mut values = BTreeMap::new();
     for pair in &arguments.values {
-        let Some((name, value)) = pair.split_once('=') else { bail!("--set {pair:?} is not NAME=VALUE") };
+        let Some((name, value)) = pair.split_once('=') else {
+            bail!(Misuse(format!("--set {pair:?} is not NAME=VALUE")));
+        };
         if !report.parameters.iter().any(|(known, _)| known == name) {
-            bail!("the report {} has no parameter {name:?}", report.name);
+            bail!(Misuse(format!("the report {} has no parameter {name:?}", report.name)));
         }
         values.insert(name.to_owned(), value.to_owned());
     }
@@ -88,7 +90,7 @@ pub async fn report(arguments: ReportArguments) -> anyhow::Result<Exit> {
         .map(|(name, text)| format!("  --set {name}=…   {}（{}）", text.zh, text.en))
         .collect();
     if !missing.is_empty() {
-        bail!("the report {} needs\n{}", report.name, missing.join("\n"));
+        bail!(Misuse(format!("the report {} needs\n{}", report.name, missing.join("\n"))));
     }
     let session = session(&arguments.data).await?;
     let values: Vec<_> = values.into_iter().collect();

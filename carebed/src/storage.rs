@@ -6,27 +6,28 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use carebed_contract::quantity::{Quantity, vocabulary};
+use carebed_device_profiles::document::{self, Fields, nearest};
 use carebed_pipeline::store::{Config as StoreConfig, Retention, UpkeepConfig};
-use serde::Deserialize;
+use toml::Spanned;
 use url::Url;
 
-use crate::config::{Config, parse_duration};
+use crate::config::{Config, DAY, duration};
 
 /// In the data folder: the URL of a lake that is elsewhere, for commands that are told the folder only.
 const ELSEWHERE: &str = "lake.url";
+/// What may be named in `keep` besides quantities.
+const CLASSES: [&str; 3] = ["vitals", "activity", "others"];
 
 /// Where the lake is and how long it keeps what.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone)]
 pub struct Storage {
     /// An object store, as in `s3://bucket/lake/`; none: the folder `lake` below the data.
     pub url: Option<String>,
     /// How long files that are replaced stay for programs that read the table by themselves.
-    #[serde(deserialize_with = "crate::config::duration")]
     pub grace: Duration,
     /// How long observations are kept: by quantity, by class (`vitals`, `activity`), or `others`. What is not named is kept
     /// for ever.
-    pub keep: BTreeMap<String, String>,
+    pub keep: BTreeMap<String, Duration>,
 }
 
 impl Default for Storage {
@@ -36,10 +37,42 @@ impl Default for Storage {
 }
 
 impl Storage {
-    /// How the lake is kept in order. Settings that are [mistakes](Self::mistakes) are passed over.
+    /// Reads the table `[storage]`.
+    pub(crate) fn read(mut f: Fields<'_>) -> Self {
+        let default = Self::default();
+        let url = f.take::<String>("url");
+        if let Some(url) = &url
+            && let Err(why) = lake_url(url.get_ref())
+        {
+            f.tell(url.span(), why, "for a local folder leave it out");
+        }
+        let grace = duration(&mut f, "grace", default.grace, Duration::from_secs(1)..=30 * DAY);
+        let mut keep = BTreeMap::new();
+        for (name, text) in
+            f.take::<BTreeMap<String, Spanned<String>>>("keep").map(Spanned::into_inner).unwrap_or_default()
+        {
+            if !CLASSES.contains(&name.as_str()) && !vocabulary().contains_key(name.as_str()) {
+                let known = CLASSES.into_iter().chain(vocabulary().keys().map(|name| &**name));
+                let hint =
+                    nearest(&name, known).map_or_else(|| CLASSES.join(", "), |near| format!("did you mean {near:?}?"));
+                f.tell(text.span(), format!("{name} is no quantity and no class"), hint);
+            }
+            match document::duration(text.get_ref()) {
+                Some(time) if time >= DAY => drop(keep.insert(name, time)),
+                _ => f.tell(
+                    text.span(),
+                    format!("{name}: {:?} is not a day or longer", text.get_ref()),
+                    "write it as in \"730d\"",
+                ),
+            }
+        }
+        Self { url: url.map(Spanned::into_inner), grace, keep }
+    }
+
+    /// How the lake is kept in order.
     #[must_use]
     pub fn upkeep(&self) -> UpkeepConfig {
-        let keep = |name: &str| self.keep.get(name).and_then(|text| parse_duration(text).ok());
+        let keep = |name: &str| self.keep.get(name).copied();
         let others = keep("others");
         let mut quantities = BTreeMap::new();
         for (name, definition) in vocabulary() {
@@ -55,24 +88,6 @@ impl Storage {
             }
         }
         UpkeepConfig { retention: Retention { others, quantities }, grace: self.grace }
-    }
-
-    /// What reads well and cannot work.
-    #[must_use]
-    pub fn mistakes(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        if let Some(text) = &self.url
-            && let Err(why) = lake_url(text)
-        {
-            mistakes.push(format!("storage.url: {why}"));
-        }
-        for (name, text) in &self.keep {
-            if !["vitals", "activity", "others"].contains(&name.as_str()) && !vocabulary().contains_key(name.as_str()) {
-                mistakes.push(format!("storage.keep: {name} is no quantity, and none of vitals, activity, others"));
-            }
-            mistakes.extend(parse_duration(text).err().map(|why| format!("storage.keep.{name}: {why}")));
-        }
-        mistakes
     }
 
     /// The lake to open, and a note in the data folder for commands when it is elsewhere.
@@ -120,31 +135,20 @@ fn lake_url(text: &str) -> Result<Url, String> {
 mod tests {
     use super::*;
 
-    fn keep(pairs: &[(&str, &str)]) -> Storage {
-        let keep = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    fn keep(pairs: &[(&str, u64)]) -> Storage {
+        let keep = pairs.iter().map(|(name, days)| ((*name).to_owned(), Duration::from_secs(days * 86_400))).collect();
         Storage { keep, ..Storage::default() }
     }
 
     #[test]
     fn the_nearest_name_says_how_long() {
         let days = |n: u64| Some(Duration::from_secs(n * 86_400));
-        let storage = keep(&[("vitals", "400d"), ("heart_rate", "90d"), ("activity", "30d"), ("others", "10d")]);
-        assert_eq!(storage.mistakes(), [""; 0]);
+        let storage = keep(&[("vitals", 400), ("heart_rate", 90), ("activity", 30), ("others", 10)]);
         let retention = storage.upkeep().retention;
         assert_eq!(retention.others, days(10));
         for (name, expected) in [("heart_rate", 90), ("respiratory_rate", 400), ("bed_occupancy", 30)] {
             assert_eq!(retention.quantities[&Quantity::new(name).unwrap()], days(expected), "{name}");
         }
         assert!(keep(&[]).upkeep().retention.quantities.is_empty());
-    }
-
-    #[test]
-    fn all_mistakes_are_told() {
-        let storage =
-            Storage { url: Some("s3://bucket".into()), ..keep(&[("heart_rat", "90d"), ("vitals", "2 weeks")]) };
-        let told = storage.mistakes().join("\n");
-        for part in ["storage.url", "heart_rat is no quantity", "storage.keep.vitals"] {
-            assert!(told.contains(part), "{part} is not told: {told}");
-        }
     }
 }

@@ -371,7 +371,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     let unit = match unit {
         "ms" => 0.001,
         "s" => 1.0,
-        "min" => 60.0,
+        "min" | "m" => 60.0,
         "h" => 3_600.0,
         "d" => 86_400.0,
         _ => return None,

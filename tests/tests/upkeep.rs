@@ -96,8 +96,15 @@ async fn an_operator_keeps_gives_away_restores_and_forgets() {
     assert_eq!((count(&folder).await, count(&restored).await), ("40".to_owned(), "40".to_owned()));
 
     // Without --yes nothing happens; with it the home is gone, and a scan says so.
-    let asked = carebed(&["erase", "--data", &folder, "--home", "home-1"]).await;
-    assert!(!asked.status.success() && String::from_utf8_lossy(&asked.stderr).contains("--yes"));
+    for (arguments, told) in [
+        (vec!["--home", "home-1"], "the lake holds 20 of home home-1"),
+        (vec!["--home", "hmoe-1", "--yes"], "did you mean \"home-1\"?"),
+        (vec!["--home", "home-1", "--yes", "--until", "2999-01-01T00:00:00Z"], "is to come"),
+    ] {
+        let refused = carebed(&[&["erase", "--data", &folder][..], &arguments].concat()).await;
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && why.contains(told), "{arguments:?}: {why}");
+    }
     let report: Value =
         serde_json::from_str(&done(&["erase", "--data", &folder, "--home", "home-1", "--yes"]).await).unwrap();
     assert_eq!(

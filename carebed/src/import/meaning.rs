@@ -9,9 +9,12 @@ use std::path::Path;
 use carebed_contract::id::{Area, Room};
 use carebed_contract::quantity::{Kind, Quantity};
 use carebed_contract::value::Value;
+use carebed_device_profiles::document::nearest;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::Deserialize;
 use toml::Spanned;
+
+use crate::exit::Misuse;
 
 /// The meaning of the recordings of one dataset.
 #[derive(Debug, Clone)]
@@ -98,10 +101,11 @@ impl Meaning {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         use anyhow::Context as _;
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("failed to read the meaning {}", path.display()))?;
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!("failed to read the meaning {}; give a file, or one of tihm, ordonez, somnofy", path.display())
+        })?;
         Self::parse(&path.display().to_string(), &text)
-            .map_err(|error| anyhow::anyhow!("{:?}", miette::Report::new(*error)))
+            .map_err(|error| Misuse(format!("{:?}", miette::Report::new(*error))).into())
     }
 
     /// The rule for a row; none when the meaning does not name its sensor.
@@ -151,11 +155,12 @@ fn check(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Meaning> {
         let name = entry.quantity.get_ref();
         let quantity = Quantity::new(name).filter(|q| q.definition().is_some());
         if quantity.is_none() {
-            let nearest = nearest(name);
+            let known = carebed_contract::quantity::vocabulary().keys().map(|name| &**name);
+            let near = nearest(name, known).map(|near| format!("did you mean {near:?}?"));
             note(
                 entry.quantity.span(),
                 format!("{name:?} is not a quantity"),
-                Some(format!("did you mean {nearest:?}?")),
+                near.or_else(|| Some("the vocabulary is contract/quantities.toml".to_owned())),
             );
         }
         let room = entry
@@ -173,13 +178,6 @@ fn check(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Meaning> {
         }
     }
     Some(Meaning { area: area?, time_zone: time_zone?, residents: file.residents, rules })
-}
-
-fn nearest(name: &str) -> &'static str {
-    carebed_contract::quantity::vocabulary()
-        .keys()
-        .min_by_key(|known| strsim::damerau_levenshtein(name, known))
-        .map_or("", |known| known)
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ fn row(seq: u64) -> Observation {
         seq,
         sealed: None,
         received: START,
+        recorded: false,
     };
     observations(json.as_bytes(), &origin, &Rooms::default()).remove(0)
 }
