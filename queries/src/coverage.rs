@@ -4,7 +4,7 @@
 //! device that the detection rests on answers. That is not a good sign but a gap: it is told as one. What holds after the
 //! explanation has ended is no longer quiet; every explanation ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use carebed_contract::finding::{Class, Finding, Subject};
 use carebed_contract::id::{BedId, DeviceId, HomeId};
@@ -87,6 +87,9 @@ struct Home {
     explained: Vec<(Reason, Option<BedId>, Stretch)>,
     silent: Vec<(DeviceId, Stretch)>,
     sensors: Vec<Sensor>,
+    /// Its monitored beds, and how many people live there.
+    beds: Vec<BedId>,
+    residents: usize,
 }
 
 /// A detection that cannot say anything about a home now.
@@ -131,6 +134,7 @@ impl Coverage {
         }
         for facts in facts.into_iter().filter(|facts| !facts.intervals.is_empty()) {
             let home = homes.entry(facts.home.clone()).or_default();
+            (home.beds, home.residents) = (facts.beds.clone(), usize::from(facts.residents));
             home.explained.extend(facts.intervals.iter().map(|interval| {
                 let (known_at, from, to) = (interval.entered_at, interval.started_at, Some(interval.ended_at));
                 (interval.kind.into(), interval.bed.clone(), Stretch { known_at, from, to })
@@ -178,15 +182,18 @@ impl Coverage {
             Subject::Bed(bed) => Some(bed),
             _ => None,
         };
-        let mut explained = home.explained.iter().filter(|(_, about, stretch)| {
-            stretch.covers(at) && about.as_ref().is_none_or(|about| bed.is_none_or(|bed| bed == about))
-        });
         let counts = |reason: Reason| {
             let concerns = meaning.class == Class::Care || reason == Reason::Maintenance;
             concerns && !meaning.not_suppressed_by.contains(&reason)
         };
-        let explained = explained.find(|(reason, ..)| counts(*reason)).map(|(reason, ..)| *reason);
-        explained.or_else(|| {
+        let of_all = || home.explained.iter().filter(|(reason, _, stretch)| counts(*reason) && stretch.covers(at));
+        let explained = of_all().find(|(_, about, _)| match (about, bed) {
+            (None, _) => true,
+            (Some(about), Some(bed)) => about == bed,
+            // What is said of one person says nothing of who else is at home.
+            (Some(_), None) => home.is_all_of(of_all().filter_map(|(_, about, _)| about.as_ref()).collect()),
+        });
+        explained.map(|(reason, ..)| *reason).or_else(|| {
             let blind = counts(Reason::NotEvaluable) && home.blind_since(meaning, bed, at).is_some();
             blind.then_some(Reason::NotEvaluable)
         })
@@ -214,6 +221,11 @@ impl Coverage {
 }
 
 impl Home {
+    /// Whether these beds are all the home has, and nobody lives there besides.
+    fn is_all_of(&self, beds: BTreeSet<&BedId>) -> bool {
+        beds.len() >= self.residents && self.beds.iter().all(|bed| beds.contains(bed))
+    }
+
     /// Since when none of the devices answers that a detection rests on. A home that never had one is no gap: nobody promised it.
     fn blind_since(&self, meaning: &Meaning, bed: Option<&BedId>, at: Timestamp) -> Option<Timestamp> {
         let mut wanted = self.sensors.iter().filter(|sensor| {

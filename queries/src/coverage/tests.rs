@@ -105,6 +105,30 @@ fn what_is_said_of_one_bed_says_nothing_of_the_other() {
 }
 
 #[test]
+fn what_is_said_of_one_of_two_people_says_nothing_of_the_home() {
+    let interval = |bed: Option<&str>| facts(IntervalKind::Hospital, bed).intervals;
+    let home = |residents, beds: &[&str], said: &[Option<&str>]| HomeFacts {
+        residents,
+        beds: beds.iter().map(|bed| bed.parse().unwrap()).collect(),
+        intervals: said.iter().flat_map(|bed| interval(*bed)).collect(),
+        ..facts(IntervalKind::Hospital, None)
+    };
+    for (facts, is_quiet) in [
+        (home(1, &["b1"], &[Some("b1")]), true),
+        (home(2, &["b1", "b2"], &[Some("b1")]), false),
+        (home(2, &["b1", "b2"], &[Some("b1"), Some("b2")]), true),
+        (home(2, &["b1", "b2"], &[Some("b1"), None]), true),
+        // The other one has no bed that is monitored, or nobody said that there are two.
+        (home(2, &["b1"], &[Some("b1")]), false),
+        (home(1, &["b1", "b2"], &[Some("b1")]), false),
+    ] {
+        let coverage = Coverage::new(&[], [&facts], |_| vec![]);
+        let reason = coverage.reason(&meaning("inactivity_cap"), &finding(Subject::Home("h1".parse().unwrap())), at(5));
+        assert_eq!(reason, is_quiet.then_some(Reason::Hospital), "{facts:?}");
+    }
+}
+
+#[test]
 fn without_a_live_device_nothing_can_be_said_and_that_is_told() {
     let devices = vec![
         sensor("mat1", Some("b1"), "bed_occupancy"),
