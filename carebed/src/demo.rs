@@ -240,7 +240,7 @@ async fn register(registry: &Registry, now: Timestamp) -> anyhow::Result<()> {
                 Home {
                     id: HomeId::new(&name)?,
                     area: area.clone(),
-                    gateway: GatewayId::new(format!("gw-{name}"))?,
+                    gateway: Some(GatewayId::new(format!("gw-{name}"))?),
                     name: household.name.to_owned(),
                     time_zone: carebed_console::registry::TIME_ZONE,
                     residents: 1,

@@ -244,7 +244,7 @@ async fn register(registry: &Registry, recording: &Recording, meaning: &Meaning,
     let home = Home {
         id: inventory.home,
         area: inventory.area,
-        gateway: inventory.gateway,
+        gateway: Some(inventory.gateway),
         name: recording.home.to_string(),
         time_zone: meaning.time_zone,
         residents: meaning.residents,

@@ -19,6 +19,8 @@ pub mod detections;
 pub mod facts;
 mod failing;
 pub mod live;
+mod notices;
+mod wrong_clocks;
 pub mod serve;
 
 pub mod backup;

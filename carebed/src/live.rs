@@ -45,6 +45,8 @@ use crate::config::Detection as Settings;
 use crate::detections::{self, Detections};
 use crate::facts::{Params, intervals_of};
 use crate::failing::{CENTRE, Failing};
+use crate::notices::{self, Troubles};
+use crate::wrong_clocks::WrongClocks;
 
 /// How often it is seen whether a home's night is over and its baselines can be learnt.
 const LEARN_EVERY: Duration = Duration::from_secs(3_600);
@@ -79,6 +81,9 @@ pub struct LiveTask {
     times: Times,
     /// Whether anything was learnt since the start.
     has_learnt: bool,
+    /// What gateways said of their troubles.
+    troubles: Troubles,
+    wrong_clocks: WrongClocks,
     /// What is usual in the homes, on its way from the lake.
     learning: Option<JoinHandle<Result<Learnt, HistoryError>>>,
     /// Homes that were forgotten since it began: what was learnt of them counts no more.
@@ -160,8 +165,10 @@ impl Memories {
 /// What ingest tells.
 #[derive(Debug)]
 pub struct Heard {
-    /// Calls, and what gateways say of themselves and their homes.
+    /// Calls.
     pub urgent: mpsc::Receiver<Event>,
+    /// What gateways say of themselves and their homes.
+    pub signs: mpsc::Receiver<Event>,
     /// Routine observations.
     pub routine: mpsc::Receiver<Event>,
 }
@@ -172,6 +179,7 @@ impl Heard {
         tokio::select! {
             biased;
             Some(event) = self.urgent.recv() => Some(event),
+            Some(event) = self.signs.recv() => Some(event),
             Some(event) = self.routine.recv() => Some(event),
             else => None,
         }
@@ -179,6 +187,7 @@ impl Heard {
 
     fn close(&mut self) {
         self.urgent.close();
+        self.signs.close();
         self.routine.close();
     }
 }
@@ -205,9 +214,14 @@ impl LiveTask {
         live.listen_from(now);
         let failing = Failing::new(off, now);
         let from = clock.now() - settings.rebuild;
-        let facts: Vec<HomeFacts> = registry.homes().iter().map(|home| facts(&params, &intervals, home)).collect();
+        let mut facts: Vec<HomeFacts> = registry.homes().iter().map(|home| facts(&params, &intervals, home)).collect();
+        // Homes that nobody registered, too: a call of theirs that still lasts must be found again, or it would be taken back.
+        let view = store.view();
+        let strangers = view.complete.keys().filter(|home| registry.home(home).is_none());
+        let area = Area::new(CENTRE).expect("it is a name");
+        facts.extend(strangers.map(|home| HomeFacts::unregistered(home.clone(), area.clone())));
         let span = Span { from, to: Timestamp::MAX };
-        let (lake, view) = (Lake::of(store), store.view());
+        let lake = Lake::of(store);
         let limits = engine.limits();
         let rebuilding =
             tokio::spawn(async move { history::episodes(&lake, &view, span, &facts, definitions, limits).await });
@@ -234,6 +248,8 @@ impl LiveTask {
             log,
             times: Times::default(),
             has_learnt: false,
+            troubles: Troubles::default(),
+            wrong_clocks: WrongClocks::default(),
             learning: None,
             unlearn: BTreeSet::new(),
             asked,
@@ -253,6 +269,7 @@ impl LiveTask {
         let (mut calls, mut forget) = (Vec::new(), None);
         let rebuilt = loop {
             tokio::select! {
+                biased;
                 rebuilt = &mut rebuilding => break rebuilt.context("rebuilding the episodes was cut off")?,
                 Some(event) = heard.urgent.recv() => {
                     if matches!(event, Event::Accepted { .. } | Event::Early { .. }) {
@@ -261,6 +278,7 @@ impl LiveTask {
                     }
                     self.take(event).await?;
                 }
+                Some(sign) = heard.signs.recv() => self.take(sign).await?,
                 Some(asked) = self.asked.recv(), if forget.is_none() => match asked {
                     // Analysts need not wait: the lake tells the same.
                     Asked::Episodes(_, unsaid) => drop(unsaid),
@@ -396,16 +414,25 @@ impl LiveTask {
             }
             Event::Status { status, .. } => {
                 if status.state == GatewayState::Lost {
-                    // It may have been heard for the first time since the last round.
-                    self.hear_gateways();
-                    self.live.signs().lost(&status.home, self.clock.now());
+                    // It may have been heard for the first time since the last round. No other is looked at: an outage brings
+                    // as many last wills as there are homes, and calls wait for each.
+                    let (now, heard) = (self.clock.now(), self.store.view().complete.get(&status.home).copied());
+                    self.live.signs().noted(heard.map(|heard| (&status.home, heard.received)), now);
+                    self.live.signs().lost(&status.home, now);
                 }
+                let troubles = (status.state != GatewayState::Lost)
+                    .then(|| self.registry.home(&status.home))
+                    .flatten()
+                    .and_then(|home| self.troubles.take(&status, &home.area));
                 self.board.status(status);
-                Ok(())
+                match troubles {
+                    Some((findings, evaluated)) => self.notice(findings, evaluated).await,
+                    None => Ok(()),
+                }
             }
             Event::Inventory { topic, inventory } => {
-                self.register(&topic, inventory).await;
-                Ok(())
+                let notice = self.register(&topic, inventory).await;
+                self.notice(notice.into_iter().collect(), Evaluated::default()).await
             }
             Event::Result { topic, result } => {
                 tracing::info!(gateway = %topic.gateway, command = result.id, outcome = ?result.outcome, "the home answered a command");
@@ -413,9 +440,29 @@ impl LiveTask {
             }
             Event::Gap(gap) => {
                 tracing::warn!(?gap, "observations are missing for good; see the table gaps");
-                Ok(())
+                if gap.missing.lane != Lane::Urgent {
+                    return Ok(());
+                }
+                let home = self.registry.served_by(&gap.gateway);
+                let reason = gap.missing.reason.as_str();
+                let lost = notices::calls_lost(&gap.gateway, home, gap.area, gap.noted_at, reason);
+                self.notice(lost.into_iter().collect(), Evaluated::default()).await
+            }
+            Event::Unreadable { gateway, area, received } => {
+                let lost =
+                    notices::calls_lost(&gateway, self.registry.served_by(&gateway), area, received, "unreadable");
+                self.notice(lost.into_iter().collect(), Evaluated::default()).await
             }
         }
+    }
+
+    /// What no detection looked for becomes an alert all the same.
+    async fn notice(&mut self, findings: Vec<Finding>, evaluated: Evaluated) -> anyhow::Result<()> {
+        if findings.is_empty() && evaluated.detections.is_empty() {
+            return Ok(());
+        }
+        self.desk.findings(findings, evaluated).await.context("the desk does not answer")?;
+        Ok(())
     }
 
     fn feed(&mut self, shared: &Rows, rows: &[Observation]) {
@@ -434,9 +481,12 @@ impl LiveTask {
             self.live.signs().clock(home, observed_at, heard_at);
         }
         let erasures = self.store.erasures();
+        let corrected: Vec<Option<Observation>> = rows.iter().map(|row| self.in_our_time(row)).collect();
         // Decoded before it was asked to be forgotten.
-        let fed = if rows.iter().any(|row| erasures.cover(row)) {
-            let left: Vec<Observation> = rows.iter().filter(|row| !erasures.cover(row)).cloned().collect();
+        let fed = if corrected.iter().any(Option::is_some) || rows.iter().any(|row| erasures.cover(row)) {
+            let left = rows.iter().zip(corrected).filter(|(row, _)| !erasures.cover(row));
+            let left: Vec<Observation> =
+                left.map(|(row, corrected)| corrected.unwrap_or_else(|| row.clone())).collect();
             self.live.feed(&left)
         } else {
             self.live.feed(rows)
@@ -447,6 +497,22 @@ impl LiveTask {
                 "observations came too late for the live episodes; they are in the table"
             );
         }
+    }
+
+    /// A press whose gateway's clock is far behind. One that came in its time before, and comes again, stays what it was.
+    fn in_our_time(&mut self, row: &Observation) -> Option<Observation> {
+        if row.lane != Lane::Urgent {
+            return None;
+        }
+        let contact_since = self.live.signs().contact_since(&row.home);
+        let corrected = self.wrong_clocks.correct(row, contact_since)?;
+        let is_known =
+            |known: &Episode| known.device.as_ref() == Some(&row.device) && known.started_at == row.event_time;
+        if self.live.episodes().of(&row.home).iter().any(is_known) {
+            return None;
+        }
+        tracing::warn!(gateway = %row.gateway, home = %row.home, said = %row.event_time, "a call from a gateway whose clock is far behind rings as of now");
+        Some(corrected)
     }
 
     /// The short way for calls: the urgent detections of the homes concerned, at once.
@@ -543,9 +609,8 @@ impl LiveTask {
 
     /// When gateways were last heard, as the lake keeps it: so a silence has the same beginning after a restart.
     fn hear_gateways(&mut self) {
-        for (home, complete) in self.store.view().complete.iter() {
-            self.live.signs().heard(home, complete.received);
-        }
+        let view = self.store.view();
+        self.live.signs().noted(view.complete.iter().map(|(home, heard)| (home, heard.received)), self.clock.now());
     }
 
     /// A detection that fails again and again is switched off, told as a technical alert, and the others go on. Those for calls stay:
@@ -626,35 +691,55 @@ impl LiveTask {
         self.live.episodes().complete_to(home).unwrap_or(Timestamp::MIN)
     }
 
-    /// A home file says what is where; names and people of a home that is known already stay as they are.
-    async fn register(&mut self, topic: &Topic, inventory: Inventory) {
-        let known = self.registry.home(&inventory.home);
-        let bed = |id| {
-            let known = known.as_ref().and_then(|home| home.beds.iter().find(|bed| bed.id == id).cloned());
-            known.unwrap_or_else(|| Bed { name: id.to_string(), id, person: None })
-        };
+    /// A home file says what is where; names and people of a home that is known already stay as they are. What that changes for
+    /// other homes, or contradicts them, is to be told.
+    async fn register(&mut self, topic: &Topic, inventory: Inventory) -> Option<Finding> {
+        let now = self.clock.now();
+        // A gateway's clock may be ahead.
+        let since = inventory.since.min(now);
+        self.live.set_devices(&inventory.home, inventory.devices.clone(), since);
         // A siren can be set, too: what records that it is a lamp is asked first.
         let can_be_set = inventory.devices.iter().filter(|device| device.actions.iter().any(|action| action == "set"));
         let lamp =
             can_be_set.min_by_key(|device| !device.quantities.iter().any(|recorded| recorded.as_str() == "lamp_on"));
         let home = Home {
             area: topic.area.clone(),
-            gateway: topic.gateway.clone(),
-            name: known.as_ref().map_or_else(|| inventory.home.to_string(), |home| home.name.clone()),
+            gateway: Some(topic.gateway.clone()),
+            name: inventory.home.to_string(),
             time_zone: inventory.time_zone.parse().unwrap_or(carebed_console::registry::TIME_ZONE),
             residents: inventory.residents,
             lamp: lamp.map(|device| device.id.clone()),
-            beds: inventory.beds.iter().map(|b| bed(b.id.clone())).collect(),
+            beds: inventory.beds.into_iter().map(|b| Bed { name: b.id.to_string(), id: b.id, person: None }).collect(),
             id: inventory.home,
         };
-        if known.as_deref() == Some(&home) {
-            return;
+        let (id, area) = (home.id.clone(), home.area.clone());
+        // Also when it cannot be registered: what detections know of it is right.
+        self.know(&home);
+        let installed = match put_area(&self.registry, &area).await {
+            Ok(()) => self.registry.install(home, since, now).await,
+            Err(error) => Err(error),
+        };
+        match installed {
+            Ok(None) => None,
+            Ok(Some(installed)) => {
+                installed.robbed.iter().for_each(|robbed| self.know(robbed));
+                let from: Vec<&str> = installed.robbed.iter().map(|robbed| robbed.id.as_str()).collect();
+                (!from.is_empty()).then(|| {
+                    tracing::warn!(home = %id, ?from, "a home took its gateway or beds from others");
+                    notices::moved(id, area, now, "taken", &from.join(" "))
+                })
+            }
+            Err(error) => {
+                tracing::error!(%error, gateway = %topic.gateway, "the home file's home was not registered");
+                Some(notices::moved(id, area, now, "refused", &error.to_string()))
+            }
         }
+    }
+
+    /// Detections look at a home as it is now.
+    fn know(&mut self, home: &Home) {
         let alerts = self.times.of_home(&home.id);
-        self.live.set_home(HomeFacts { alerts, ..facts(&self.params, &self.intervals, &home) });
-        if let Err(error) = put(&self.registry, home, self.clock.now()).await {
-            tracing::error!(%error, gateway = %topic.gateway, "the home file's home was not registered");
-        }
+        self.live.set_home(HomeFacts { alerts, ..facts(&self.params, &self.intervals, home) });
     }
 }
 
@@ -693,8 +778,48 @@ async fn lesson(
 
 /// Registers a home, and its area when that is new: an area without a name is called by its code.
 pub(crate) async fn put(registry: &Registry, home: Home, now: Timestamp) -> Result<(), RegistryError> {
-    if registry.area(&home.area).is_none() {
-        registry.put_area(home.area.clone(), Text::new(home.area.as_str(), home.area.as_str())).await?;
-    }
+    put_area(registry, &home.area).await?;
     registry.put_home(home, now).await
+}
+
+async fn put_area(registry: &Registry, area: &Area) -> Result<(), RegistryError> {
+    match registry.area(area) {
+        Some(_) => Ok(()),
+        None => registry.put_area(area.clone(), Text::new(area.as_str(), area.as_str())).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use carebed_contract::id::GatewayId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_stands_behind_no_last_will_and_no_routine_data() {
+        let (gateway, area): (GatewayId, Area) = ("gw-1".parse().unwrap(), "360702".parse().unwrap());
+        let rows = || Rows::from(Vec::new());
+        let accepted =
+            || Event::Accepted { gateway: gateway.clone(), area: area.clone(), rows: rows(), complete: Vec::new() };
+        let lost = serde_json::json!({ "state": "lost", "since": 0, "home": "h1", "software": "" });
+        let topic = Topic::new(area.clone(), gateway.clone(), carebed_contract::topic::Channel::Status);
+        let sign = || Event::Status { topic: topic.clone(), status: serde_json::from_value(lost.clone()).unwrap() };
+        let ((urgent, calls), (signs, news), (routine, rest)) =
+            (mpsc::channel(4), mpsc::channel(3_000), mpsc::channel(4));
+        let mut heard = Heard { urgent: calls, signs: news, routine: rest };
+        routine.try_send(accepted()).unwrap();
+        (0..3_000).for_each(|_| signs.try_send(sign()).unwrap());
+        urgent.try_send(Event::Early { gateway: gateway.clone(), area: area.clone(), rows: rows() }).unwrap();
+        assert!(matches!(heard.next().await, Some(Event::Early { .. })));
+        assert!(matches!(heard.next().await, Some(Event::Status { .. })));
+        urgent.try_send(accepted()).unwrap();
+        assert!(matches!(heard.next().await, Some(Event::Accepted { .. })), "a call between last wills");
+        drop((urgent, signs, routine));
+        heard.close();
+        let mut left = 0;
+        while heard.next().await.is_some() {
+            left += 1;
+        }
+        assert_eq!(left, 3_000);
+    }
 }

@@ -110,7 +110,7 @@ impl Around {
         let value =
             serde_json::to_value(Purge { home, bed, from, until }).expect("a purge is a map of texts and numbers");
         let order = |gateway: &GatewayId| {
-            let area = self.registry.homes().iter().find(|home| home.gateway == *gateway)?.area.clone();
+            let area = self.registry.homes().iter().find(|home| home.gateway.as_ref() == Some(gateway))?.area.clone();
             let command = Command {
                 id: format!("purge-{id}"),
                 device: DeviceId::new(SPOOL).ok()?,

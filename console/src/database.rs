@@ -96,6 +96,9 @@ const TABLES: &[&str] = &[
         id TEXT PRIMARY KEY, home TEXT NOT NULL REFERENCES homes, name TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS persons (
         bed TEXT PRIMARY KEY REFERENCES beds, name TEXT NOT NULL, phone TEXT NOT NULL, address TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS unlisted_beds (
+        home TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, person TEXT NOT NULL, phone TEXT NOT NULL,
+        address TEXT NOT NULL, PRIMARY KEY (home, id)) STRICT",
     "CREATE TABLE IF NOT EXISTS registrations (
         kind TEXT NOT NULL, id TEXT NOT NULL, home TEXT NOT NULL, bed TEXT, area TEXT NOT NULL,
         valid_from INTEGER NOT NULL, valid_to INTEGER) STRICT",

@@ -20,6 +20,7 @@ pub fn name(evidence: &str) -> Option<Text> {
         "exits" => ("离床次数", "exits from bed"),
         "first_at" => ("首次时间", "first"),
         "first_exit_at" => ("首次离床", "first exit"),
+        "gateway" => ("网关", "gateway"),
         "hours" => ("时长（小时）", "hours"),
         "in_bed_since" => ("上床时间", "in bed since"),
         "last_activity_at" => ("最后活动", "last activity"),

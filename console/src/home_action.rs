@@ -62,7 +62,7 @@ pub fn asked(transition: &Transition, alert: &Alert, open: &[&Alert], home: &Hom
     };
     Some(HomeAction {
         area: home.area.clone(),
-        gateway: home.gateway.clone(),
+        gateway: home.gateway.clone()?,
         home: home.id.clone(),
         command: Command {
             id: format!("lamp-{}-{}", transition.alert, transition.number),

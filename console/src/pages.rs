@@ -237,7 +237,10 @@ fn line(app: &App, id: &HomeId, home: Option<&Home>, language: Language, now: Ti
     let intervals = app.intervals.of(id).into_iter().filter(|entry| entry.interval.ended_at > now);
     let intervals = intervals.map(|entry| {
         let until = local(entry.interval.ended_at, zone);
-        let text = format!("{} {} {until}", texts::interval(entry.interval.kind, language), Words::of(language).until);
+        let bed = entry.interval.bed.as_ref();
+        let bed = bed.and_then(|id| home?.beds.iter().find(|bed| bed.id == *id)).map_or("", |bed| bed.name.as_str());
+        let what = [bed, texts::interval(entry.interval.kind, language), Words::of(language).until, &until];
+        let text = what.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
         IntervalLine { id: entry.id, text }
     });
     let blind = app.board.blind(id).into_iter();

@@ -27,8 +27,8 @@ pub struct Home {
     pub id: HomeId,
     /// The area in which its gateway was enrolled. It has to be there before the home.
     pub area: Area,
-    /// Its gateway.
-    pub gateway: GatewayId,
+    /// Its gateway; none when another home has it now.
+    pub gateway: Option<GatewayId>,
     /// What operators call it; no person's name.
     pub name: String,
     /// Of its local days.
@@ -69,6 +69,15 @@ impl std::fmt::Debug for Person {
     }
 }
 
+/// What became of the word of a home on itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// As the home is registered now.
+    pub home: Arc<Home>,
+    /// Homes that had its gateway or one of its beds until now, as they are registered now.
+    pub robbed: Vec<Arc<Home>>,
+}
+
 /// Why something was not registered.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -105,6 +114,8 @@ pub enum RegistryError {
 struct Known {
     areas: BTreeMap<Area, Text>,
     homes: BTreeMap<HomeId, Arc<Home>>,
+    /// Beds with a person that their home does not list any more.
+    unlisted: BTreeMap<(HomeId, BedId), Bed>,
     registrations: Vec<Registration>,
     /// Of the pseudonyms; none in a database that is only read and was written before there were any.
     key: Vec<u8>,
@@ -115,6 +126,8 @@ struct Known {
 pub struct Registry {
     database: Database,
     known: Arc<RwLock<Known>>,
+    /// Held from reading what is changed to its being written.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn query(doing: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
@@ -139,12 +152,12 @@ impl Registry {
             beds.entry(row.get(0)).or_default().push(Bed { id: read(&row, 1)?, name: row.get(2), person });
         }
         let select = "SELECT h.id, h.area, g.id, h.time_zone, h.lamp, h.name, h.residents
-            FROM homes h JOIN gateways g ON g.home = h.id";
+            FROM homes h LEFT JOIN gateways g ON g.home = h.id";
         for row in sqlx::query(select).fetch_all(pool).await.map_err(&failed)? {
             let id: HomeId = read(&row, 0)?;
             let home = Home {
                 area: read(&row, 1)?,
-                gateway: read(&row, 2)?,
+                gateway: row.get::<Option<String>, _>(2).map(|_| read(&row, 2)).transpose()?,
                 time_zone: read(&row, 3)?,
                 lamp: row.get::<Option<String>, _>(4).map(|_| read(&row, 4)).transpose()?,
                 name: row.get(5),
@@ -154,6 +167,15 @@ impl Registry {
             };
             known.homes.insert(id, Arc::new(home));
         }
+        let has = "SELECT count(*) FROM sqlite_master WHERE name = 'unlisted_beds'";
+        if sqlx::query_scalar::<_, i64>(has).fetch_one(pool).await.map_err(&failed)? == 1 {
+            let select = "SELECT home, id, name, person, phone, address FROM unlisted_beds";
+            for row in sqlx::query(select).fetch_all(pool).await.map_err(&failed)? {
+                let person = Person { name: row.get(3), phone: row.get(4), address: row.get(5) };
+                let bed = Bed { id: read(&row, 1)?, name: row.get(2), person: Some(person) };
+                known.unlisted.insert((read(&row, 0)?, bed.id.clone()), bed);
+            }
+        }
         let has = "SELECT count(*) FROM sqlite_master WHERE name IN ('registrations', 'pseudonyms')";
         if sqlx::query_scalar::<_, i64>(has).fetch_one(pool).await.map_err(&failed)? == 2 {
             known.key = sqlx::query_scalar("SELECT key FROM pseudonyms").fetch_one(pool).await.map_err(&failed)?;
@@ -162,7 +184,7 @@ impl Registry {
                 known.registrations.push(registration(&row)?);
             }
         }
-        Ok(Self { database: database.clone(), known: Arc::new(RwLock::new(known)) })
+        Ok(Self { database: database.clone(), known: Arc::new(RwLock::new(known)), changing: Arc::default() })
     }
 
     /// Registers an area, or renames it.
@@ -180,16 +202,94 @@ impl Registry {
 
     /// Registers a home with its gateway, beds and people from `now` on, or replaces what was known of it. All or nothing.
     pub async fn put_home(&self, home: Home, now: Timestamp) -> Result<(), RegistryError> {
+        let _one_at_a_time = self.changing.lock().await;
+        self.put(home, now).await
+    }
+
+    /// Changes what is registered of a home; false when there is no such home. Nobody changes it meanwhile.
+    pub async fn change_home<E: From<RegistryError>>(
+        &self,
+        id: &HomeId,
+        now: Timestamp,
+        change: impl FnOnce(&mut Home) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let _one_at_a_time = self.changing.lock().await;
+        let Some(known) = self.home(id) else { return Ok(false) };
+        let mut home = Home::clone(&known);
+        change(&mut home)?;
+        self.put(home, now).await?;
+        Ok(true)
+    }
+
+    /// Registers a home as its own file describes it; none when it is registered so already. Names and people stay, also of a bed
+    /// that was not listed for a while. The gateway says which home it serves: it is taken from the home that had it. A bed is taken when the
+    /// file is in use since after the bed was registered elsewhere; its person is not, since nobody said who lies in it there.
+    pub async fn install(
+        &self,
+        mut home: Home,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Installed>, RegistryError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let known = self.home(&home.id);
+        if let Some(known) = &known {
+            home.name.clone_from(&known.name);
+        }
+        for bed in &mut home.beds {
+            let listed = known.as_ref().and_then(|known| known.beds.iter().find(|known| known.id == bed.id).cloned());
+            let key = (home.id.clone(), bed.id.clone());
+            if let Some(known) = listed.or_else(|| self.read(|known| known.unlisted.get(&key).cloned())) {
+                *bed = known;
+            }
+        }
+        if known.is_some_and(|known| *known == home) {
+            return Ok(None);
+        }
+        let mut robbed = Vec::new();
+        for other in self.homes().into_iter().filter(|other| other.id != home.id) {
+            let mut left = Home::clone(&other);
+            left.gateway = left.gateway.filter(|gateway| Some(gateway) != home.gateway.as_ref());
+            left.beds
+                .retain(|bed| home.beds.iter().all(|own| own.id != bed.id) || !self.is_older(bed, &other.id, since));
+            if left != *other {
+                self.put(left, now).await?;
+                robbed.extend(self.home(&other.id));
+            }
+        }
+        self.put(home.clone(), now).await?;
+        Ok(Some(Installed { home: Arc::new(home), robbed }))
+    }
+
+    /// Whether a bed was registered in a home before then.
+    fn is_older(&self, bed: &Bed, home: &HomeId, then: Timestamp) -> bool {
+        let is_it = |row: &&Registration| {
+            let what = &row.what;
+            row.valid_to.is_none() && what.kind == Kind::Bed && what.home == *home && what.id == bed.id.as_str()
+        };
+        self.read(|known| known.registrations.iter().find(is_it).is_none_or(|row| row.valid_from < then))
+    }
+
+    async fn put(&self, home: Home, now: Timestamp) -> Result<(), RegistryError> {
         self.check(&home)?;
+        let known = self.home(&home.id);
+        let is_listed = |bed: &Bed| home.beds.iter().any(|listed| listed.id == bed.id);
+        // Who is registered there may be back with the next file: a slip of the pen in an id must not cost a telephone number.
+        let unlisted: Vec<Bed> = known.iter().flat_map(|known| &known.beds).cloned().collect();
+        let unlisted: Vec<Bed> = unlisted.into_iter().filter(|bed| bed.person.is_some() && !is_listed(bed)).collect();
         let (ended, begun) = self.read(|known| {
             registrations::changes(&known.registrations, &home.id, &registrations::of(&home, &known.key))
         });
-        self.save(&home, (&ended, &begun), now).await.map_err(query("register a home"))?;
+        self.save(&home, &unlisted, (&ended, &begun), now).await.map_err(query("register a home"))?;
         self.write(|known| {
             let open = known.registrations.iter_mut().filter(|row| row.valid_to.is_none() && ended.contains(&row.what));
             open.for_each(|row| row.valid_to = Some(now));
             let new = begun.into_iter().map(|what| Registration { what, valid_from: now, valid_to: None });
             known.registrations.extend(new);
+            for bed in &home.beds {
+                known.unlisted.remove(&(home.id.clone(), bed.id.clone()));
+            }
+            let unlisted = unlisted.into_iter().map(|bed| ((home.id.clone(), bed.id.clone()), bed));
+            known.unlisted.extend(unlisted);
             known.homes.insert(home.id.clone(), Arc::new(home));
         });
         Ok(())
@@ -211,6 +311,13 @@ impl Registry {
     #[must_use]
     pub fn homes(&self) -> Vec<Arc<Home>> {
         self.read(|known| known.homes.values().cloned().collect())
+    }
+
+    /// The home that a gateway serves.
+    #[must_use]
+    pub fn served_by(&self, gateway: &GatewayId) -> Option<HomeId> {
+        let serves = |home: &&Arc<Home>| home.gateway.as_ref() == Some(gateway);
+        self.read(|known| known.homes.values().find(serves).map(|home| home.id.clone()))
     }
 
     /// What an area is called.
@@ -239,8 +346,8 @@ impl Registry {
                 return Err(RegistryError::NoArea { home: home.id.clone(), area: home.area.clone() });
             }
             for other in known.homes.values().filter(|other| other.id != home.id) {
-                if other.gateway == home.gateway {
-                    let (gateway, home) = (home.gateway.clone(), other.id.clone());
+                if let Some(gateway) = home.gateway.clone().filter(|_| other.gateway == home.gateway) {
+                    let home = other.id.clone();
                     return Err(RegistryError::GatewayTaken { gateway, home });
                 }
                 if let Some(bed) = home.beds.iter().find(|bed| other.beds.iter().any(|b| b.id == bed.id)) {
@@ -254,6 +361,7 @@ impl Registry {
     async fn save(
         &self,
         home: &Home,
+        unlisted: &[Bed],
         (ended, begun): (&BTreeSet<Registered>, &BTreeSet<Registered>),
         now: Timestamp,
     ) -> Result<(), sqlx::Error> {
@@ -278,12 +386,31 @@ impl Registry {
         ] {
             sqlx::query(clear).bind(id).execute(&mut *all).await?;
         }
-        sqlx::query("INSERT INTO gateways (id, home) VALUES (?, ?)")
-            .bind(home.gateway.as_str())
-            .bind(id)
-            .execute(&mut *all)
-            .await?;
+        if let Some(gateway) = &home.gateway {
+            sqlx::query("INSERT INTO gateways (id, home) VALUES (?, ?)")
+                .bind(gateway.as_str())
+                .bind(id)
+                .execute(&mut *all)
+                .await?;
+        }
+        for bed in unlisted {
+            let Some(person) = &bed.person else { continue };
+            sqlx::query("INSERT OR REPLACE INTO unlisted_beds (home, id, name, person, phone, address) VALUES (?, ?, ?, ?, ?, ?)")
+                .bind(id)
+                .bind(bed.id.as_str())
+                .bind(&bed.name)
+                .bind(&person.name)
+                .bind(&person.phone)
+                .bind(&person.address)
+                .execute(&mut *all)
+                .await?;
+        }
         for bed in &home.beds {
+            sqlx::query("DELETE FROM unlisted_beds WHERE home = ? AND id = ?")
+                .bind(id)
+                .bind(bed.id.as_str())
+                .execute(&mut *all)
+                .await?;
             sqlx::query("INSERT INTO beds (id, home, name) VALUES (?, ?, ?)")
                 .bind(bed.id.as_str())
                 .bind(id)

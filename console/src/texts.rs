@@ -83,6 +83,8 @@ words! {
     until: "至", "until";
     enter_interval: "登记外出、来访、住院、检修", "Enter an absence, a visit, hospital or maintenance";
     interval_kind: "类型", "Kind";
+    interval_bed: "床位", "Bed";
+    whole_home: "全户", "Whole home";
     interval_hours: "时长（小时）", "Hours";
     interval_source: "来源", "Source";
     source_page: "值守台登记", "entered here";

@@ -129,16 +129,24 @@ document.addEventListener("click", async (event) => {
   if (button.dataset.step === "enter") {
     path = `/api/v1/homes/${form.dataset.home}/intervals`;
     Object.assign(body, { kind: form.elements.kind.value, source: form.elements.source.value });
+    if (form.elements.bed && form.elements.bed.value) body.bed = form.elements.bed.value;
     if (form.elements.hours.value) body.hours = Math.max(1, Math.round(Number(form.elements.hours.value)));
   }
   if (button.dataset.step === "end") path = `/api/v1/intervals/${button.dataset.interval}/end`;
   if (button.dataset.step === "name") {
     path = `/api/v1/homes/${form.dataset.home}`;
     const value = (name) => (form.elements[name] ? form.elements[name].value.trim() : "");
-    body.name = value("name");
-    body.beds = (form.dataset.beds ? form.dataset.beds.split(" ") : []).map((id) => ({
-      id, name: value(`bed-${id}`), person: { name: value(`person-${id}`), phone: value(`phone-${id}`), address: value(`address-${id}`) },
-    }));
+    // Only what was changed here: somebody else may have changed the rest meanwhile.
+    const changed = (...names) => names.some((name) => form.elements[name] && form.elements[name].value !== form.elements[name].defaultValue);
+    if (changed("name")) body.name = value("name");
+    body.beds = [];
+    for (const id of form.dataset.beds ? form.dataset.beds.split(" ") : []) {
+      const [person, phone, address] = ["person", "phone", "address"].map((field) => `${field}-${id}`);
+      const bed = { id };
+      if (changed(`bed-${id}`)) bed.name = value(`bed-${id}`);
+      if (changed(person, phone, address)) bed.person = { name: value(person), phone: value(phone), address: value(address) };
+      if (bed.name !== undefined || bed.person) body.beds.push(bed);
+    }
   }
   button.disabled = true;
   try {

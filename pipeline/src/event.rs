@@ -56,6 +56,15 @@ pub enum Event {
         /// What became of it.
         result: CommandResult,
     },
+    /// An urgent batch was accepted whose payload nobody can read: it may have been a call.
+    Unreadable {
+        /// Who sent it.
+        gateway: GatewayId,
+        /// Where that gateway was enrolled.
+        area: Area,
+        /// When it came.
+        received: Timestamp,
+    },
     /// Batches are missing for good, or may be.
     Gap(Gap),
 }

@@ -258,9 +258,13 @@ impl Ingest {
         }
         let share = message.share.take();
         let rows = if repeats { Ok(Arc::default()) } else { self.decoded(&mut message, &labels, received) };
+        let mut unreadable = None;
         let rows = match rows {
             Ok(rows) => rows,
             Err(reason) => {
+                if labels.lane == Lane::Urgent {
+                    unreadable = Some(Event::Unreadable { gateway: gateway.clone(), area: area.clone(), received });
+                }
                 self.pending.commit.dead_letters.push(message.letter(Some(labels), reason, received));
                 Arc::default()
             }
@@ -272,7 +276,7 @@ impl Ingest {
 
         let note = |missing| Gap { gateway: gateway.clone(), area: area.clone(), missing, noted_at: received };
         let gaps: Vec<Gap> = gaps.into_iter().map(note).collect();
-        let mut events: Vec<Event> = gaps.iter().cloned().map(Event::Gap).collect();
+        let mut events: Vec<Event> = gaps.iter().cloned().map(Event::Gap).chain(unreadable).collect();
         let complete = self.accept.marks(&gateway).into_iter().flat_map(|marks| marks.complete());
         events.push(Event::Accepted {
             gateway: gateway.clone(),

@@ -1,6 +1,7 @@
 //! The wire: the connections to the broker, the loop that ingests, and the receipts and commands that go out.
 //!
-//! Calls have a connection, a queue, memory and events of their own, so a flood of routine data does not stand before them.
+//! Calls have a connection, a queue, memory and events of their own, so neither a flood of routine data stands before them
+//! nor all the gateways of a city saying at once how they are, as after an outage.
 //! Each connection has a task that polls the socket and decodes; one loop accepts; commits run beside it. When
 //! ingest cannot keep up, its memory is taken ([`crate::memory`]), polling stops, receipts stay out, and the gateways keep
 //! their data: back-pressure reaches the spools. A connection that is not polled for long is closed by its broker and made
@@ -50,11 +51,12 @@ const SHOWN_AFTER: Duration = Duration::from_millis(50);
 pub const MEMORY: usize = 192 << 20;
 /// The part of the memory that only calls may take: one in so many.
 const MEMORY_FOR_CALLS: usize = 8;
+/// The part that is kept for what gateways say of themselves.
+const MEMORY_FOR_SIGNS: usize = 32;
 /// A commit begins early when what waits for it fills this part of the memory: then there is room for what comes meanwhile,
 /// and for what is still being told.
 const MEMORY_FOR_A_COMMIT: usize = 4;
-/// Urgent events that wait for detection. Beyond it no more urgent messages are read; statuses, too, are urgent, and a sender
-/// may make up any number of them.
+/// Urgent events that wait for detection. Beyond it no more urgent messages are read.
 const CALLS_MAX: usize = 10_000;
 
 /// Which broker, and what to take from it.
@@ -113,11 +115,13 @@ pub enum Error {
     EventsClosed,
 }
 
-/// Who hears of what was taken: calls, and whatever else must not stand behind routine data, in a channel of their own.
+/// Who hears of what was taken, each kind in a channel of its own: calls stand behind nothing else.
 #[derive(Debug, Clone)]
 pub struct Events {
-    /// Urgent observations, and what gateways say of themselves and their homes.
+    /// Urgent observations, and their losses.
     pub urgent: mpsc::Sender<Event>,
+    /// What gateways say of themselves and their homes. While nobody takes it, no more of it is taken in.
+    pub signs: mpsc::Sender<Event>,
     /// Routine observations. While nobody takes them, no more routine data is taken in.
     pub routine: mpsc::Sender<Event>,
 }
@@ -145,11 +149,13 @@ pub async fn run(
     let _ends_wire = wire.clone().drop_guard();
 
     // Inventories come first on all, so that rooms are known when rows come.
-    let urgent = [Channel::Inventory, Channel::Batch(Lane::Urgent), Channel::Status, Channel::Result];
+    let urgent = [Channel::Inventory, Channel::Batch(Lane::Urgent)];
+    let signs = [Channel::Inventory, Channel::Status, Channel::Result];
     let routine = [Channel::Inventory, Channel::Batch(Lane::Routine)];
-    let for_calls = config.memory / MEMORY_FOR_CALLS;
+    let (for_calls, for_signs) = (config.memory / MEMORY_FOR_CALLS, config.memory / MEMORY_FOR_SIGNS);
     let (urgent_in, urgent_queue) = intake(Memory::new(for_calls));
-    let (routine_in, routine_queue) = intake(Memory::new(config.memory - for_calls));
+    let (signs_in, signs_queue) = intake(Memory::new(for_signs));
+    let (routine_in, routine_queue) = intake(Memory::new(config.memory - for_calls - for_signs));
     let connection = |name: String, areas: &[Area], channels: &[Channel]| Connection {
         host: config.host.clone(),
         port: config.port,
@@ -162,6 +168,7 @@ pub async fn run(
     let mut wires = JoinSet::new();
     let outgoing = (Arc::clone(&outbox), commands);
     wires.spawn(connection("urgent".to_owned(), &config.areas, &urgent).run(urgent_in, Some(outgoing)));
+    wires.spawn(connection("signs".to_owned(), &config.areas, &signs).run(signs_in, None));
     for (number, areas) in config.parts().iter().enumerate() {
         wires.spawn(connection(format!("routine-{number}"), areas, &routine).run(routine_in.clone(), None));
     }
@@ -171,9 +178,11 @@ pub async fn run(
         commit_every: config.commit_every,
         ingest,
         urgent: urgent_queue,
+        signs: signs_queue,
         routine: routine_queue,
         rows_early: config.memory / MEMORY_FOR_A_COMMIT / ROW_BYTES,
         calls: Feed::new(events.urgent),
+        news: Feed::new(events.signs),
         rest: Feed::new(events.routine),
         clock,
         outbox: Arc::clone(&outbox),
@@ -203,11 +212,13 @@ struct Loop {
     commit_every: Duration,
     ingest: Ingest,
     urgent: mpsc::Receiver<Message>,
+    signs: mpsc::Receiver<Message>,
     routine: mpsc::Receiver<Message>,
     /// So many rows do not wait for the commit's time.
     rows_early: usize,
     /// Events on their way out.
     calls: Feed,
+    news: Feed,
     rest: Feed,
     clock: Arc<dyn Clock>,
     outbox: Arc<Outbox>,
@@ -231,6 +242,7 @@ impl Loop {
                 }
             }
             let room = !self.ingest.is_full() && self.rest.len() == 0;
+            let room_for_news = self.news.len() == 0;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -244,6 +256,8 @@ impl Loop {
                 sent = self.calls.send() => sent?,
                 // A call is taken however much waits for a slow commit: its memory bounds how many there can be.
                 Some(message) = self.urgent.recv(), if self.calls.len() < CALLS_MAX => self.take(message),
+                sent = self.news.send() => sent?,
+                Some(message) = self.signs.recv(), if room_for_news => self.take(message),
                 () = async { unseen.as_mut().expect("guarded").await }, if unseen.is_some() => {
                     unseen = None;
                     self.ingest.show();
@@ -265,6 +279,7 @@ impl Loop {
             }
         }
         self.calls.send_all().await?;
+        self.news.send_all().await?;
         self.rest.send_all().await
     }
 
@@ -273,16 +288,20 @@ impl Loop {
         let mut next = Some(first);
         for _ in 0..DRAIN_MAX {
             let Some(message) = next else { break };
-            let urgent = !matches!(message.topic.channel, Channel::Batch(Lane::Routine));
+            let channel = message.topic.channel;
             let offered = self.ingest.offer(message, self.clock.now());
             self.outbox.put(offered.receipt);
-            let feed = if urgent { &mut self.calls } else { &mut self.rest };
+            let feed = match channel {
+                Channel::Batch(Lane::Urgent) => &mut self.calls,
+                Channel::Batch(Lane::Routine) => &mut self.rest,
+                _ => &mut self.news,
+            };
             feed.extend(offered.events);
-            // A call is shown and committed at once.
-            if urgent {
+            // A call is shown and committed at once; and there may be no room for more news, or for routine data behind it.
+            if channel == Channel::Batch(Lane::Urgent) {
                 self.ingest.show();
             }
-            if urgent || self.ingest.is_full() {
+            if channel != Channel::Batch(Lane::Routine) || self.ingest.is_full() {
                 break;
             }
             next = self.urgent.try_recv().or_else(|_| self.routine.try_recv()).ok();

@@ -184,7 +184,8 @@ impl OnTheWay {
     }
 }
 
-/// Knowledge only grows; [`Publisher::dropped`] alone takes it back.
+/// Knowledge only grows; [`Publisher::dropped`] alone takes it back. When a gateway was heard is what was noted last: the
+/// centre's own clock may have been ahead before.
 fn know(known: &mut Arc<BTreeMap<HomeId, Complete>>, news: &[(HomeId, Complete)]) {
     if news.is_empty() {
         return;
@@ -193,6 +194,6 @@ fn know(known: &mut Arc<BTreeMap<HomeId, Complete>>, news: &[(HomeId, Complete)]
     for (home, new) in news {
         let complete = known.entry(home.clone()).or_insert(*new);
         complete.complete_to = complete.complete_to.max(new.complete_to);
-        complete.received = complete.received.max(new.received);
+        complete.received = new.received;
     }
 }

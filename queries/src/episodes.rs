@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use carebed_contract::id::{BedId, DeviceId, HomeId, Room};
+use carebed_contract::inventory::InventoryDevice;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 
@@ -146,6 +147,17 @@ impl Episodes {
     #[must_use]
     pub fn sensors(&self, home: &HomeId) -> &[Sensor] {
         self.homes.get(home).map(Stream::sensors).unwrap_or_default()
+    }
+
+    /// Takes the word of a home on what it has since `at`: what was observed and is no longer, by a device that was taken out or moved to
+    /// another bed, or because consent was withdrawn, is unknown from then on.
+    pub fn set_devices(&mut self, home: &HomeId, devices: &[InventoryDevice], at: Timestamp) {
+        let Some(stream) = self.homes.get_mut(home) else { return };
+        stream.retain_sensors(at, |sensor| {
+            let device = devices.iter().find(|device| device.id == sensor.device).ok_or(false)?;
+            let observes = device.bed == sensor.bed && device.quantities.contains(&sensor.quantity);
+            if observes { Ok(()) } else { Err(true) }
+        });
     }
 
     /// The homes heard of.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
+use carebed_contract::inventory::InventoryDevice;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use futures::StreamExt as _;
@@ -78,6 +79,8 @@ pub struct Live {
     urgent: Vec<Detection>,
     episodes: Episodes,
     homes: BTreeMap<HomeId, HomeFacts>,
+    /// The devices of homes, and since when they are so.
+    devices: BTreeMap<HomeId, (Vec<InventoryDevice>, Timestamp)>,
     pace: Pace,
     /// Homes of which something came since they were last looked at.
     changed: Queue,
@@ -106,6 +109,7 @@ impl Live {
             urgent,
             episodes: Episodes::new(definitions),
             homes: BTreeMap::new(),
+            devices: BTreeMap::new(),
             pace: Pace::default(),
             changed: Queue::default(),
             turn: None,
@@ -146,6 +150,9 @@ impl Live {
         for facts in self.homes.values() {
             self.episodes.set_residents(&facts.home, facts.residents);
         }
+        for home in self.devices.keys().cloned().collect::<Vec<_>>() {
+            self.look_over_devices(&home);
+        }
         self.homes.keys().for_each(|home| self.changed.push(home));
         self.neighbours = None;
     }
@@ -180,6 +187,7 @@ impl Live {
         for rows in since {
             self.feed(rows);
         }
+        self.look_over_devices(home);
         if let Some(complete_to) = complete_to {
             self.episodes.advance(home, complete_to);
         }
@@ -237,6 +245,20 @@ impl Live {
         self.changed.push(&facts.home);
         self.neighbours = None;
         self.homes.insert(facts.home.clone(), facts);
+    }
+
+    /// Says which devices a home has since `at`.
+    pub fn set_devices(&mut self, home: &HomeId, devices: Vec<InventoryDevice>, at: Timestamp) {
+        self.devices.insert(home.clone(), (devices, at));
+        self.look_over_devices(home);
+    }
+
+    /// What a home no longer has is unknown from then on.
+    fn look_over_devices(&mut self, home: &HomeId) {
+        if let Some((devices, at)) = self.devices.get(home) {
+            self.episodes.set_devices(home, devices, *at);
+            self.changed.push(home);
+        }
     }
 
     /// Says how a home's alerts went so far.

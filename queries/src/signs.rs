@@ -34,12 +34,16 @@ const PAST_KEPT: Duration = Duration::from_secs(36 * 3_600);
 pub struct Signs {
     /// Nothing can have been heard before.
     since: Timestamp,
+    /// The latest that it was.
+    now: Timestamp,
     homes: BTreeMap<HomeId, Sign>,
 }
 
 #[derive(Debug)]
 struct Sign {
     heard_at: Timestamp,
+    /// Since when it has been heard without a break.
+    contact_since: Timestamp,
     /// The broker said then that it has lost the gateway.
     lost_at: Option<Timestamp>,
     /// Since when its clock is ahead of ours.
@@ -59,7 +63,7 @@ impl Signs {
     /// Listening began at `since`: who was heard before it is given the usual time to be heard again.
     #[must_use]
     pub fn new(since: Timestamp) -> Self {
-        Self { since, homes: BTreeMap::new() }
+        Self { since, now: since, homes: BTreeMap::new() }
     }
 
     /// Whether every gateway had its time to be heard since listening began.
@@ -68,10 +72,24 @@ impl Signs {
         now.since(self.since) >= SILENT_AFTER
     }
 
+    /// When gateways were last heard, as was noted then by the centre's clock. One that was ahead and is set back must not stand for a
+    /// gateway: what was noted later than now says nothing, and what lasts counts from now.
+    pub fn noted<'a>(&mut self, heard: impl IntoIterator<Item = (&'a HomeId, Timestamp)>, now: Timestamp) {
+        if now < self.now {
+            self.since = self.since.min(now);
+            self.homes.values_mut().for_each(|sign| sign.set_back(now));
+        }
+        self.now = now;
+        for (home, at) in heard {
+            self.heard(home, if at > now { self.since } else { at });
+        }
+    }
+
     /// A gateway was heard.
     pub fn heard(&mut self, home: &HomeId, at: Timestamp) {
         let Some(sign) = self.homes.get_mut(home) else {
-            self.homes.insert(home.clone(), Sign { heard_at: at, lost_at: None, ahead_since: None, past: Vec::new() });
+            let (lost_at, ahead_since, past) = (None, None, Vec::new());
+            self.homes.insert(home.clone(), Sign { heard_at: at, contact_since: at, lost_at, ahead_since, past });
             return;
         };
         if at <= sign.heard_at {
@@ -84,7 +102,16 @@ impl Signs {
         if let Some(silence) = sign.silence(self.since).filter(|silence| silence.known_at <= at) {
             sign.keep(Past { ended_at: Some(at), ..silence });
         }
+        if sign.lost_at.is_some() || at.since(sign.heard_at) > SILENT_AFTER {
+            sign.contact_since = at;
+        }
         (sign.heard_at, sign.lost_at) = (at, None);
+    }
+
+    /// Since when a gateway has been heard without a break; none for one that is lost or was never heard.
+    #[must_use]
+    pub fn contact_since(&self, home: &HomeId) -> Option<Timestamp> {
+        self.homes.get(home).filter(|sign| sign.lost_at.is_none()).map(|sign| sign.contact_since)
     }
 
     /// What came at `heard_at` was observed at `observed_at` by the gateway's clock. A clock behind ours looks like data on its way and is not
@@ -140,6 +167,14 @@ impl Signs {
 }
 
 impl Sign {
+    fn set_back(&mut self, now: Timestamp) {
+        self.heard_at = self.heard_at.min(now);
+        self.contact_since = self.contact_since.min(now);
+        self.lost_at = self.lost_at.map(|at| at.min(now));
+        self.ahead_since = self.ahead_since.map(|at| at.min(now));
+        self.past.retain(|past| past.known_at <= now);
+    }
+
     fn keep(&mut self, past: Past) {
         self.past.retain(|old| old.ended_at.zip(past.ended_at).is_some_and(|(old, new)| new.since(old) <= PAST_KEPT));
         if self.past.len() >= PAST_MAX {
@@ -197,6 +232,44 @@ mod tests {
         assert_eq!(told(&signs, 10_299), [""; 0]);
         assert!(!signs.are_settled(at(10_299)) && signs.are_settled(at(10_300)));
         assert_eq!(told(&signs, 10_300), ["10 10300..-"]);
+    }
+
+    #[test]
+    fn a_clock_of_ours_that_was_ahead_hides_no_silence() {
+        let (h1, h2): (HomeId, HomeId) = ("h1".parse().unwrap(), "h2".parse().unwrap());
+        // Set back while the centre runs, a day ahead until then.
+        let mut signs = Signs::new(at(86_400));
+        signs.noted([(&h1, at(86_410)), (&h2, at(86_410))], at(86_420));
+        signs.noted([(&h1, at(86_410)), (&h2, at(86_410))], at(20));
+        signs.noted([(&h1, at(86_410)), (&h2, at(25))], at(30));
+        assert_eq!(told(&signs, 319), [""; 0]);
+        assert_eq!(told(&signs, 320), ["20 320..-"], "h1 is not heard since");
+        // Set back before a restart: what is kept is of a time to come.
+        let mut signs = Signs::new(at(100));
+        for now in (101..400).step_by(60) {
+            signs.noted([(&h1, at(86_410))], at(now));
+        }
+        assert_eq!(told(&signs, 400), ["100 400..-"]);
+        signs.noted([(&h1, at(410))], at(411));
+        assert_eq!(told(&signs, 411), ["100 400..410"]);
+    }
+
+    #[test]
+    fn contact_is_broken_by_a_silence_and_by_a_last_will() {
+        let home: HomeId = "h1".parse().unwrap();
+        let mut signs = Signs::new(at(0));
+        let since = |signs: &Signs| signs.contact_since(&home).map(|at| at.millis() / 1_000);
+        assert_eq!(since(&signs), None);
+        for heard in [10, 300, 610] {
+            signs.heard(&home, at(heard));
+        }
+        assert_eq!(since(&signs), Some(610));
+        signs.heard(&home, at(900));
+        assert_eq!(since(&signs), Some(610));
+        signs.lost(&home, at(920));
+        assert_eq!(since(&signs), None);
+        signs.heard(&home, at(930));
+        assert_eq!(since(&signs), Some(930));
     }
 
     #[test]

@@ -22,10 +22,11 @@ pub(crate) fn registry(registry: &Registry, homes: &[Arc<Home>]) -> Vec<(&'stati
         words(names.iter().map(|name| name.as_ref().map(|n| &*n.zh))),
         words(names.iter().map(|name| name.as_ref().map(|n| &*n.en))),
     ];
+    let served = || homes.iter().filter_map(|home| Some((home.gateway.as_ref()?, home)));
     let gateways = vec![
-        words(homes.iter().map(|home| Some(home.gateway.as_str()))),
-        words(homes.iter().map(|home| Some(home.id.as_str()))),
-        words(homes.iter().map(|home| Some(home.area.as_str()))),
+        words(served().map(|(gateway, _)| Some(gateway.as_str()))),
+        words(served().map(|(_, home)| Some(home.id.as_str()))),
+        words(served().map(|(_, home)| Some(home.area.as_str()))),
     ];
     let rows = registry.registrations();
     let each = || rows.iter().map(|row| &row.what);

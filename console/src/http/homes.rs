@@ -21,7 +21,7 @@ pub(super) struct HomeShown {
     name: String,
     area: Area,
     area_name: Option<Text>,
-    gateway: GatewayId,
+    gateway: Option<GatewayId>,
     beds: Vec<BedId>,
     last_heard: Option<Timestamp>,
     last_heard_age_ms: Option<u128>,

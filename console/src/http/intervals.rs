@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::App;
 use super::answer::Failure;
 use crate::intervals::{Entry, IntervalError, Wanted};
-use crate::registry::{Person, RegistryError};
+use crate::registry::{Home, Person, RegistryError};
 
 /// Longest name, phone number and address kept, in characters.
 const TEXT_LENGTH_MAX: usize = 120;
@@ -94,6 +94,10 @@ fn home_id(app: &App, id: &str) -> Result<HomeId, Failure> {
     })
 }
 
+fn unknown_bed() -> Failure {
+    Failure::bad_request("unknown_bed", Text::new("该户没有这张床位。", "The home has no such bed."))
+}
+
 fn too_long() -> Failure {
     let message = Text::new(
         format!("文字过长：备注不超过 {NOTE_LENGTH_MAX} 字，姓名、电话、地址各不超过 {TEXT_LENGTH_MAX} 字。"),
@@ -102,6 +106,19 @@ fn too_long() -> Failure {
         ),
     );
     Failure::bad_request("too_long", message)
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Database(error) => error.into(),
+            other => {
+                tracing::warn!(error = %other, "a home was not renamed");
+                let message = Text::new("登记未成功，请核对内容。", "Not registered: check what was entered.");
+                Self::bad_request("refused", message)
+            }
+        }
+    }
 }
 
 impl From<IntervalError> for Failure {
@@ -148,6 +165,10 @@ pub(super) async fn enter(
     let hours = said.hours.map(|hours| std::time::Duration::from_secs(u64::from(hours) * 3_600));
     let until = said.until.or(hours.map(|hours| said.from.unwrap_or(now) + hours));
     let (bed, kind, from, source, by) = (said.bed, said.kind, said.from, said.source, operator(&said.by)?);
+    let has = |bed: &BedId| app.registry.home(&home).is_some_and(|home| home.beds.iter().any(|known| known.id == *bed));
+    if bed.as_ref().is_some_and(|bed| !has(bed)) {
+        return Err(unknown_bed());
+    }
     let wanted = Wanted { home, bed, kind, from, until, by, source, note };
     Ok((StatusCode::CREATED, Json(app.intervals.enter(wanted, now).await?)))
 }
@@ -171,17 +192,20 @@ pub(super) async fn name(
     let id = home_id(&app, &home)?;
     let named: Named = body(bytes)?;
     let by = operator(&named.by)?;
-    let Some(known) = app.registry.home(&id) else { return Err(Failure::from(IntervalError::Unknown(0))) };
-    let mut home = crate::registry::Home::clone(&known);
+    app.registry.change_home(&id, app.clock.now(), |home| rename(home, named)).await?;
+    // Who changed what the registry says is told to the log; the names themselves are not.
+    tracing::info!(home = %id, by = %by, "the registry's entry of a home was changed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a home, its beds and their people the names that were said.
+fn rename(home: &mut Home, named: Named) -> Result<(), Failure> {
     let short = |text: &str| text.chars().count() <= TEXT_LENGTH_MAX;
     if let Some(name) = named.name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()) {
         home.name = name;
     }
     for bed in named.beds {
-        let Some(known) = home.beds.iter_mut().find(|known| known.id == bed.id) else {
-            let message = Text::new("该户没有这张床位。", "The home has no such bed.");
-            return Err(Failure::bad_request("unknown_bed", message));
-        };
+        let known = home.beds.iter_mut().find(|known| known.id == bed.id).ok_or_else(unknown_bed)?;
         if let Some(name) = bed.name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()) {
             known.name = name;
         }
@@ -196,17 +220,5 @@ pub(super) async fn name(
     if !short(&home.name) || !home.beds.iter().all(|bed| short(&bed.name)) {
         return Err(too_long());
     }
-    app.registry.put_home(home, app.clock.now()).await.map_err(|error| match error {
-        RegistryError::Database(error) => Failure::from(error),
-        other => {
-            tracing::warn!(error = %other, "a home was not renamed");
-            Failure::bad_request(
-                "refused",
-                Text::new("登记未成功，请核对内容。", "Not registered: check what was entered."),
-            )
-        }
-    })?;
-    // Who changed what the registry says is told to the log; the names themselves are not.
-    tracing::info!(home = %id, by = %by, "the registry's entry of a home was changed");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }

@@ -86,8 +86,9 @@ pub(super) fn of(home: &Home, key: &[u8]) -> BTreeSet<Registered> {
         let person = person.map(|id| registered(Kind::Person, &id, Some(&bed.id)));
         [Some(registered(Kind::Bed, bed.id.as_str(), Some(&bed.id))), person].into_iter().flatten()
     });
-    let own = [registered(Kind::Home, home.id.as_str(), None), registered(Kind::Gateway, home.gateway.as_str(), None)];
-    own.into_iter().chain(beds).collect()
+    let gateway = home.gateway.iter().map(|gateway| registered(Kind::Gateway, gateway.as_str(), None));
+    let own = std::iter::once(registered(Kind::Home, home.id.as_str(), None)).chain(gateway);
+    own.chain(beds).collect()
 }
 
 /// The same person has the same one wherever the person lies: by name and telephone, since a name alone is shared by many.

@@ -106,7 +106,7 @@ pub(crate) fn home(id: &str) -> Home {
     Home {
         id: HomeId::new(id).unwrap(),
         area: Area::new("a1").unwrap(),
-        gateway: GatewayId::new(format!("g{n}")).unwrap(),
+        gateway: Some(GatewayId::new(format!("g{n}")).unwrap()),
         name: format!("{n} 号住户"),
         time_zone: chrono_tz::Asia::Shanghai,
         residents: 1,

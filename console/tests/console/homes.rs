@@ -7,7 +7,9 @@ use carebed_contract::id::{DeviceId, HomeId};
 use carebed_contract::status::{DeviceStatus, GatewayState, Health, Status};
 use serde_json::{Value, json};
 
-use carebed_console::registry::Kind;
+use carebed_console::database::Database;
+use carebed_console::registry::{Bed, Home, Kind, Registry};
+use carebed_contract::text::Text;
 
 use crate::harness::{Centre, finding, home, start};
 
@@ -119,5 +121,68 @@ async fn the_registry_remembers_since_when_and_until_when_under_a_pseudonym() {
     assert!(persons[0].what.id.len() == 16 && !format!("{told:?}").contains(name.as_str()), "no names");
     let others = |kind| told.iter().filter(|row| row.what.kind == kind && row.what.home.as_str() == "h1").count();
     assert_eq!((others(Kind::Home), others(Kind::Gateway), others(Kind::Bed)), (1, 1, 1), "a new name changes nothing");
+    centre.stop().await;
+}
+
+#[tokio::test]
+async fn a_bed_that_was_not_listed_for_a_while_has_its_person_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    let first = home("h1");
+    let mut as_told = Home { name: "h1".to_owned(), ..first.clone() };
+    as_told.beds = vec![Bed { id: "b1-typo".parse().unwrap(), name: "b1-typo".to_owned(), person: None }];
+    let (typed, right) = (as_told.clone(), Home { beds: nameless(&first.beds), ..as_told });
+    centre.registry.install(typed, start(), start()).await.unwrap().unwrap();
+    assert_eq!(centre.registry.home(&first.id).unwrap().beds[0].person, None);
+    // Also across a restart, which registers nothing in a centre of one's own.
+    let database = centre.registry.clone();
+    let again = centre.registry.install(right.clone(), start(), start()).await.unwrap().unwrap();
+    assert_eq!(*again.home, first, "name and telephone are lost");
+    assert_eq!(database.install(right, start(), start()).await.unwrap(), None, "nothing has changed");
+    centre.stop().await;
+}
+
+#[tokio::test]
+async fn who_was_unlisted_is_known_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = home("h1");
+    let database = Database::open(&dir.path().join("c.sqlite")).await.unwrap();
+    let registry = Registry::load(&database).await.unwrap();
+    registry.put_area(first.area.clone(), Text::new("街道", "street")).await.unwrap();
+    registry.put_home(first.clone(), start()).await.unwrap();
+    registry.put_home(Home { beds: Vec::new(), ..first.clone() }, start()).await.unwrap();
+    let registry = Registry::load(&database).await.unwrap();
+    let told = Home { beds: nameless(&first.beds), ..first.clone() };
+    let installed = registry.install(told.clone(), start(), start()).await.unwrap().unwrap();
+    assert_eq!(*installed.home, first);
+    let left: Vec<_> = Registry::load(&database).await.unwrap().homes();
+    assert_eq!(*left[0], first);
+    // Who was taken out of a listed bed by an operator is not remembered.
+    registry.put_home(told.clone(), start()).await.unwrap();
+    registry.put_home(Home { beds: Vec::new(), ..first.clone() }, start()).await.unwrap();
+    assert_eq!(*registry.install(told.clone(), start(), start()).await.unwrap().unwrap().home, told);
+}
+
+fn nameless(beds: &[Bed]) -> Vec<Bed> {
+    beds.iter().map(|bed| Bed { person: None, name: bed.id.to_string(), ..bed.clone() }).collect()
+}
+
+#[tokio::test]
+async fn a_box_or_a_bed_that_was_moved_is_taken_from_the_home_that_had_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    let at = |hours: u64| start() + Duration::from_secs(3_600 * hours);
+    let first = home("h1");
+    let moved = |beds| Home { gateway: first.gateway.clone(), beds, ..home("h2") };
+    let installed = centre.registry.install(moved(nameless(&first.beds)), at(1), at(1)).await.unwrap().unwrap();
+    assert_eq!(installed.robbed.iter().map(|home| home.id.as_str()).collect::<Vec<_>>(), ["h1"]);
+    assert_eq!((&installed.robbed[0].gateway, installed.robbed[0].beds.len()), (&None, 0));
+    assert_eq!(installed.home.beds[0].person, None, "nobody said who lies in it there");
+    assert_eq!(centre.registry.served_by(first.gateway.as_ref().unwrap()).unwrap().as_str(), "h2");
+    // What the broker still has of the gateway that was there before is older, and takes nothing back.
+    let stale = Home { gateway: Some("g-old".parse().unwrap()), ..first.clone() };
+    let error = centre.registry.install(stale, start(), at(2)).await.unwrap_err().to_string();
+    assert!(error.contains("already stands in home h2"), "{error}");
+    assert_eq!(centre.registry.homes().len(), 2);
     centre.stop().await;
 }

@@ -108,3 +108,37 @@ async fn an_operator_enters_names_and_telephones() {
     let wrong = json!({"by": "小刘", "beds": [{"id": "b7"}]});
     assert_eq!(post(&centre, "/api/v1/homes/h1", wrong).await.0, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn operators_who_name_beds_at_once_lose_nothing_of_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::open(dir.path()).await;
+    let id = HomeId::new("h1").unwrap();
+    let mut home = carebed_console::registry::Home::clone(&centre.registry.home(&id).unwrap());
+    home.beds.push(carebed_console::registry::Bed {
+        id: "b1-2".parse().unwrap(),
+        name: "次卧".to_owned(),
+        person: None,
+    });
+    centre.registry.put_home(home, start()).await.unwrap();
+    for round in 0..30 {
+        let phone = |bed: usize| format!("0797-{bed}{round:06}");
+        let body = |id: &str, bed: usize| json!({"by": "小刘", "beds": [{"id": id, "person": {"name": format!("老人{bed}"), "phone": phone(bed)}}]});
+        let (one, two) = tokio::join!(
+            post(&centre, "/api/v1/homes/h1", body("b1", 1)),
+            post(&centre, "/api/v1/homes/h1", body("b1-2", 2))
+        );
+        assert_eq!((one.0, two.0), (StatusCode::NO_CONTENT, StatusCode::NO_CONTENT));
+        let home = centre.registry.home(&id).unwrap();
+        let phones: Vec<_> = home.beds.iter().map(|bed| bed.person.as_ref().unwrap().phone.clone()).collect();
+        assert_eq!(phones, [phone(1), phone(2)]);
+    }
+    // Of two beds the page asks which one is meant; a bed that is not there is refused.
+    assert!(centre.text("/").await.contains(r#"<option value="b1-2">次卧 老人2</option>"#));
+    let hospital = |bed: &str| json!({"kind": "hospital", "bed": bed, "by": "小刘"});
+    let (status, answer) = post(&centre, "/api/v1/homes/h1/intervals", hospital("b7")).await;
+    assert_eq!((status, &answer["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("unknown_bed")));
+    assert_eq!(post(&centre, "/api/v1/homes/h1/intervals", hospital("b1-2")).await.0, StatusCode::CREATED);
+    assert!(centre.text("/").await.contains("次卧 住院 至"), "the page does not say whose stay it is");
+    centre.stop().await;
+}

@@ -220,7 +220,8 @@ impl Marks {
         if lane == Lane::Routine {
             self.complete_to = self.complete_to.max(labels.complete_to.min(now));
         }
-        self.received = self.received.max(now);
+        // Not the latest that was ever noted: the centre's own clock may have been ahead then.
+        self.received = now;
         let repeats = labels.origin.is_some_and(|origin| !self.note(lane, origin, now));
         (gaps, repeats)
     }

@@ -85,6 +85,7 @@ fn kinds(offered: &Offered) -> Vec<&'static str> {
         Event::Status { .. } => "status",
         Event::Inventory { .. } => "inventory",
         Event::Result { .. } => "result",
+        Event::Unreadable { .. } => "unreadable",
         Event::Gap(_) => "gap",
     };
     offered.events.iter().map(kind).collect()
@@ -149,6 +150,12 @@ async fn what_cannot_be_used_is_kept_and_its_lane_goes_on() {
     }
     assert_eq!(centre.commit().await, [(routine.epoch, Lane::Routine, 3)]);
     assert_eq!(centre.counts(), (1, 0, 2));
+    // What nobody can read in the lane of calls may have been a call: it is told, once.
+    let mut urgent = Gateway::new(Lane::Urgent, 1);
+    let unread = urgent.batch("{");
+    assert_eq!(kinds(&centre.offer(&unread)), ["unreadable", "accepted"]);
+    assert_eq!(kinds(&centre.offer(&unread)), [""; 0]);
+    centre.commit().await;
 
     // Without readable labels: one letter per payload, however often it comes; a call rings each time.
     let bytes = Bytes::from_static(CALL.as_bytes());
@@ -163,7 +170,7 @@ async fn what_cannot_be_used_is_kept_and_its_lane_goes_on() {
     centre.hear(Channel::Status, None, &Bytes::from_static(b"{"));
     centre.hear(Channel::Status, None, &Bytes::new());
     assert_eq!(centre.commit().await, []);
-    assert_eq!(centre.counts(), (1, 0, 4));
+    assert_eq!(centre.counts(), (1, 0, 5));
 }
 
 #[tokio::test]

@@ -132,8 +132,10 @@ async fn a_call_on_the_wire_is_told_committed_and_receipted_and_a_command_goes_b
     let store = Store::open(crate::store::Config::local(lake.path()).unwrap()).await.unwrap();
     let port = broker();
     let (urgent, mut told) = mpsc::channel(64);
+    // Nobody takes what gateways say of themselves: calls go by all the same.
+    let (signs, mut untaken) = mpsc::channel(1);
     let (routine, mut told_later) = mpsc::channel(64);
-    let events = Events { urgent, routine };
+    let events = Events { urgent, signs, routine };
     let (command, commands) = mpsc::channel(4);
     let shutdown = Shutdown::new();
     let config = Config { commit_every: Duration::from_millis(100), ..Config::new("127.0.0.1", port) };
@@ -141,6 +143,12 @@ async fn a_call_on_the_wire_is_told_committed_and_receipted_and_a_command_goes_b
     let running = tokio::spawn(run(config, store.clone(), events, commands, clock, shutdown.clone()));
 
     let mut gateway = gateway(port).await;
+    // As after an outage: last wills of many homes, more than all queues on their way hold.
+    for n in 0..1_000 {
+        let lost = format!(r#"{{"state":"lost","since":0,"home":"h{n}","software":""}}"#);
+        let to = Topic::new("360702".parse().unwrap(), format!("gw-{n}").parse().unwrap(), Channel::Status);
+        gateway.client.publish(to.to_string(), QoS::AtLeastOnce, true, lost).await.unwrap();
+    }
     let epoch = Epoch::random();
     let labels = |lane, seq, prev| Labels::of(epoch, lane, seq, prev);
     let first = labels(Lane::Urgent, 0, Digest::ORIGIN);
@@ -172,6 +180,7 @@ async fn a_call_on_the_wire_is_told_committed_and_receipted_and_a_command_goes_b
     };
     assert_eq!(came, lamp);
 
+    tokio::spawn(async move { while untaken.recv().await.is_some() {} });
     shutdown.cancel();
     timeout(LIMIT, running).await.unwrap().unwrap().unwrap();
     let rows: u64 = store.view().observations.files.iter().filter_map(|file| file.rows).sum();

@@ -9,6 +9,7 @@ use carebed_contract::quantity::{Kind, Quantity};
 use carebed_contract::time::Timestamp;
 
 use super::definition::Definitions;
+use crate::coverage::Sensor;
 
 /// The reason by which a gateway says that a device stopped answering.
 const NO_ANSWER: &str = "no_answer";
@@ -21,7 +22,8 @@ pub(crate) struct Seen {
     pub(crate) device: DeviceId,
     pub(crate) bed: Option<BedId>,
     pub(crate) room: Option<Room>,
-    /// 1 for an event; not a number when a device stopped answering, so that its state is unknown from now on.
+    /// 1 for an event; not a number when a device stopped answering, so that its state is unknown from now on; infinite when it does not
+    /// observe this any more, below all numbers when it is gone from the home altogether.
     pub(crate) value: f64,
     /// The gateway's boot, where it was said.
     pub(crate) boot: Option<u64>,
@@ -65,9 +67,26 @@ impl Seen {
         }
     }
 
+    /// The home says that a device does not observe this any more, or that the device itself is gone.
+    pub(crate) fn ended(sensor: &Sensor, time: Timestamp, device_is_gone: bool) -> Self {
+        let Sensor { device, bed, quantity } = sensor.clone();
+        let value = if device_is_gone { f64::NEG_INFINITY } else { f64::INFINITY };
+        Self { time, quantity, device, bed, room: None, value, boot: None }
+    }
+
     /// Whether it says that a state is unknown from now on.
     pub(crate) fn is_unknown(&self) -> bool {
+        !self.value.is_finite()
+    }
+
+    /// Whether the device should answer and does not.
+    pub(crate) fn is_unanswered(&self) -> bool {
         self.value.is_nan()
+    }
+
+    /// Whether nobody expects the device to answer any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.value == f64::NEG_INFINITY
     }
 
     /// The order in which a home's observations are taken. Total, so that the order of arrival cannot matter.

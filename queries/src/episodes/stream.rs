@@ -83,6 +83,20 @@ impl Stream {
         &self.sensors
     }
 
+    /// What is no longer observed, as the home says since `at`, is unknown from then on. `is_there` says whether the home still has it so,
+    /// and if not whether it has the device at all.
+    pub(super) fn retain_sensors(&mut self, at: Timestamp, is_there: impl Fn(&Sensor) -> Result<(), bool>) {
+        // What is final stays as it is: then from the first instant that is not.
+        let at = if at > self.base { at } else { self.base + Duration::from_millis(1) };
+        let sensors = std::mem::take(&mut self.sensors);
+        for sensor in &sensors {
+            if let Err(has_device) = is_there(sensor) {
+                self.push(Seen::ended(sensor, at, !has_device));
+            }
+        }
+        self.sensors = sensors.into_iter().filter(|sensor| is_there(sensor).is_ok()).collect();
+    }
+
     pub(super) fn set_residents(&mut self, residents: u8) {
         self.residents = residents;
     }

@@ -326,6 +326,69 @@ fn a_dead_mat_is_neither_in_bed_nor_an_exit() {
     );
 }
 
+/// Devices of the home: `device quantity bed`, `-` for no bed.
+fn devices(said: &[&str]) -> Vec<InventoryDevice> {
+    let device = |line: &&str| {
+        let words: Vec<_> = line.split(' ').collect();
+        let bed = (words[2] != "-").then(|| words[2].parse().unwrap());
+        let (id, quantities) = (words[0].parse().unwrap(), vec![Quantity::new(words[1]).unwrap()]);
+        InventoryDevice { id, bed, room: None, profile: String::new(), quantities, actions: Vec::new() }
+    };
+    said.iter().map(device).collect()
+}
+
+#[test]
+fn a_bed_whose_mat_was_taken_out_moved_or_withheld_is_not_taken_for_ever() {
+    let cases: [(&str, &[&str], &[&str]); 5] = [
+        ("as it was", &["mat bed_occupancy b1", "pir motion -"], &["in_bed 20:00:00 20:00:00..- -"]),
+        ("replaced", &["mat-2 bed_occupancy b1", "pir motion -"], &["in_bed 20:00:00 20:00:00..21:00:00 21:00:00"]),
+        ("moved", &["mat bed_occupancy b2", "pir motion -"], &["in_bed 20:00:00 20:00:00..21:00:00 21:00:00"]),
+        ("withheld", &["mat heart_rate b1", "pir motion -"], &["in_bed 20:00:00 20:00:00..21:00:00 21:00:00"]),
+        ("nothing left", &[], &["in_bed 20:00:00 20:00:00..21:00:00 21:00:00"]),
+    ];
+    for (case, left, expected) in cases {
+        let mut episodes = none_yet();
+        episodes.push_seen(&home(), seen(at("20:00:00"), "mat", "bed_occupancy", Some("b1"), 1.0));
+        episodes.push_seen(&home(), seen(at("20:00:01"), "pir", "motion", None, 0.0));
+        episodes.advance(&home(), at("20:30:00"));
+        episodes.set_devices(&home(), &devices(left), at("21:00:00"));
+        // Said again, as after every start: nothing is added.
+        episodes.set_devices(&home(), &devices(left), at("21:00:00"));
+        episodes.advance(&home(), at("22:00:00"));
+        let of_beds: Vec<_> = told(&mut episodes).into_iter().filter(|row| !row.starts_with("quiet")).collect();
+        assert_eq!(of_beds, expected, "{case}");
+    }
+}
+
+#[test]
+fn a_silent_device_that_was_taken_out_is_no_longer_silent_and_one_that_was_moved_still_is() {
+    for (left, expected) in [
+        (&["pir motion -"] as &[&str], "device_silent 20:10:00 20:10:00..21:00:00 21:00:00"),
+        (&["mat bed_occupancy b2"], "device_silent 20:10:00 20:10:00..- -"),
+    ] {
+        let mut episodes = none_yet();
+        episodes.push_seen(&home(), seen(at("20:00:00"), "mat", "bed_occupancy", Some("b1"), 1.0));
+        episodes.push_seen(&home(), seen(at("20:10:00"), "mat", "bed_occupancy", Some("b1"), f64::NAN));
+        episodes.advance(&home(), at("20:30:00"));
+        episodes.set_devices(&home(), &devices(left), at("21:00:00"));
+        episodes.advance(&home(), at("22:00:00"));
+        let silent: Vec<_> = told(&mut episodes).into_iter().filter(|row| row.starts_with("device_silent")).collect();
+        assert_eq!(silent, [expected]);
+    }
+}
+
+#[test]
+fn what_was_final_when_the_mat_was_taken_out_stays_as_it_was() {
+    let mut episodes = none_yet();
+    episodes.push_seen(&home(), seen(at("08:00:00"), "mat", "bed_occupancy", Some("b1"), 1.0));
+    // As after a restart, from the lake: the home file is older than what is final.
+    episodes.seal(&home(), at("20:00:00"));
+    episodes.set_devices(&home(), &devices(&["mat-2 bed_occupancy b1"]), at("10:00:00"));
+    episodes.advance(&home(), at("20:30:00"));
+    let of_beds: Vec<_> = told(&mut episodes).into_iter().filter(|row| row.starts_with("in_bed")).collect();
+    assert_eq!(of_beds, ["in_bed 08:00:00 08:00:00..20:00:00 20:00:00"]);
+}
+
 #[test]
 fn nothing_of_a_power_cut_is_taken_for_silence() {
     let booted = |time: &str, what: &str, boot| {

@@ -89,16 +89,18 @@ async fn ours(programs: &Programs, plan: &Plan) -> anyhow::Result<(f64, String, 
         ..mqtt::Config::new(broker.address().ip().to_string(), broker.address().port())
     };
     let (urgent, urgent_heard) = mpsc::channel(256);
+    let (signs, signs_heard) = mpsc::channel(256);
     let (routine, routine_heard) = mpsc::channel(256);
     let (_commands, no_commands) = mpsc::channel(1);
     let shutdown = Shutdown::new();
     let clock = Arc::new(SystemClock::new());
     let mut tasks = JoinSet::new();
     tasks.spawn(async { drop(hear(urgent_heard, 0).await) });
+    tasks.spawn(async { drop(hear(signs_heard, 0).await) });
     let hearing = tokio::spawn(hear(routine_heard, FED));
     let keep = store::UpkeepConfig::default();
     tasks.spawn(store::keep_up(store.clone(), keep, Arc::<SystemClock>::clone(&clock), shutdown.clone()));
-    let events = Events { urgent, routine };
+    let events = Events { urgent, signs, routine };
     let ingesting = tokio::spawn(mqtt::run(config, store.clone(), events, no_commands, clock, shutdown.clone()));
     let seeing = tokio::spawn(see(store.clone(), shutdown.clone()));
 

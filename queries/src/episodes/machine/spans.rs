@@ -157,11 +157,14 @@ impl Machine {
         })
     }
 
-    /// The device says nothing any more. What only it knew ends without anybody having done anything: a dead mat is
-    /// neither a person in bed nor one who got up.
+    /// The device says nothing any more, or is no longer there. What only it knew ends without anybody having done anything: a dead mat
+    /// is neither a person in bed nor one who got up.
     pub(super) fn lose(&mut self, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
         for rule in &setting.rules.unanswered {
-            if !self.open.iter().any(|e| e.kind == rule.kind && e.device.as_ref() == Some(&seen.device)) {
+            let is_its = |e: &Episode| e.kind == rule.kind && e.device.as_ref() == Some(&seen.device);
+            if seen.is_gone() {
+                self.end_where(is_its, seen.time, seen.time, closed);
+            } else if seen.is_unanswered() && !self.open.iter().any(is_its) {
                 self.open.push(Episode {
                     subject: format!("device/{}/{}", setting.home, seen.device).into(),
                     bed: seen.bed.clone(),
@@ -175,7 +178,7 @@ impl Machine {
         while let Some(span) = self.spans.get_mut(place) {
             let watches = setting.rules.whiles.get(span.rule).is_some_and(|w| w.states.contains(&seen.quantity));
             let held = span.holders.len();
-            if watches {
+            if watches && (span.bed.is_none() || span.bed == seen.bed) {
                 span.holders.retain(|device| *device != seen.device);
             }
             if held == 0 || !span.holders.is_empty() || held == span.holders.len() {
