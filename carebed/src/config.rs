@@ -408,14 +408,14 @@ mod tests {
             "c.toml:4:16: commit_every",
             "c.toml:5:1: [ingest] knows no \"conections\"",
             "c.toml:7:9: every is",
-            "c.toml:9:10: the console",
+            "c.toml:9:10: refusing to listen",
             "c.toml:11:11: \"nonsense\" is not host:port",
             "user and password_file stand together",
             "c.toml:14:9: cores is 0",
             "[sql] lacks users",
             "c.toml:16:7: \"s3://bucket\"",
             "did you mean \"heart_rate\"?",
-            "c.toml:17:41: vitals",
+            "c.toml:17:38: vitals",
         ] {
             assert!(told.contains(part), "{part} is not told: {told}");
         }
