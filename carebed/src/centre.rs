@@ -132,7 +132,8 @@ impl Centre {
         let (commands_in, commands) = mpsc::channel(ACTIONS_MAX);
         let (events_in, events) = self.events;
 
-        let (host, port) = host_and_port(&self.broker).with_context(|| format!("{:?} is not host:port", self.broker))?;
+        let (host, port) =
+            host_and_port(&self.broker).with_context(|| format!("{:?} is not host:port", self.broker))?;
         let ingest = carebed_pipeline::mqtt::Config {
             areas: self.config.ingest.areas.clone(),
             connections: self.config.ingest.connections,

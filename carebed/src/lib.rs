@@ -20,8 +20,8 @@ pub mod facts;
 mod failing;
 pub mod live;
 mod notices;
-mod wrong_clocks;
 pub mod serve;
+mod wrong_clocks;
 
 pub mod backup;
 pub mod erase;
