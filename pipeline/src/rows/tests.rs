@@ -110,8 +110,7 @@ fn times_without_a_clock_are_as_good_as_what_the_gateway_learned() {
 #[test]
 fn a_recording_is_believed_however_old_it_is_and_a_gateway_is_not() {
     let json = br#"[{"n":"h1/b1/mat-1/heart_rate","v":72,"t":1300000000}]"#;
-    let pack = || Pack::decode("application/senml+json", json).unwrap();
-    let row = |recorded| observations(pack(), &Origin { recorded, ..origin() }, &Rooms::default()).remove(0);
+    let row = |recorded| observations(json, &Origin { recorded, ..origin() }, &Rooms::default()).remove(0);
     let (recording, gateway) = (row(true), row(false));
     assert_eq!((recording.event_time, recording.quality), (Timestamp::from_millis(1_300_000_000_000), Quality::Good));
     assert_eq!((gateway.event_time, gateway.quality), (NOW, Quality::Bad("time".into())));
