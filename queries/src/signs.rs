@@ -17,6 +17,8 @@ pub const SILENT_AFTER: Duration = Duration::from_secs(300);
 
 /// What a gateway said before it was lost may come so much later than its last will. Whoever is back says more soon.
 const UNDER_WAY: Duration = Duration::from_secs(2);
+/// So long after a last will nobody is told yet (`detections/gateway_silent`).
+const WAITED_FOR: Duration = Duration::from_secs(20);
 /// A gateway's clock may be ahead of ours by so much (a proposal of ours).
 pub const AHEAD_MAX: Duration = Duration::from_secs(60);
 
@@ -129,9 +131,11 @@ impl Signs {
         }
     }
 
-    /// The broker told a gateway's last will.
+    /// The broker told a gateway's last will. Of one that was not heard since listening began it keeps that of before: nobody waits once more
+    /// to see whether it is back, and when it is, its silence is over.
     pub fn lost(&mut self, home: &HomeId, at: Timestamp) {
         if let Some(sign) = self.homes.get_mut(home) {
+            let at = if sign.heard_at < self.since { self.since - WAITED_FOR } else { at };
             sign.lost_at.get_or_insert(at.max(sign.heard_at));
         }
     }
@@ -270,6 +274,17 @@ mod tests {
         assert_eq!(since(&signs), None);
         signs.heard(&home, at(930));
         assert_eq!(since(&signs), Some(930));
+    }
+
+    #[test]
+    fn a_last_will_of_before_a_restart_is_not_waited_for_again() {
+        let home: HomeId = "h1".parse().unwrap();
+        let mut signs = Signs::new(at(1_000));
+        signs.heard(&home, at(900));
+        signs.lost(&home, at(1_001));
+        assert_eq!(told(&signs, 1_001), ["900 980..-"]);
+        signs.heard(&home, at(1_005));
+        assert_eq!(told(&signs, 1_005), ["900 980..1005"]);
     }
 
     #[test]
