@@ -94,7 +94,7 @@ impl EmbeddedBroker {
             .and_then(|taken| taken.local_addr())
             .map_err(|source| BrokerError::Port { listen, source })?;
         let (child, alive) = spawn(program, address)?;
-        let mut broker = Self { program: program.to_owned(), address, child, alive: alive };
+        let mut broker = Self { program: program.to_owned(), address, child, alive };
         broker.answers().await?;
         Ok(broker)
     }
@@ -247,7 +247,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (child, alive) = spawn(&program, address).unwrap();
-        let broker = EmbeddedBroker { program, address, child, alive: alive };
+        let broker = EmbeddedBroker { program, address, child, alive };
 
         let stop = carebed_contract::Shutdown::new();
         let began = tokio::time::Instant::now();

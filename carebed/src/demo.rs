@@ -79,9 +79,12 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     // On a fast clock two real seconds would be two minutes of the residents' evening.
     config.detection.every = Duration::from_secs(u64::from(arguments.speed).div_ceil(2).max(2));
     config.ingest.commit_every = Duration::from_secs(u64::from(arguments.speed).max(2));
-    let centre = Centre::open(&config, broker.address().to_string(), Arc::clone(&clock), arguments.speed)
-        .await
-        .context("the demo's centre did not open; with --listen 127.0.0.1:0 it takes any free port")?;
+    let opening = Centre::open(&config, broker.address().to_string(), Arc::clone(&clock), arguments.speed);
+    let centre = tokio::select! {
+        opened = opening => opened.context("the demo's centre did not open; with --listen 127.0.0.1:0 it takes any free port")?,
+        // Planning all detections takes a while in a build without optimisation.
+        () = shutdown.cancelled() => return Ok(Exit::Done),
+    };
     register(centre.registry(), clock.now()).await?;
 
     say("carebed demo · 家庭养老床位演示");

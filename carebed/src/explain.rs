@@ -81,7 +81,8 @@ fn logged(alert: &Alert, steps: &[Transition], zone: Tz) {
     for (name, value) in &alert.evidence {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let text = Timestamp::parse(&text).map_or(text, |at| local(at, zone));
-        let called = evidence::name(name).map_or_else(|| name.clone(), |called| format!("{} · {}", called.zh, called.en));
+        let called =
+            evidence::name(name).map_or_else(|| name.clone(), |called| format!("{} · {}", called.zh, called.en));
         say(&format!("  {called}: {text}"));
     }
     say("\nlog 经过");

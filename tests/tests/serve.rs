@@ -1,4 +1,5 @@
 //! A centre without a broker of its operator's starts its own, and keeps it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking and says what it saw")]
 
 use std::net::SocketAddr;
 use std::path::Path;

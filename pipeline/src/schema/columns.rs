@@ -73,10 +73,13 @@ pub(crate) fn sorted(pieces: &[Piece<'_>], words: Words) -> Result<RecordBatch, 
     RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), arrays)
 }
 
+/// Rows, each with the number of its piece.
+type Numbered<'a> = Vec<(u32, &'a Point)>;
+
 /// Of each row, its piece and itself. Comparing the texts of any two rows would cost as much as writing them: pieces of a series
 /// come together first, and mostly follow each other in time.
 fn in_file_order<'a>(pieces: &[Piece<'a>]) -> (Vec<u32>, Vec<&'a Point>) {
-    let mut of_series: BTreeMap<(Option<&BedId>, &Quantity), Vec<(u32, &'a Point)>> = BTreeMap::new();
+    let mut of_series = BTreeMap::<(Option<&BedId>, &Quantity), Numbered<'a>>::new();
     for (number, piece) in (0..).zip(pieces) {
         let rows = of_series.entry((piece.about.bed.as_ref(), &piece.about.quantity)).or_default();
         rows.extend(piece.points.iter().map(|point| (number, point)));

@@ -107,14 +107,14 @@ fn week(homes: &[HomeFacts]) -> Vec<(HomeId, Seen)> {
                 "respiratory_rate" => {
                     [8.0, 15.0, 25.0, 28.0].get(usize::try_from(random / 97 % 4).unwrap_or(0)).copied()
                 }
-                _ => Some(if random / 97 % 2 == 0 { 1.0 } else { 0.0 }),
+                _ => Some(if (random / 97).is_multiple_of(2) { 1.0 } else { 0.0 }),
             };
             let bed = of_bed.then(|| format!("b{number}").parse().ok()).flatten();
             let seen = Seen { bed, device, room: None, quantity, time, value: value.unwrap_or(1.0), boot: None };
             happened.push((facts.home.clone(), seen));
         }
     }
-    happened.sort_by(|a, b| a.1.time.cmp(&b.1.time));
+    happened.sort_by_key(|(_, seen)| seen.time);
     happened
 }
 
