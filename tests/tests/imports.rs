@@ -49,7 +49,7 @@ async fn nothing_is_doubled_or_lost_in_silence() {
     assert_eq!((again.rows, again.known, again.refused), (0, 1, 1), "an empty file is not one that was there");
     // A longer export of the same home.
     let longer = file(folder.path(), "h1.longer.csv", &format!("{old}2011-11-28T10:25:44Z,k,motion,1\n"));
-    assert_eq!((bring("UTC", &[longer.clone()]).await.refused, rows().await.len()), (1, 2));
+    assert_eq!((bring("UTC", std::slice::from_ref(&longer)).await.refused, rows().await.len()), (1, 2));
     // Another sensor of it, over the same time.
     let other = file(folder.path(), "h1.other.csv", "2011-11-28T02:27:59Z,l,motion,1\n");
     assert_eq!((bring("UTC", &[other]).await.rows, rows().await.remove(0).as_str()), (1, "h1,2011-11-28,3,0"));
