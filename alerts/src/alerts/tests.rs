@@ -270,7 +270,9 @@ fn press(raised: i64, cleared: Option<i64>) -> Finding {
 fn an_emergency_under_another_is_told_again_until_somebody_acknowledges_it() {
     let fall = |raised| finding("call", "b1", raised, None);
     let exit = |raised| finding("exit", "b1", raised, None);
-    let table: &[(&str, &[Act], fn(i64) -> Finding, bool)] = &[
+    /// What happens, what was done before, what is found then, and whether it is told again.
+    type Case = (&'static str, &'static [Act], fn(i64) -> Finding, bool);
+    let table: &[Case] = &[
         ("a fall that is seen to", &[Act::Acknowledge], fall, true),
         ("a press that is being called back", &[Act::Acknowledge], |raised| press(raised, None), false),
         ("a press while help is on its way", &[Act::Acknowledge, Act::Dispatch], |raised| press(raised, None), true),
