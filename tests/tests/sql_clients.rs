@@ -215,8 +215,8 @@ async fn an_error_tells_nothing_of_other_areas() {
     let own =
         err(&ask("SELECT count(*) FROM observations WHERE CAST(concat('says ', home_id) AS int) > 0").await.unwrap());
     assert!(own.contains("says h1"), "{own}");
-    assert_eq!(out(&ask("SELECT count(*), max(value) FROM observations WHERE value > 3.5").await.unwrap()), "7|10");
-    assert_eq!(out(&ask("SELECT value FROM observations ORDER BY value DESC LIMIT 2").await.unwrap()), "10\n9");
+    assert_eq!(out(&ask("SELECT count(*), max(value) FROM observations WHERE value > 3.5").await.unwrap()), "7|10.0");
+    assert_eq!(out(&ask("SELECT value FROM observations ORDER BY value DESC LIMIT 2").await.unwrap()), "10.0\n9.0");
 }
 
 /// What would take memory that no bound sees is not there.
