@@ -38,7 +38,7 @@ pub(crate) enum Words {
     Keys,
 }
 
-/// The columns of [`observations`], sorted as [`super::SORT_ORDER`] says; rows of one instant keep their order.
+/// The columns of [`observations()`], sorted as [`super::SORT_ORDER`] says; rows of one instant keep their order.
 pub(crate) fn sorted(pieces: &[Piece<'_>], words: Words) -> Result<RecordBatch, ArrowError> {
     let (keys, points) = in_file_order(pieces);
     let columns = Columns { pieces, keys: keys.into(), words };

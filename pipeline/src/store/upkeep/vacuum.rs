@@ -24,7 +24,7 @@ impl Store {
     }
 
     /// The same for files that were taken away, or written by a commit that died, before a time. Without a grace, a commit of
-    /// which nobody knows that it is not dead yet must be ended first ([`Change::Fence`]).
+    /// which nobody knows that it is not dead yet must be ended first (`Change::Fence`).
     pub(super) async fn vacuum_before(&self, before: Timestamp) -> Result<Vacuumed, StoreError> {
         let _nobody_writes = self.inner.rewriting.write().await;
         let mut writer = self.certain_writer().await?;
