@@ -3,6 +3,10 @@
 //! One task owns the episodes. An urgent observation is looked at before anything else happens; the rounds over all
 //! detections run beside it, on what was known when they began.
 
+mod asked;
+mod heard;
+mod registering;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,25 +14,21 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use async_trait::async_trait;
 use carebed_alerts::Evaluated;
 use carebed_console::Console;
 use carebed_console::board::{Blind, Board};
 use carebed_console::desk::Desk;
 use carebed_console::intervals::Intervals;
 use carebed_console::log::Log;
-use carebed_console::registry::{Bed, Home, Registry, RegistryError};
+use carebed_console::registry::Registry;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
 use carebed_contract::finding::Finding;
 use carebed_contract::id::{Area, HomeId};
-use carebed_contract::inventory::Inventory;
 use carebed_contract::labels::Lane;
 use carebed_contract::observation::Observation;
 use carebed_contract::status::GatewayState;
-use carebed_contract::text::Text;
 use carebed_contract::time::Timestamp;
-use carebed_contract::topic::Topic;
 use carebed_pipeline::event::Event;
 use carebed_pipeline::memory::Rows;
 use carebed_pipeline::store::Store;
@@ -37,7 +37,7 @@ use carebed_queries::episodes::{Episode, Episodes};
 use carebed_queries::history::{self, HalfHours, HistoryError, Span};
 use carebed_queries::home::HomeFacts;
 use carebed_queries::live::{Live, Round};
-use carebed_queries::sql::{Lake, Latest, Recent};
+use carebed_queries::sql::Lake;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -48,6 +48,11 @@ use crate::facts::{Params, intervals_of};
 use crate::failing::{CENTRE, Failing};
 use crate::notices::{self, Troubles};
 use crate::wrong_clocks::WrongClocks;
+use asked::{ASKED_MAX, Asked};
+pub use asked::{InMemory, Memories};
+pub use heard::Heard;
+use registering::facts;
+pub(crate) use registering::put;
 
 /// How often it is seen whether a home's night is over and its baselines can be learnt.
 const LEARN_EVERY: Duration = Duration::from_secs(3_600);
@@ -99,15 +104,6 @@ pub struct LiveTask {
     rebuilding: Option<JoinHandle<Result<Episodes, HistoryError>>>,
 }
 
-/// What is asked of the task.
-#[derive(Debug)]
-enum Asked {
-    /// Homes whose episodes an analyst asks for, and where to say them.
-    Episodes(Vec<HomeId>, oneshot::Sender<(Timestamp, Vec<Episode>)>),
-    /// A home some of whose rows are erased, and where to say that they are forgotten.
-    Forget(HomeId, oneshot::Sender<()>),
-}
-
 /// A home whose episodes are made anew of what an erasure has left of it.
 #[derive(Debug)]
 struct Remaking {
@@ -118,80 +114,8 @@ struct Remaking {
     say: oneshot::Sender<()>,
 }
 
-/// Questions that wait. An analyst beyond it waits to ask.
-const ASKED_MAX: usize = 16;
 /// A home that was in one state since before the rebuild looks as if it had begun then; a day later there is no such.
 const REBUILT_MARGIN: Duration = Duration::from_secs(86_400);
-
-/// Asks the task for what it has in memory.
-#[derive(Debug, Clone)]
-pub struct InMemory(mpsc::Sender<Asked>);
-
-#[async_trait]
-impl Recent for InMemory {
-    async fn of(&self, homes: Vec<HomeId>) -> Option<(Timestamp, Vec<Episode>)> {
-        let (say, said) = oneshot::channel();
-        self.0.send(Asked::Episodes(homes, say)).await.ok()?;
-        said.await.ok()
-    }
-}
-
-impl InMemory {
-    /// Forgets a home some of whose rows were erased from the lake, and remembers what the lake has left of it. False when
-    /// nobody remembers anything any more.
-    pub async fn forget(&self, home: HomeId) -> bool {
-        let (say, said) = oneshot::channel();
-        self.0.send(Asked::Forget(home, say)).await.is_ok() && said.await.is_ok()
-    }
-}
-
-/// What a running centre remembers of observations beside its lake.
-#[derive(Debug, Clone)]
-pub struct Memories {
-    /// The episodes and what is usual.
-    pub live: InMemory,
-    /// The last values.
-    pub latest: Arc<Latest>,
-}
-
-impl Memories {
-    /// Forgets a home some of whose rows were erased; what the lake has left of it is remembered anew. False when not all of it
-    /// could be forgotten, because detection has ended.
-    pub async fn forget(&self, home: HomeId) -> bool {
-        self.latest.forget().await;
-        self.live.forget(home).await
-    }
-}
-
-/// What ingest tells.
-#[derive(Debug)]
-pub struct Heard {
-    /// Calls.
-    pub urgent: mpsc::Receiver<Event>,
-    /// What gateways say of themselves and their homes.
-    pub signs: mpsc::Receiver<Event>,
-    /// Routine observations.
-    pub routine: mpsc::Receiver<Event>,
-}
-
-impl Heard {
-    /// The next event, calls first; none when ingest has ended.
-    async fn next(&mut self) -> Option<Event> {
-        tokio::select! {
-            biased;
-            Some(event) = self.urgent.recv() => Some(event),
-            Some(event) = self.signs.recv() => Some(event),
-            Some(event) = self.routine.recv() => Some(event),
-            else => None,
-        }
-    }
-
-    fn close(&mut self) {
-        self.urgent.close();
-        self.signs.close();
-        self.routine.close();
-    }
-}
 
 impl LiveTask {
     /// Begins to rebuild the episodes of the last days from the lake, so that a restart forgets nobody who is out of bed.
@@ -691,62 +615,6 @@ impl LiveTask {
     fn complete_to(&mut self, home: &HomeId) -> Timestamp {
         self.live.episodes().complete_to(home).unwrap_or(Timestamp::MIN)
     }
-
-    /// A home file says what is where; names and people of a home that is known already stay as they are. What that changes for
-    /// other homes, or contradicts them, is to be told.
-    async fn register(&mut self, topic: &Topic, inventory: Inventory) -> Option<Finding> {
-        let now = self.clock.now();
-        // A gateway's clock may be ahead.
-        let since = inventory.since.min(now);
-        self.live.set_devices(&inventory.home, inventory.devices.clone(), since);
-        // A siren can be set, too: what records that it is a lamp is asked first.
-        let can_be_set = inventory.devices.iter().filter(|device| device.actions.iter().any(|action| action == "set"));
-        let lamp =
-            can_be_set.min_by_key(|device| !device.quantities.iter().any(|recorded| recorded.as_str() == "lamp_on"));
-        let home = Home {
-            area: topic.area.clone(),
-            gateway: Some(topic.gateway.clone()),
-            name: inventory.home.to_string(),
-            time_zone: inventory.time_zone.parse().unwrap_or(carebed_console::registry::TIME_ZONE),
-            residents: inventory.residents,
-            lamp: lamp.map(|device| device.id.clone()),
-            beds: inventory.beds.into_iter().map(|b| Bed { name: b.id.to_string(), id: b.id, person: None }).collect(),
-            id: inventory.home,
-        };
-        let (id, area) = (home.id.clone(), home.area.clone());
-        // Also when it cannot be registered: what detections know of it is right.
-        self.know(&home);
-        let installed = match put_area(&self.registry, &area).await {
-            Ok(()) => self.registry.install(home, since, now).await,
-            Err(error) => Err(error),
-        };
-        match installed {
-            Ok(None) => None,
-            Ok(Some(installed)) => {
-                installed.robbed.iter().for_each(|robbed| self.know(robbed));
-                let from: Vec<&str> = installed.robbed.iter().map(|robbed| robbed.id.as_str()).collect();
-                (!from.is_empty()).then(|| {
-                    tracing::warn!(home = %id, ?from, "a home took its gateway or beds from others");
-                    notices::moved(id, area, now, "taken", &from.join(" "))
-                })
-            }
-            Err(error) => {
-                tracing::error!(%error, gateway = %topic.gateway, "the home file's home was not registered");
-                Some(notices::moved(id, area, now, "refused", &error.to_string()))
-            }
-        }
-    }
-
-    /// Detections look at a home as it is now.
-    fn know(&mut self, home: &Home) {
-        let alerts = self.times.of_home(&home.id);
-        self.live.set_home(HomeFacts { alerts, ..facts(&self.params, &self.intervals, home) });
-    }
-}
-
-/// What detections may know of a home, what people said about it included.
-fn facts(params: &Params, intervals: &Intervals, home: &Home) -> HomeFacts {
-    HomeFacts { intervals: intervals_of(intervals, &home.id), ..params.facts(home) }
 }
 
 /// The end of the round that runs beside; never, when none does.
@@ -775,52 +643,4 @@ async fn lesson(
     let learnt = running.await;
     *learning = None;
     Ok(learnt?)
-}
-
-/// Registers a home, and its area when that is new: an area without a name is called by its code.
-pub(crate) async fn put(registry: &Registry, home: Home, now: Timestamp) -> Result<(), RegistryError> {
-    put_area(registry, &home.area).await?;
-    registry.put_home(home, now).await
-}
-
-async fn put_area(registry: &Registry, area: &Area) -> Result<(), RegistryError> {
-    match registry.area(area) {
-        Some(_) => Ok(()),
-        None => registry.put_area(area.clone(), Text::new(area.as_str(), area.as_str())).await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use carebed_contract::id::GatewayId;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_call_stands_behind_no_last_will_and_no_routine_data() {
-        let (gateway, area): (GatewayId, Area) = ("gw-1".parse().unwrap(), "360702".parse().unwrap());
-        let rows = || Rows::from(Vec::new());
-        let accepted =
-            || Event::Accepted { gateway: gateway.clone(), area: area.clone(), rows: rows(), complete: Vec::new() };
-        let lost = serde_json::json!({ "state": "lost", "since": 0, "home": "h1", "software": "" });
-        let topic = Topic::new(area.clone(), gateway.clone(), carebed_contract::topic::Channel::Status);
-        let sign = || Event::Status { topic: topic.clone(), status: serde_json::from_value(lost.clone()).unwrap() };
-        let ((urgent, calls), (signs, news), (routine, rest)) =
-            (mpsc::channel(4), mpsc::channel(3_000), mpsc::channel(4));
-        let mut heard = Heard { urgent: calls, signs: news, routine: rest };
-        routine.try_send(accepted()).unwrap();
-        (0..3_000).for_each(|_| signs.try_send(sign()).unwrap());
-        urgent.try_send(Event::Early { gateway: gateway.clone(), area: area.clone(), rows: rows() }).unwrap();
-        assert!(matches!(heard.next().await, Some(Event::Early { .. })));
-        assert!(matches!(heard.next().await, Some(Event::Status { .. })));
-        urgent.try_send(accepted()).unwrap();
-        assert!(matches!(heard.next().await, Some(Event::Accepted { .. })), "a call between last wills");
-        drop((urgent, signs, routine));
-        heard.close();
-        let mut left = 0;
-        while heard.next().await.is_some() {
-            left += 1;
-        }
-        assert_eq!(left, 3_000);
-    }
 }
