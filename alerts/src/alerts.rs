@@ -159,11 +159,15 @@ impl Alerts {
         self.alerts.get(id)
     }
 
-    /// Alerts that somebody must act on: most pressing first, then those that still ring, then oldest first.
+    /// Alerts that somebody must act on: most pressing first, then those that still ring, then emergencies that came again and again (a person
+    /// who presses once more is pressed), then oldest first.
     #[must_use]
     pub fn open(&self) -> Vec<&Alert> {
         let mut open: Vec<_> = self.unsettled().filter(|alert| alert.state != State::Waiting).collect();
-        open.sort_by_key(|alert| (alert.priority, !alert.rings(), alert.raised_at, &alert.id));
+        let came_again = |alert: &Alert| alert.repeats() > 0 && self.is_emergency(alert);
+        open.sort_by_cached_key(|alert| {
+            (alert.priority, !alert.rings(), !came_again(alert), alert.raised_at, alert.id.clone())
+        });
         open
     }
 
@@ -259,6 +263,10 @@ impl Alerts {
         self.seen.get(key)?.get(&at).cloned()
     }
 
+    fn is_emergency(&self, alert: &Alert) -> bool {
+        self.policy.rules.get(&alert.detection).is_some_and(Rule::is_emergency)
+    }
+
     fn rule(&self, detection: &str) -> Rule {
         self.policy.rules.get(detection).cloned().unwrap_or_else(|| Rule::unknown(detection))
     }
@@ -321,7 +329,7 @@ impl Alerts {
             |state: State| alert.step(state).is_some_and(|done| now.since(done.at) > self.policy.acknowledgement_holds);
         // A second fall or a fire is another emergency than the one somebody acts on. Presses come in rows, and whoever has just
         // acknowledged one is about to call back; but help that is on its way, or there, does not know of this one.
-        let is_emergency = !rule.suppressible && rule.class == Class::Care;
+        let is_emergency = rule.is_emergency();
         let joins_presses = finding.evidence.contains_key(HAPPENED_AGAIN_AT);
         let reopens = match alert.state {
             State::Acknowledged => (is_emergency && !joins_presses) || lapsed(State::Acknowledged),
@@ -388,6 +396,9 @@ impl Alerts {
             if !evaluated.detections.contains(&alert.detection) || !evaluated.homes.contains_key(&alert.home) {
                 continue;
             }
+            if self.was_said(alert) {
+                continue;
+            }
             let still =
                 |at: Timestamp| found.get(key).is_some_and(|spans| spans.iter().any(|(_, span)| span.contains(&at)));
             let judged = |at: Timestamp| at >= evaluated.since && !still(at);
@@ -398,6 +409,13 @@ impl Alerts {
             let change = Change::Cleared { raised_at, cleared_at: now, reason: ClearReason::LateData };
             out.push(self.record(now, id, change));
         }
+    }
+
+    /// Whether it rests on nothing but somebody's or a device's word: a press, a reported fall, smoke. Nothing that comes later makes that
+    /// unsaid, and one that is not found again was found in another way (a press of a wrong clock, after a restart).
+    fn was_said(&self, alert: &Alert) -> bool {
+        let is_at_once = alert.evidence.get(PRIORITY).is_none_or(|priority| priority == Priority::P1.as_str());
+        self.is_emergency(alert) && is_at_once
     }
 
     /// What follows by itself: technical alerts, and those the home was still being asked about, are over with their
@@ -439,10 +457,12 @@ impl Alerts {
         if !alert.rings() {
             return None;
         }
-        let steps = self.policy.escalation.of(alert.priority);
+        let steps = self.policy.escalation.of(alert.priority)?;
         let escalates = steps.escalate.filter(|(_, to)| *to < alert.priority);
         let escalates = escalates.map(|(after, to)| (since + after, Change::Escalated { to }));
-        let reminds = steps.repeat_every.map(|every| (told + every.max(Duration::from_secs(1)), Change::Reminded));
+        let first = steps.repeat_after.iter().map(|after| since + *after).find(|at| *at > told);
+        let reminds = first.or(steps.repeat_every.map(|every| told + every.max(Duration::from_secs(1))));
+        let reminds = reminds.map(|at| (at, Change::Reminded));
         [escalates, reminds].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 

@@ -28,6 +28,12 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether it is about a person and nothing may keep it quiet: a call, a reported fall, a hazard.
+    #[must_use]
+    pub fn is_emergency(&self) -> bool {
+        !self.suppressible && self.class == Class::Care
+    }
+
     /// Stands in for a detection that has no rule: a finding is never dropped for want of a wording.
     #[must_use]
     pub fn unknown(detection: &str) -> Self {

@@ -358,6 +358,19 @@ fn a_stuck_button_does_not_fill_the_log() {
 }
 
 #[test]
+fn a_call_that_nobody_answers_is_told_again_when_the_standard_wants_it_answered() {
+    let mut line = Line::new();
+    line.apply(0, &[finding("call", "b1", 0, None)]);
+    let mut told = Vec::new();
+    for second in 0..1_000 {
+        let due = line.due(second);
+        assert!(due.is_empty() || due == ["reminded"], "{due:?}");
+        told.extend((!due.is_empty()).then_some(second));
+    }
+    assert_eq!(told, [60, 180, 480, 780]);
+}
+
+#[test]
 fn nobody_acts() {
     let mut line = Line::new();
     line.apply(0, &[finding("exit", "b1", 0, None)]);
@@ -404,6 +417,34 @@ fn late_data_withdraws_only_what_was_looked_at() {
     assert_eq!(line.apply(20, &[]), ["withdrawn"]);
     assert_eq!(line.only().state, State::Open, "a care alert waits for a person all the same");
     assert_eq!(line.apply(30, &[finding("exit", "b1", 0, None)]), ["holds again"]);
+}
+
+#[test]
+fn who_presses_again_is_taken_before_who_pressed_once() {
+    let mut line = Line::new();
+    line.apply(0, &[finding("call", "b1", 0, Some(1))]);
+    line.apply(10, &[finding("call", "b1", 0, Some(1)), finding("call", "b2", 10, Some(11))]);
+    let order = |line: &Line| line.alerts.open().iter().map(|a| a.subject.to_string()).collect::<Vec<_>>();
+    assert_eq!(order(&line), ["bed/b1", "bed/b2"]);
+    let pressed =
+        [finding("call", "b1", 0, Some(1)), finding("call", "b2", 10, Some(11)), finding("call", "b2", 30, None)];
+    line.apply(30, &pressed);
+    assert_eq!(order(&line), ["bed/b2", "bed/b1"]);
+}
+
+#[test]
+fn what_somebody_said_is_not_unsaid_by_what_comes_later() {
+    // After a restart a press from a wrong clock is not found again where it rang.
+    let mut line = Line::new();
+    line.apply(0, &[finding("call", "b1", 0, None)]);
+    assert!(line.apply(20, &[]).is_empty());
+    assert_eq!(line.only().cleared_at(), None);
+    // A hazard that must last to count rests on more than a word.
+    let mut water = finding("call", "b1", 0, None);
+    water.evidence.insert(PRIORITY.to_owned(), json!("P2"));
+    let mut line = Line::new();
+    line.apply(0, &[water]);
+    assert_eq!(line.apply(20, &[]), ["withdrawn"]);
 }
 
 #[test]
