@@ -15,6 +15,7 @@ mod parquet;
 mod place;
 mod plan;
 mod run;
+mod search;
 mod strip;
 mod synced;
 mod table;
@@ -188,6 +189,8 @@ struct Inner {
     erasures: RwLock<Arc<Erasures>>,
     /// Read while files are written that no log names yet; vacuum waits until there are none.
     rewriting: tokio::sync::RwLock<()>,
+    /// What cannot be read.
+    spoiled: upkeep::Spoiled,
     _lock: Option<WriterLock>,
 }
 
@@ -309,6 +312,7 @@ impl Store {
             writer,
             erasures: RwLock::new(Arc::new(erasures)),
             rewriting: tokio::sync::RwLock::default(),
+            spoiled: upkeep::Spoiled::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })

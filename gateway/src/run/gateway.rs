@@ -286,10 +286,14 @@ impl Gateway {
         }
     }
 
-    /// Forgets what the centre has erased. However late the order comes, it is carried out.
+    /// Forgets what the centre has erased, what is not in the spool yet included. However late the order comes, it is carried
+    /// out.
     async fn purge(&mut self, command: &Command) -> Result<(), KeeperError> {
         let (outcome, reason) = match serde_json::from_value(command.value.clone()) {
             Ok(purge) => {
+                if !self.gather.is_empty() {
+                    self.close_batch().await?;
+                }
                 let gone = self.delivery.purge(purge).await?;
                 (Outcome::Done, format!("{gone} records were in the spool"))
             }

@@ -4,22 +4,31 @@ use carebed_contract::command::Purge;
 use carebed_contract::labels::Lane;
 use carebed_contract::pack::{Pack, Sealed};
 
+use super::lane::LaneLog;
 use super::{Spool, SpoolError};
 
 impl Spool {
-    /// Takes records out of what is not released. Payloads never change under their numbers, so when there are such records a
-    /// new epoch begins with what is left, and the files of the old one are removed. Says how many records went.
+    /// Takes records out of what is not released, and removes from the disk what was released: receipted batches lie in their
+    /// segment until it is full. Payloads never change under their numbers, so a new epoch begins with what is left, unless
+    /// nothing that waits holds such records or shares a segment with released ones. Says how many records went.
     pub fn purge(&mut self, purge: &Purge) -> Result<usize, SpoolError> {
         let mut gone = 0;
         for lane in Lane::ALL {
-            let entries = self.log(lane).entries.iter();
+            let entries = self.log(lane).entries.iter().filter(|entry| entry.from < purge.until);
             gone += entries
                 .filter_map(|entry| without(self.payload(lane, entry).ok()?, purge))
                 .map(|(_, n)| n)
                 .sum::<usize>();
         }
-        if gone > 0 {
+        let has_released = |log: &LaneLog| log.segments.front().is_some_and(|segment| segment.first < log.base());
+        let lanes = Lane::ALL.map(|lane| (lane, has_released(self.log(lane)), self.log(lane).entries.is_empty()));
+        if gone > 0 || lanes.iter().any(|(_, released, is_empty)| *released && !is_empty) {
             self.begin_epoch_with(|sealed| without(sealed.clone(), purge).map_or(sealed, |(left, _)| left))?;
+            return Ok(gone);
+        }
+        for (lane, ..) in lanes.into_iter().filter(|(_, released, _)| *released) {
+            self.begin_segment(lane)?;
+            self.remove_segments_below(lane, self.log(lane).next)?;
         }
         Ok(gone)
     }
@@ -45,8 +54,9 @@ mod tests {
     use carebed_contract::value::Value;
 
     use super::*;
-    use crate::spool::disk::Memory;
-    use crate::spool::{Limits, Span};
+    use crate::spool::disk::{Directory, Memory};
+    use crate::spool::{Limits, Released, Span};
+    use carebed_contract::receipt::Receipt;
 
     fn record(bed: &str, time: RecordTime) -> Record {
         Record {
@@ -105,5 +115,52 @@ mod tests {
         let everything = Purge { bed: None, until: Timestamp::MAX, ..purge("one") };
         assert_eq!(spool.purge(&everything).unwrap(), 2, "what has no time is the centre's to judge");
         assert_eq!(beds(&spool, Lane::Routine), [vec![], vec![], vec!["one"]]);
+    }
+
+    /// Bytes on a real disk, which a reader of the card finds.
+    #[test]
+    fn what_the_centre_has_leaves_the_disk_too() {
+        let now = Timestamp::RELEASED;
+        let folder = tempfile::tempdir().unwrap();
+        let on_disk = |text: &str| {
+            let files =
+                std::fs::read_dir(folder.path()).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+            files.filter(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes())).count()
+        };
+        let disk = Box::new(Directory::open(folder.path()).unwrap());
+        let mut spool = Spool::open(disk, Limits::default()).unwrap().spool;
+        let put = |spool: &mut Spool, bed: &str, seconds: u64| {
+            let record = record(bed, RecordTime::At(now + std::time::Duration::from_secs(seconds)));
+            let sealed = Pack { boot: Some(1), records: vec![record] }.seal().unwrap();
+            let span = Span { from: now + std::time::Duration::from_secs(seconds), complete_to: now };
+            spool.append(Lane::Routine, &sealed, span, Origin { run: 7, number: seconds }).unwrap();
+        };
+        let release = |spool: &mut Spool, next: u64| {
+            let digest = match spool.batch(Lane::Routine, next).unwrap() {
+                Some(batch) => batch.prev,
+                None => spool.log(Lane::Routine).last,
+            };
+            let receipt = Receipt { epoch: spool.epoch(), lane: Lane::Routine, next, digest, centre_time: now };
+            assert_eq!(spool.release(&receipt).unwrap(), Released::Upto { batches: 1, next });
+        };
+        let until = now + std::time::Duration::from_secs(5);
+        let purge = Purge { home: "h1".parse().unwrap(), bed: Some("one".parse().unwrap()), from: None, until };
+
+        put(&mut spool, "one", 0);
+        release(&mut spool, 1);
+        assert_eq!(on_disk("one"), 1, "a receipted batch lies there until its segment is full");
+        let epoch = spool.epoch();
+        assert_eq!(spool.purge(&purge).unwrap(), 0);
+        assert_eq!((on_disk("one"), spool.epoch(), spool.next(Lane::Routine)), (0, epoch, 1));
+
+        // Beside a batch that waits, and again after a restart.
+        put(&mut spool, "one", 1);
+        put(&mut spool, "other", 2);
+        release(&mut spool, 2);
+        assert_eq!(spool.purge(&purge).unwrap(), 0);
+        assert_eq!((on_disk("one"), on_disk("other")), (0, 1));
+        drop(spool);
+        let again = Spool::open(Box::new(Directory::open(folder.path()).unwrap()), Limits::default()).unwrap();
+        assert_eq!((again.damage, beds(&again.spool, Lane::Routine)), (vec![], vec![vec!["other".to_owned()]]));
     }
 }

@@ -138,7 +138,7 @@ impl Spool {
         self.squeezed.map_or(self.limits.segment_bytes, |_| self.limits.segment_bytes.min(small))
     }
 
-    fn remove_segments_below(&mut self, lane: Lane, next: u64) -> Result<(), SpoolError> {
+    pub(super) fn remove_segments_below(&mut self, lane: Lane, next: u64) -> Result<(), SpoolError> {
         while self.log(lane).segments.get(1).is_some_and(|second| second.first <= next) {
             let Some(first) = self.log_mut(lane).segments.pop_front() else { break };
             let file = SegmentHeader { first: first.first, ..self.log(lane).header(self.head.epoch) }.file();

@@ -15,6 +15,8 @@ use crate::spool::{Appended, Batch, Limits, Released, Span, Spool, SpoolError};
 
 /// A disk that takes longer than this for one operation counts as failed: flash cards stall for a second at most.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for a spool that is read as a whole: 64 MiB on the slowest box.
+const PURGING: Duration = Duration::from_secs(60);
 /// What the memory spool holds: hours of a home's observations. Then the oldest routine ones go.
 pub(crate) const MEMORY_LIMITS: Limits = Limits { bytes_max: 4 << 20, segment_bytes: 256 << 10, reserve_bytes: 0 };
 
@@ -121,10 +123,15 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes out of the spool what the centre orders to forget; a new epoch begins when there was any. Says how many records.
+    /// Takes out of the spool what the centre orders to forget; a new epoch may begin. Says how many records. A full spool is
+    /// read as a whole, which takes longer than any other work on it.
     pub async fn purge(&mut self, purge: Purge) -> Result<usize, KeeperError> {
-        let gone = self.work(move |spool| spool.purge(&purge)).await?.unwrap_or(0);
-        self.epoch_changed |= gone > 0;
+        let before = self.spool()?.epoch();
+        let usual = std::mem::replace(&mut self.patience, PURGING);
+        let gone = self.work(move |spool| spool.purge(&purge)).await;
+        self.patience = usual;
+        let gone = gone?.unwrap_or(0);
+        self.epoch_changed |= self.spool()?.epoch() != before;
         Ok(gone)
     }
 

@@ -1,12 +1,12 @@
 //! Whose rows are erased, and stay so: tombstones that every commit honours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::TimestampMillisecondType;
 use arrow::error::ArrowError;
-use carebed_contract::id::{BedId, HomeId};
+use carebed_contract::id::{BedId, GatewayId, HomeId};
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use futures::TryStreamExt;
@@ -125,15 +125,29 @@ impl Erasure {
     }
 }
 
+/// An erasure as it lies in the lake, for ever.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Tombstone {
+    #[serde(flatten)]
+    pub(crate) erasure: Erasure,
+    /// The gateways that had served the home: such rows may be in their spools yet.
+    #[serde(default)]
+    pub(crate) gateways: Vec<GatewayId>,
+}
+
 /// All tombstones of a lake. Grows by one an erasure; looking one up costs the same however many there are.
 #[derive(Debug, Clone, Default)]
-pub struct Erasures(BTreeMap<HomeId, Vec<Erasure>>);
+pub struct Erasures {
+    of_home: BTreeMap<HomeId, Vec<Erasure>>,
+    /// Ids and homes of what each gateway's spool may hold.
+    by_gateway: BTreeMap<GatewayId, BTreeSet<(HomeId, String)>>,
+}
 
 impl Erasures {
     /// Whether an observation is erased, and must not be stored, shown or passed on.
     #[must_use]
     pub fn cover(&self, row: &Observation) -> bool {
-        let of_home = self.0.get(&row.home).into_iter().flatten();
+        let of_home = self.of_home.get(&row.home).into_iter().flatten();
         let bed = row.bed.as_ref().map(BedId::as_str);
         of_home.into_iter().any(|erasure| erasure.covers_cell(bed, row.event_time))
     }
@@ -141,7 +155,7 @@ impl Erasures {
     /// What they leave of rows.
     pub(crate) fn left_of(&self, rows: &Arc<[Streak]>) -> Arc<[Streak]> {
         let mut left = Arc::clone(rows);
-        let concerned = rows.iter().filter_map(|streak| self.0.get(&streak.about.home));
+        let concerned = rows.iter().filter_map(|streak| self.of_home.get(&streak.about.home));
         for erasure in concerned.flatten() {
             if erasure.covers_some(&left) {
                 left = erasure.left_of(&left).into();
@@ -152,12 +166,23 @@ impl Erasures {
 
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Erasure> {
-        self.0.values().flatten()
+        self.of_home.values().flatten()
+    }
+
+    /// Those whose rows may be in a gateway's spool: it served their home when they were asked for, or serves it now.
+    pub fn in_spool_of(&self, gateway: &GatewayId, home: &HomeId) -> impl Iterator<Item = &Erasure> {
+        let served = self.by_gateway.get(gateway);
+        let of_home = self.of_home.get(home).into_iter().flatten();
+        let of_others = served.into_iter().flatten().filter(move |(other, _)| other != home);
+        of_home.chain(of_others.filter_map(|(home, id)| self.of_home.get(home)?.iter().find(|known| known.id == *id)))
     }
 
     /// Adds one; the same id replaces the older.
-    pub(crate) fn add(&mut self, erasure: Erasure) {
-        let of_home = self.0.entry(erasure.home.clone()).or_default();
+    pub(crate) fn add(&mut self, Tombstone { erasure, gateways }: Tombstone) {
+        for gateway in gateways {
+            self.by_gateway.entry(gateway).or_default().insert((erasure.home.clone(), erasure.id.clone()));
+        }
+        let of_home = self.of_home.entry(erasure.home.clone()).or_default();
         of_home.retain(|other| other.id != erasure.id);
         of_home.push(erasure);
     }
@@ -177,13 +202,13 @@ impl Erasures {
 }
 
 /// Puts a tombstone on stable storage.
-pub(crate) async fn write(store: &dyn ObjectStore, erasure: &Erasure) -> Result<(), ErasureError> {
-    let name = &erasure.id;
+pub(crate) async fn write(store: &dyn ObjectStore, tombstone: &Tombstone) -> Result<(), ErasureError> {
+    let name = &tombstone.erasure.id;
     if name.is_empty() || name.len() > 100 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Err(ErasureError::Id(name.clone()));
     }
     let path = Path::from(format!("{PLACE}/{name}.json"));
-    let json = serde_json::to_vec(erasure).expect("an erasure is a map of texts and numbers");
+    let json = serde_json::to_vec(tombstone).expect("an erasure is a map of texts and numbers");
     let put = store.put(&path, json.into()).await;
     put.map(drop).map_err(|source| ErasureError::Access { path: path.to_string(), source })
 }

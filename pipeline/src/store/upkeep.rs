@@ -7,6 +7,7 @@
 mod compact;
 mod erase;
 mod retain;
+mod spoiled;
 mod vacuum;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::view::{DataFile, TableView, View};
 pub use compact::Compacted;
 pub use erase::Erased;
 pub use retain::Retention;
+pub(super) use spoiled::Spoiled;
 pub use vacuum::Vacuumed;
 
 /// How the lake is kept in order.
@@ -77,6 +79,9 @@ async fn round(
     now: Timestamp,
     shutdown: &Shutdown,
 ) -> Result<(), StoreError> {
+    if sweep {
+        store.inner.spoiled.forget();
+    }
     while !shutdown.is_cancelled() && store.compact(now).await?.is_some() {}
     if sweep && !shutdown.is_cancelled() {
         store.retain(&config.retention, now).await?;

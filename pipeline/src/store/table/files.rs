@@ -1,5 +1,6 @@
 //! The data files of a table: where they lie, and what its log says of them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -65,6 +66,11 @@ impl FilesAt {
     pub(crate) async fn read(&self, path: &str) -> Result<Bytes, TableError> {
         let read = async { self.store.get(&Path::from(path)).await?.bytes().await };
         read.await.map_err(|source| TableError::Data { path: path.to_owned(), source })
+    }
+
+    /// A part of a file.
+    pub(crate) async fn read_part(&self, path: &str, part: Range<u64>) -> Result<Bytes, object_store::Error> {
+        self.store.get_range(&Path::from(path), part).await
     }
 
     /// Deletes a file; one that is not there is deleted already.

@@ -278,6 +278,48 @@ async fn rows_leave_by_the_age_of_their_quantity() {
     left(|_| false).await;
 }
 
+#[tokio::test]
+async fn a_lost_file_and_a_damaged_one_hold_nothing_up() {
+    let lake = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(lake.path()).unwrap()).await.unwrap();
+    let mut home = Home::of(&store).await;
+    commit(&store, &mut home, 2).await;
+    commit(&store, &mut home, 2).await;
+    let spoiled: Vec<Arc<str>> =
+        store.view().observations.files.iter().take(2).map(|file| Arc::clone(&file.path)).collect();
+    let on_disk = |path: &str| lake.path().join("observations").join(path);
+    let whole = spoiled.iter().map(|path| std::fs::read(on_disk(path)).unwrap()).collect::<Vec<_>>();
+    std::fs::remove_file(on_disk(&spoiled[0])).unwrap();
+    let mut damaged = whole[1].clone();
+    damaged[4..200].fill(0xff);
+    std::fs::write(on_disk(&spoiled[1]), damaged).unwrap();
+    for _ in 0..3 * plan::FAN_IN {
+        commit(&store, &mut home, 2).await;
+    }
+    // It comes to an end, and with all else merged.
+    let later = START + DAY * 3;
+    compact_all(&store, later).await;
+    assert_eq!(store.view().observations.files.len(), 2 + spoiled.len());
+    let heart = carebed_contract::quantity::Quantity::new("heart_rate").unwrap();
+    let retention = Retention { others: None, quantities: [(heart, Some(DAY))].into() };
+    assert!(store.retain(&retention, later).await.unwrap() > 20);
+    let report = store.erase(&erasure(3, false), PATIENCE, later).await.unwrap();
+    assert!(report.rows > 10 && report.left == 0, "{report:?}");
+    assert_eq!(report.unreadable, [spoiled[1].to_string()]);
+
+    // Restored, they are as any others, and what is erased goes out of them, too.
+    for (path, bytes) in spoiled.iter().zip(whole) {
+        std::fs::write(on_disk(path), bytes).unwrap();
+    }
+    store.inner.spoiled.forget();
+    let report = store.erase(&erasure(3, false), PATIENCE, later).await.unwrap();
+    assert_eq!((report.left, report.unreadable.len()), (0, 0), "{report:?}");
+    compact_all(&store, later + DAY * 3).await;
+    assert_eq!(store.view().observations.files.len(), 2);
+    let seen = numbers(&store, &store.view()).await;
+    assert!(seen.iter().all(|seq| seq % HOMES != 3) && seen.contains(&1), "{seen:?}");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Show(u64),

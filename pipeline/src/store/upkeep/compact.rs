@@ -12,6 +12,7 @@ use crate::store::plan::{Plan, plan};
 use crate::store::run::Part;
 use crate::store::table::{Change, FilesAt};
 use crate::store::upkeep::is_stale;
+use crate::store::upkeep::spoiled::is_of_file;
 use crate::store::{Store, StoreError};
 use crate::view::DataFile;
 
@@ -24,7 +25,7 @@ pub struct Compacted {
     pub files_after: usize,
     /// Rows in them.
     pub rows: u64,
-    /// Whether it counts. It does not when files went while they were merged; then another look is due.
+    /// Whether it counts. It does not when files went while they were merged, or cannot be read; then another look is due.
     pub counts: bool,
 }
 
@@ -41,7 +42,7 @@ impl Store {
             shard
         };
         let (at, view) = self.files_now().await?;
-        let plan = plan(&view.observations.files, now);
+        let plan = plan(&self.inner.spoiled.others(&view.observations.files), now);
         drop(view);
         let Some(plan) = plan else { return Ok(None) };
         let files: Vec<Arc<DataFile>> = plan.runs.iter().flat_map(|run| &run.files).cloned().collect();
@@ -56,6 +57,8 @@ impl Store {
         };
         let counts = match replaced {
             Ok(()) => true,
+            // What cannot be read is left out of the next plan.
+            Err(error) if is_of_file(&error) && self.note_spoiled(&files).await? => false,
             Err(error) if is_stale(&error) => false,
             Err(error) => return Err(error),
         };

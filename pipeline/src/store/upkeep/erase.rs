@@ -1,13 +1,11 @@
 //! A person is forgotten: rows, statistics in the log, rows on their way, and whatever is still in a spool.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::error::ArrowError;
-use bytes::Bytes;
 use carebed_contract::id::GatewayId;
 use carebed_contract::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{is_stale, revised_name};
 use crate::accept::Marks;
 use crate::hot::Hot;
-use crate::store::erasure::{self, COLUMNS, Erasure};
+use crate::store::erasure::{self, COLUMNS, Erasure, Tombstone};
+use crate::store::search::{Whom, search};
 use crate::store::strip::{Hit, Stripped, strip};
 use crate::store::table::{Change, FilesAt};
 use crate::store::{Store, StoreError};
@@ -51,6 +50,9 @@ pub struct Erased {
     pub scanned: usize,
     /// Such rows found by that scan. Anything but zero, with no file held, is a mistake.
     pub left: u64,
+    /// Files that could not be read: foreign or damaged ones. What is in them nobody has looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     /// The gateways that served the home: what is still in their spools is consumed and told to nobody when it comes.
     pub gateways: Vec<GatewayId>,
     /// How many of them were ordered by a running centre to empty their spools of it.
@@ -61,6 +63,15 @@ pub struct Erased {
     pub memory_forgotten: Option<bool>,
 }
 
+/// What rounds over the files have found. Files never change.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Without such rows.
+    clean: BTreeSet<Arc<str>>,
+    /// Not there though the log names them.
+    gone: BTreeSet<Arc<str>>,
+}
+
 impl Store {
     /// Forgets what an erasure covers. First the tombstone is put on stable storage: from then on no commit takes such a row.
     /// Then rows on their way go, then files are written again without such rows, and old ones deleted when no reader holds
@@ -68,8 +79,9 @@ impl Store {
     pub async fn erase(&self, erasure: &Erasure, patience: Duration, now: Timestamp) -> Result<Erased, StoreError> {
         let mut report = Erased { id: erasure.id.clone(), ..Erased::default() };
         self.bury(erasure, &mut report, now).await?;
+        let mut seen = Seen::default();
         for _ in 0..ROUNDS_MAX {
-            if !self.erase_round(erasure, &mut report, now).await? {
+            if !self.erase_round(erasure, &mut seen, &mut report, now).await? {
                 break;
             }
         }
@@ -83,35 +95,50 @@ impl Store {
     async fn bury(&self, erasure: &Erasure, report: &mut Erased, now: Timestamp) -> Result<(), StoreError> {
         // With the writer held, a commit took such rows wholly before, or takes none.
         let mut writer = self.certain_writer().await?;
-        erasure::write(writer.store.as_ref(), erasure).await?;
+        let serves =
+            |(gateway, marks): (&GatewayId, &Marks)| marks.homes.contains(&erasure.home).then(|| gateway.clone());
+        report.gateways = writer.marks.iter().filter_map(serves).collect();
+        let tombstone = Tombstone { erasure: erasure.clone(), gateways: report.gateways.clone() };
+        erasure::write(writer.store.as_ref(), &tombstone).await?;
         // One that timed out before does not know the tombstone: it counts by now, or never.
         writer.fence(now).await?;
         {
             let mut erasures = self.inner.erasures.write().unwrap_or_else(PoisonError::into_inner);
-            Arc::make_mut(&mut erasures).add(erasure.clone());
+            Arc::make_mut(&mut erasures).add(tombstone);
         }
         self.inner.publisher.forget(|hot| hot.without(erasure));
-        let serves =
-            |(gateway, marks): (&GatewayId, &Marks)| marks.homes.contains(&erasure.home).then(|| gateway.clone());
-        report.gateways = writer.marks.iter().filter_map(serves).collect();
         Ok(())
     }
 
     /// Writes each file again that holds such rows now. Says whether files changed meanwhile, so that another round is due.
-    async fn erase_round(&self, erasure: &Erasure, report: &mut Erased, now: Timestamp) -> Result<bool, StoreError> {
+    async fn erase_round(
+        &self,
+        erasure: &Erasure,
+        seen: &mut Seen,
+        report: &mut Erased,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let _rewriting = self.inner.rewriting.read().await;
         let (at, view) = self.files_now().await?;
-        let (suspects, mut again) = (view.observations.files.iter().filter(|file| erasure.may_be_in(file)), false);
-        for file in suspects {
+        let mut again = false;
+        for file in view.observations.files.iter() {
+            if seen.clean.contains(&file.path) {
+                continue;
+            }
             match self.erase_from(file, &at, erasure, now).await {
-                Ok(None) => {}
+                Ok(None) => drop(seen.clean.insert(Arc::clone(&file.path))),
                 Ok(Some(stripped)) => {
                     report.rows += stripped.gone;
                     report.rows_rewritten += stripped.rewritten;
                     report.files += 1;
                     report.bytes += file.size;
                 }
-                Err(error) if is_stale(&error) => again = true,
+                // One that is gone in the next round, too, is lost, and nothing of it is left.
+                Err(error) if is_stale(&error) => again |= seen.gone.insert(Arc::clone(&file.path)),
+                // The others go all the same; the scan names it.
+                Err(StoreError::Rewrite(error)) => {
+                    tracing::error!(%error, path = %file.path, "a file cannot be searched")
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -126,6 +153,9 @@ impl Store {
         erasure: &Erasure,
         now: Timestamp,
     ) -> Result<Option<Stripped>, StoreError> {
+        if search(at, &file.path, file.size, Whom::Observed(erasure.clone())).await? == 0 {
+            return Ok(None);
+        }
         let (bytes, erasure) = (at.read(&file.path).await?, erasure.clone());
         let stripped = tokio::task::spawn_blocking(move || {
             strip(&bytes, &Hit { columns: &COLUMNS, rows: &|batch| erasure.rows(batch) })
@@ -208,34 +238,33 @@ impl Store {
         Ok(())
     }
 
-    /// Reads what is on the storage, whether the log names it or not.
+    /// Reads what is on the storage, whether the log names it or not and whatever it says of it.
     async fn scan(&self, erasure: &Erasure, report: &mut Erased) -> Result<(), StoreError> {
         // Nothing is deleted meanwhile.
         let _rewriting = self.inner.rewriting.read().await;
         let (at, view) = self.files_now().await?;
-        let innocent =
-            |path: &str| view.observations.files.iter().any(|file| *file.path == *path && !erasure.may_be_in(file));
-        for (path, ..) in at.list().await? {
-            if !path.ends_with(".parquet") || innocent(&path) {
-                continue;
+        let letters = self.certain_writer().await?.dead_letters.table.files_at();
+        let places = [
+            (at, Whom::Observed(erasure.clone())),
+            // What a gateway sent after this began is not of before.
+            (letters, Whom::Wrote(report.gateways.clone(), erasure.asked_at)),
+        ];
+        for (at, whom) in places {
+            for (path, _, size) in at.list().await? {
+                if !path.ends_with(".parquet") {
+                    continue;
+                }
+                match search(&at, &path, size, whom.clone()).await {
+                    Ok(found) => report.left += found,
+                    Err(error) if is_stale(&error) => {}
+                    Err(StoreError::Rewrite(_)) => report.unreadable.push(path),
+                    Err(error) => return Err(error),
+                }
+                report.scanned += 1;
             }
-            let (bytes, erasure) = (at.read(&path).await?, erasure.clone());
-            let found = tokio::task::spawn_blocking(move || count(bytes, &erasure)).await;
-            report.left += found.map_err(|_| StoreError::Stopped)??;
-            report.scanned += 1;
         }
         let hot = view.observations.hot.iter().flat_map(Hot::rows);
         report.left += hot.filter(|row| erasure.covers(row)).count() as u64;
         Ok(())
     }
-}
-
-fn count(bytes: Bytes, erasure: &Erasure) -> Result<u64, StoreError> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-    let columns = ProjectionMask::columns(reader.parquet_schema(), COLUMNS);
-    let mut found = 0;
-    for batch in reader.with_projection(columns).build()? {
-        found += erasure.rows(&batch?)?.true_count() as u64;
-    }
-    Ok(found)
 }

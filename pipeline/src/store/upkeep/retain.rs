@@ -9,9 +9,10 @@ use arrow::error::ArrowError;
 use carebed_contract::quantity::Quantity;
 use carebed_contract::time::Timestamp;
 
+use super::spoiled::is_of_file;
 use super::{is_stale, revised_name};
 use crate::store::strip::{Hit, strip};
-use crate::store::table::Change;
+use crate::store::table::{Change, FilesAt};
 use crate::store::{Store, StoreError};
 use crate::view::DataFile;
 
@@ -83,23 +84,38 @@ impl Store {
         let _rewriting = self.inner.rewriting.read().await;
         let (at, _) = self.files_now().await?;
         let mut gone = 0;
-        for file in files {
-            let (bytes, retention) = (at.read(&file.path).await?, retention.clone());
-            let over = move |batch: &arrow::array::RecordBatch| -> Result<BooleanArray, ArrowError> {
-                let quantities = batch.column_by_name("quantity").and_then(|c| c.as_string_opt::<i32>());
-                let quantities = quantities.ok_or_else(|| ArrowError::SchemaError("no quantity".to_owned()))?;
-                Ok(quantities.iter().map(|quantity| quantity.map(|q| retention.is_over(q, age))).collect())
-            };
-            let stripped =
-                tokio::task::spawn_blocking(move || strip(&bytes, &Hit { columns: &["quantity"], rows: &over })).await;
-            let Some(stripped) = stripped.map_err(|_| StoreError::Stopped)?? else { continue };
-            let mut adds = Vec::new();
-            if let Some(left) = &stripped.file {
-                adds.push(at.put(left, file.day, &revised_name(file), now).await?);
+        for file in self.inner.spoiled.others(files) {
+            match self.retain_some_of(&file, &at, retention, age, now).await {
+                Ok(rows) => gone += rows,
+                Err(error) if is_of_file(&error) && self.note_spoiled(std::slice::from_ref(&file)).await? => {}
+                Err(error) => return Err(error),
             }
-            self.replace(adds, Change::Erase(std::slice::from_ref(file)), now).await?;
-            gone += stripped.gone;
         }
         Ok(gone)
+    }
+
+    async fn retain_some_of(
+        &self,
+        file: &Arc<DataFile>,
+        at: &FilesAt,
+        retention: &Retention,
+        age: Duration,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let (bytes, retention) = (at.read(&file.path).await?, retention.clone());
+        let over = move |batch: &arrow::array::RecordBatch| -> Result<BooleanArray, ArrowError> {
+            let quantities = batch.column_by_name("quantity").and_then(|c| c.as_string_opt::<i32>());
+            let quantities = quantities.ok_or_else(|| ArrowError::SchemaError("no quantity".to_owned()))?;
+            Ok(quantities.iter().map(|quantity| quantity.map(|q| retention.is_over(q, age))).collect())
+        };
+        let stripped =
+            tokio::task::spawn_blocking(move || strip(&bytes, &Hit { columns: &["quantity"], rows: &over })).await;
+        let Some(stripped) = stripped.map_err(|_| StoreError::Stopped)?? else { return Ok(0) };
+        let mut adds = Vec::new();
+        if let Some(left) = &stripped.file {
+            adds.push(at.put(left, file.day, &revised_name(file), now).await?);
+        }
+        self.replace(adds, Change::Erase(std::slice::from_ref(file)), now).await?;
+        Ok(stripped.gone)
     }
 }
