@@ -1,36 +1,31 @@
 //! `carebed backtest`: what the detections would have said over a span of history, counted per home-day.
 
 mod drawing;
+mod observed;
+mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use carebed_contract::finding::Finding;
-use carebed_contract::id::HomeId;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::view::View;
 use carebed_queries::engine::{Baseline, Detection};
-use carebed_queries::history::{self, HalfHours, Span, Told};
-use carebed_queries::home::{HomeFacts, TIME_ZONE_DEFAULT};
+use carebed_queries::history::{self, Backtest, HalfHours, Span, Told};
+use carebed_queries::home::HomeFacts;
 use carebed_queries::sql::Lake;
-use chrono::{DateTime, Timelike as _};
-use chrono_tz::Tz;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{BacktestArguments, Format, complain, say};
 use crate::config::Config;
 use crate::detections;
 use crate::exit::{Exit, Misuse};
-use crate::{facts, sql};
+use crate::{facts, outages, sql};
 pub use drawing::Night;
-
-/// Alerts of one detection over the span.
-#[derive(Debug, Default, Clone)]
-struct Count {
-    per_home: BTreeMap<HomeId, usize>,
-}
+use observed::Observed;
+use table::{hours, suppressed_by, table};
 
 /// `carebed backtest`
 pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
@@ -46,7 +41,9 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
         }
         loaded.list.retain(|d| arguments.detections.contains(&d.name));
     }
-    let homes = facts::of_data(&Config::at(arguments.data.clone())).await?;
+    let mut homes = facts::of_data(&Config::at(arguments.data.clone())).await?;
+    let outages = arguments.outages.as_deref().map(outages::read).transpose()?.unwrap_or_default();
+    homes.iter_mut().for_each(|facts| facts.outages.clone_from(&outages));
     let (lake, view) = (Lake::of(&store), store.view());
     let limits = loaded.engine.limits();
     let Some(all) = history::extent(&lake, &view, limits).await? else {
@@ -63,19 +60,19 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
         spinner.finish_and_clear();
         return as_received(&arguments, &loaded, (&lake, &view), span, &homes).await;
     }
-    let mut round = find(&loaded.list, &loaded.baselines).await?;
+    let Backtest { mut round, unobserved } = find(&loaded.list, &loaded.baselines).await?;
     // What the changed ones find takes the place of what those of the same name find now, and is compared with it.
     let mut differences = Vec::new();
     if let Some(folder) = &arguments.with {
         let (mut changed, baselines) = detections::with(&loaded.engine, Some(folder)).await?;
         let named = |d: &Detection| arguments.detections.is_empty() || arguments.detections.contains(&d.name);
         changed.retain(|d| named(d));
-        let then = find(&changed, &baselines).await?;
+        let then = find(&changed, &baselines).await?.round;
         differences = difference(&round.findings, &then.findings);
         loaded.list = changed;
         round = then;
     }
-    let home_days = home_days(&arguments, span).await?;
+    let observed = Observed::within(span, &arguments.data, &unobserved).await?;
     spinner.finish_and_clear();
     for error in &round.failed {
         complain(&format!("error: {error}"));
@@ -98,7 +95,7 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
         Format::Table => {
             let names: Vec<String> = loaded.list.iter().map(|d| d.name.clone()).collect();
             let failed: BTreeSet<&str> = round.failed.iter().map(|error| error.detection()).collect();
-            table(&findings, &names, &failed, &home_days, span).iter().for_each(|line| say(line));
+            table(&findings, &names, &failed, &observed, span).iter().for_each(|line| say(line));
             hours(&findings, &names, &homes).iter().for_each(|line| say(line));
             if arguments.with.is_some() {
                 say(&format!("\n{} findings differ from those of the version in use", differences.len()));
@@ -106,10 +103,11 @@ pub async fn run(arguments: BacktestArguments) -> anyhow::Result<Exit> {
             differences.iter().for_each(|line| say(line));
         }
         Format::Csv => {
-            say("detection,subject,home_id,raised_at,cleared_at");
+            say("detection,subject,home_id,raised_at,cleared_at,suppressed_by");
             for f in &findings {
                 let cleared = f.cleared_at.map(|t| t.to_string()).unwrap_or_default();
-                say(&format!("{},{},{},{},{cleared}", f.detection, f.subject, f.home, f.raised_at));
+                let quiet = suppressed_by(f).unwrap_or_default();
+                say(&format!("{},{},{},{},{cleared},{quiet}", f.detection, f.subject, f.home, f.raised_at));
             }
         }
         Format::Json => say(&serde_json::to_string_pretty(&findings)?),
@@ -183,29 +181,6 @@ fn difference(now: &[Finding], then: &[Finding]) -> Vec<String> {
     gone.chain(then.difference(&now).map(|f| line('+', f))).collect()
 }
 
-/// Alerts by the hour of the homes' local day.
-fn hours(findings: &[Finding], names: &[String], homes: &[HomeFacts]) -> Vec<String> {
-    let zones: BTreeMap<&HomeId, Tz> = homes.iter().map(|facts| (&facts.home, facts.time_zone)).collect();
-    let hour = |finding: &Finding| {
-        let zone = zones.get(&finding.home).copied().unwrap_or(TIME_ZONE_DEFAULT);
-        DateTime::from_timestamp_millis(finding.raised_at.millis()).map(|utc| utc.with_timezone(&zone).hour())
-    };
-    let mut lines = vec![
-        String::new(),
-        format!("{:<24}{}", "by local hour", (0..24).map(|h| format!("{h:>5}")).collect::<String>()),
-    ];
-    for name in names {
-        let mut counts = [0_usize; 24];
-        for hour in findings.iter().filter(|f| f.detection == *name).filter_map(hour) {
-            if let Some(count) = counts.get_mut(hour as usize) {
-                *count += 1;
-            }
-        }
-        lines.push(format!("{name:<24}{}", counts.map(|n| format!("{n:>5}")).concat()));
-    }
-    lines
-}
-
 /// Midnight UTC of a day such as `2026-03-01`.
 fn day(text: Option<&str>, otherwise: Timestamp) -> anyhow::Result<Timestamp> {
     match text {
@@ -213,66 +188,4 @@ fn day(text: Option<&str>, otherwise: Timestamp) -> anyhow::Result<Timestamp> {
         Some(text) => Timestamp::parse(&format!("{text}T00:00:00Z"))
             .ok_or_else(|| Misuse(format!("{text:?} is not a day; write it as 2026-03-01")).into()),
     }
-}
-
-/// Days on which each home was heard: what alerts are counted against.
-async fn home_days(arguments: &BacktestArguments, span: Span) -> anyhow::Result<BTreeMap<String, usize>> {
-    let statement = format!(
-        "SELECT home_id, count(DISTINCT event_day) FROM observations \
-         WHERE event_time >= TIMESTAMP '{}' AND event_time < TIMESTAMP '{}' GROUP BY home_id",
-        span.from, span.to
-    );
-    let csv = sql::answer(&arguments.data, &statement, Format::Csv).await?;
-    let rows = csv.lines().skip(1).filter_map(|line| line.rsplit_once(','));
-    Ok(rows.filter_map(|(home, days)| Some((home.to_owned(), days.parse().ok()?))).collect())
-}
-
-/// Each detection's alerts in all, then those that found something by home.
-fn table(
-    findings: &[Finding],
-    names: &[String],
-    failed: &BTreeSet<&str>,
-    home_days: &BTreeMap<String, usize>,
-    span: Span,
-) -> Vec<String> {
-    let days: usize = home_days.values().sum();
-    let mut counts: BTreeMap<&str, Count> = names.iter().map(|name| (name.as_str(), Count::default())).collect();
-    for finding in findings {
-        let count = counts.entry(&finding.detection).or_default();
-        *count.per_home.entry(finding.home.clone()).or_default() += 1;
-    }
-    let mut lines = vec![
-        format!("{} to {}: {} homes, {days} home-days with observations", span.from, span.to, home_days.len()),
-        format!("{:<24}{:>8}{:>16}{:>8}  {}", "detection", "alerts", "per home-day", "homes", "worst home (per day)"),
-    ];
-    for (name, count) in &counts {
-        if failed.contains(name) {
-            lines.push(format!("{name:<24}{:>8}", "failed"));
-            continue;
-        }
-        let alerts: usize = count.per_home.values().sum();
-        let rate = |home: &HomeId, n: usize| per_day(n, home_days.get(home.as_str()).copied().unwrap_or(1));
-        let worst = count.per_home.iter().map(|(home, n)| (rate(home, *n), home)).max_by(|a, b| a.0.total_cmp(&b.0));
-        let worst = worst.map_or_else(|| "-".to_owned(), |(rate, home)| format!("{home} ({rate:.3})"));
-        lines.push(format!("{name:<24}{alerts:>8}{:>16.4}{:>8}  {worst}", per_day(alerts, days), count.per_home.len()));
-    }
-    lines.push(String::new());
-    counts.retain(|_, count| !count.per_home.is_empty());
-    let header: String = counts.keys().map(|name| format!("{name:>22}")).collect();
-    lines.push(format!("{:<12}{:>6}{header}", "home", "days"));
-    for (home, days) in home_days {
-        let cells: String = counts
-            .values()
-            .map(|c| c.per_home.iter().find(|(h, _)| h.as_str() == home).map_or(0, |(_, n)| *n))
-            .map(|n| format!("{n:>22}"))
-            .collect();
-        lines.push(format!("{home:<12}{days:>6}{cells}"));
-    }
-    lines
-}
-
-fn per_day(alerts: usize, days: usize) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "counts of alerts and days are far below 2^52")]
-    let rate = alerts as f64 / days.max(1) as f64;
-    rate
 }

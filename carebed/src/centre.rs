@@ -17,6 +17,7 @@ use carebed_console::{Config as ConsoleConfig, Console};
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
 use carebed_contract::command::Command;
+use carebed_contract::id::HomeId;
 use carebed_contract::topic::{Channel, Topic};
 use carebed_pipeline::mqtt::Events;
 use carebed_pipeline::store::{Store, keep_up};
@@ -70,6 +71,8 @@ impl Centre {
         let database = Database::open(&config.database()).await.context("failed to open the centre's database")?;
         let registry = Registry::load(&database).await.context("failed to read the registry")?;
         let (actions_in, actions) = mpsc::channel(ACTIONS_MAX);
+        let homes: Vec<HomeId> = registry.homes().iter().map(|home| home.id.clone()).collect();
+        params.strangers(&homes).for_each(|line| tracing::warn!("{line}"));
         let console = ConsoleConfig { listen: config.console.listen, policy: policy(&detections.list), speed };
         let console = Console::bind(console, database.clone(), registry.clone(), actions_in, Arc::clone(&clock))
             .await

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use crate::cli::say;
 use crate::config::Config;
-use crate::detections;
 use crate::exit::Exit;
+use crate::{detections, facts};
 
 /// `carebed check`
 pub async fn run(path: &Path) -> anyhow::Result<Exit> {
     let config = Config::load(path)?;
     let detections = detections::load(carebed_queries::engine::Limits::default()).await?;
+    // It tells of what is wrong with the homes' own numbers.
+    facts::of_data(&config).await?;
     say(&format!("{}: good", path.display()));
     say(&format!("  data      {}", config.data.display()));
     match &config.broker.address {

@@ -244,6 +244,9 @@ pub struct BacktestArguments {
     /// Only these detections; all when absent.
     #[arg(long = "detection")]
     pub detections: Vec<String>,
+    /// A CSV of spans (start,end) in which a recording's platform was down: nothing is said of them, and no home-day counted.
+    #[arg(long)]
+    pub outages: Option<PathBuf>,
     /// A folder of changed detections and baselines, used in place of those of the same name; what they find otherwise is listed.
     #[arg(long)]
     pub with: Option<PathBuf>,

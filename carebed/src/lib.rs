@@ -36,6 +36,7 @@ pub mod import;
 pub mod nights;
 pub mod sql;
 
+mod outages;
 pub mod analysts;
 pub mod users;
 

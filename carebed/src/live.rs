@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use carebed_alerts::Evaluated;
 use carebed_console::Console;
 use carebed_console::board::{Blind, Board};
@@ -34,7 +33,7 @@ use carebed_pipeline::memory::Rows;
 use carebed_pipeline::store::Store;
 use carebed_queries::engine::{Baseline, Engine, EvaluateError};
 use carebed_queries::episodes::{Episode, Episodes};
-use carebed_queries::history::{self, HalfHours, HistoryError, Span};
+use carebed_queries::history::{self, HistoryError, Span};
 use carebed_queries::home::HomeFacts;
 use carebed_queries::live::{Live, Round};
 use carebed_queries::sql::Lake;
@@ -42,7 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::alert_times::Times;
-use crate::config::Detection as Settings;
+use crate::config::{DAY, Detection as Settings};
 use crate::detections::{self, Detections};
 use crate::facts::{Params, intervals_of};
 use crate::failing::{CENTRE, Failing};
@@ -484,22 +483,13 @@ impl LiveTask {
     fn begin_learning(&mut self) {
         self.unlearn.clear();
         let now = self.clock.now();
-        let last = Span { from: now - Duration::from_secs(86_400), to: now };
         let homes: Vec<HomeFacts> = self.live.homes().cloned().collect();
-        // The last span begins at the midnight before it.
-        let begun = Span { from: self.rebuilt_from, to: last.from - Duration::from_secs(86_400) };
         let is_first = !std::mem::replace(&mut self.has_learnt, true);
-        let lasting = if is_first { self.live.lasting_since(last.from) } else { BTreeSet::new() };
-        let long: Vec<HomeFacts> = homes.iter().filter(|facts| lasting.contains(&facts.home)).cloned().collect();
-        let (lake, view) = (Lake::of(&self.store), self.store.view());
+        let lasts = if is_first { self.live.lasting_since(now - DAY) } else { BTreeSet::new() };
+        let (lake, view, since) = (Lake::of(&self.store), self.store.view(), self.rebuilt_from);
         let (engine, baselines) = (Arc::clone(&self.engine), self.baselines.clone());
         self.learning = Some(tokio::spawn(async move {
-            let learn = async |span, homes: &[HomeFacts]| {
-                history::learn(&engine, &lake, &view, span, homes, &baselines, HalfHours::All).await
-            };
-            let ((rows, mut failed), (earlier, also)) = (learn(last, &homes).await?, learn(begun, &long).await?);
-            failed.extend(also);
-            Ok((concat_batches(&rows.schema(), [&earlier, &rows]).expect("both are rows of one table"), failed))
+            history::learn_for(&engine, &lake, &view, now, &homes, (&lasts, since), &baselines).await
         }));
     }
 

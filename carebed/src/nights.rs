@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arrow::compute::concat_batches;
 use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
 use carebed_contract::labels::{Epoch, Lane};
@@ -13,8 +14,9 @@ use carebed_contract::quality::Quality;
 use carebed_contract::quantity::Quantity;
 use carebed_contract::time::{ClockQuality, Timestamp};
 use carebed_contract::value::Value;
-use carebed_queries::engine::{Engine, Inputs, Limits};
+use carebed_queries::engine::{Asked, Baseline, Detection, Engine, Inputs, Limits, baselines_schema};
 use carebed_queries::episodes::{Definitions, Episodes};
+use carebed_queries::history::{self, Span};
 use carebed_queries::home::{HomeFacts, TIME_ZONE_DEFAULT};
 use carebed_simulator::fact::{Change, Fact, LabelKind, Room};
 use carebed_simulator::nights::{Mat, Nights, live};
@@ -46,10 +48,11 @@ struct Tally {
 pub async fn run(arguments: NightsArguments) -> anyhow::Result<Exit> {
     let engine =
         Engine::new(Limits { partitions: 1, ..Limits::default() }).context("failed to set up the query engine")?;
-    let (list, _) = detections::with(&engine, arguments.with.as_deref()).await?;
+    let (list, mut baselines) = detections::with(&engine, arguments.with.as_deref()).await?;
     let wanted = ["bed_exit_no_return", "suspected_fall", "call_for_help"];
     let list: Vec<_> = list.into_iter().filter(|d| wanted.contains(&d.name.as_str())).collect();
-    let definitions = Arc::new(Definitions::builtin().context("failed to read the episodes")?);
+    baselines.retain(|baseline| list.iter().any(|detection| detection.meaning.baselines.contains(&baseline.name)));
+    let definitions = Arc::new(Definitions::learning().context("failed to read the episodes")?);
     say(
         "mat    nights  edges/night  falls  in time  wait p50 min  wait max min  calls  found  false/night  bed exit  fall",
     );
@@ -60,7 +63,7 @@ pub async fn run(arguments: NightsArguments) -> anyhow::Result<Exit> {
         for home in 0..arguments.homes {
             let seed = arguments.seed.wrapping_add(u64::from(home) * 1_000);
             let lived = live(mat, arguments.nights, [7, 5], seed, TIME_ZONE_DEFAULT);
-            let findings = find(&engine, &list, &definitions, &lived).await?;
+            let findings = find(&engine, &list, &baselines, &definitions, &lived).await?;
             tally.add(&lived, &findings);
             for line in tally.list.iter().skip(listed).filter(|_| arguments.list) {
                 say(&format!("{name} {home}: {line}"));
@@ -75,7 +78,8 @@ pub async fn run(arguments: NightsArguments) -> anyhow::Result<Exit> {
 
 async fn find(
     engine: &Engine,
-    list: &[carebed_queries::engine::Detection],
+    list: &[Detection],
+    baselines: &[Baseline],
     definitions: &Arc<Definitions>,
     lived: &Nights,
 ) -> anyhow::Result<Vec<Finding>> {
@@ -87,7 +91,16 @@ async fn find(
     }
     episodes.advance(&home, lived.to);
     let facts = HomeFacts::unregistered(home, "demo".parse()?);
-    let inputs = Inputs::new(&episodes.all(), [(&facts, Some(lived.to))]);
+    let mut inputs = Inputs::new(&episodes.all(), [(&facts, Some(lived.to))]);
+    // What is usual of the person is learnt every midnight, as live.
+    let midnights = history::midnights(Span { from: lived.from, to: lived.to }, &facts);
+    let asked = midnights.map(|known_at| Asked { home: facts.home.clone(), known_at, slot: None });
+    let asking = inputs.clone().with_asked(&asked.collect::<Vec<_>>());
+    let mut learnt = Vec::new();
+    for baseline in baselines {
+        learnt.push(engine.learn(baseline, &asking, lived.to).await?);
+    }
+    inputs = inputs.with_baselines(concat_batches(&baselines_schema(), &learnt)?);
     let mut findings = Vec::new();
     for detection in list {
         findings.extend(engine.evaluate(detection, &inputs, lived.to).await?);

@@ -63,6 +63,9 @@ pub struct Meaning {
     /// What the codes in its evidence are called.
     #[serde(default)]
     pub words: BTreeMap<String, Text>,
+    /// Which of its numbers a home may have of its own, and what they mean: the keys that its SQL, or its baseline's, asks `params` for.
+    #[serde(default)]
+    pub params: BTreeMap<String, Text>,
 }
 
 /// A query as somebody wrote it.
@@ -251,10 +254,27 @@ mod tests {
         }
         for source in sources {
             let meaning = source.meaning;
-            for text in [&meaning.title, &meaning.wording].into_iter().chain(meaning.words.values()) {
+            let texts = [&meaning.title, &meaning.wording].into_iter();
+            for text in texts.chain(meaning.words.values()).chain(meaning.params.values()) {
                 assert!(text.zh.chars().any(|c| c > '\u{2fff}'), "{}: {}", source.name, text.zh);
                 assert!(text.en.is_ascii(), "{}: {}", source.name, text.en);
             }
+        }
+    }
+
+    #[test]
+    fn a_home_s_own_numbers_are_those_that_the_sql_asks_for() {
+        let (baselines, _) = crate::baselines::Source::builtin();
+        for source in Source::builtin().0 {
+            let learnt = baselines.iter().filter(|baseline| source.meaning.baselines.contains(&baseline.written.name));
+            let of_it = format!("p.detection = '{}'", source.name);
+            let texts = learnt.map(|baseline| baseline.written.sql.as_str()).chain([source.sql.as_str()]);
+            let texts: Vec<&str> = texts.filter(|sql| sql.contains(&of_it)).collect();
+            let asked =
+                texts.iter().flat_map(|sql| sql.split("p.key = '").skip(1)).filter_map(|rest| rest.split('\'').next());
+            let asked: std::collections::BTreeSet<&str> = asked.collect();
+            let told: std::collections::BTreeSet<&str> = source.meaning.params.keys().map(String::as_str).collect();
+            assert_eq!(asked, told, "{}", source.name);
         }
     }
 

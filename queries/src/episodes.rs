@@ -29,7 +29,7 @@ pub use definition::{Definitions, DefinitionsError};
 pub use table::schema;
 pub(crate) use table::{time_type, times};
 
-pub(crate) use seen::Seen;
+pub(crate) use seen::{Seen, Watch};
 use stream::Stream;
 
 /// An interval during which something was so: a row of the table `episodes`.

@@ -37,6 +37,9 @@ pub struct HomeFacts {
     /// nothing from them: in the table `intervals` they are of the kind `incident`.
     #[serde(default)]
     pub alerts: Vec<AlertTimes>,
+    /// From when to when nothing that it observed arrived, and is lost: of a recording whose platform was down. (A gateway of ours keeps it.)
+    #[serde(skip)]
+    pub outages: Vec<(Timestamp, Timestamp)>,
 }
 
 /// How an alert went.
@@ -108,6 +111,7 @@ impl HomeFacts {
             params: Vec::new(),
             intervals: Vec::new(),
             alerts: Vec::new(),
+            outages: Vec::new(),
         }
     }
 }

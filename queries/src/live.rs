@@ -5,6 +5,7 @@
 //! what gateways say of themselves weigh homes against each other: they look at all, and see nothing but those silences.
 
 mod learnt;
+mod look;
 mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,19 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use carebed_contract::finding::Finding;
 use carebed_contract::id::HomeId;
 use carebed_contract::inventory::InventoryDevice;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
-use futures::StreamExt as _;
 
 use crate::coverage::Coverage;
-use crate::engine::{Detection, Engine, EvaluateError, Inputs};
-use crate::episodes::{Definitions, Episode, Episodes, KEEP_MAX, Pushed, Seen};
+use crate::engine::{Detection, Engine, Inputs};
+use crate::episodes::{Definitions, Episode, Episodes, Pushed, Seen};
 use crate::home::{AlertTimes, HomeFacts};
 use crate::signs::Signs;
 use learnt::Learnt;
+pub use look::{Look, Round};
 use queue::Queue;
 
 /// How much longer than the longest window ended episodes are kept, so that what a finding within its window rests on is whole.
@@ -49,15 +49,6 @@ impl Default for Pace {
 
 /// In how many rounds every home had its turn.
 const ROUNDS_OF_A_TURN: usize = 60;
-
-/// What a round of detections found. One that failed does not hold up the others.
-#[derive(Debug, Default)]
-pub struct Round {
-    /// What holds, or held within the detections' windows, in the homes looked at.
-    pub findings: Vec<Finding>,
-    /// Detections that gave no answer for the homes asked about.
-    pub failed: Vec<EvaluateError>,
-}
 
 /// How observations were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -391,51 +382,6 @@ impl Live {
         }
         .run()
         .await
-    }
-}
-
-/// A round that was prepared and can run beside whatever happens next.
-#[derive(Debug)]
-pub struct Look {
-    engine: Arc<Engine>,
-    detections: Vec<Detection>,
-    homes: BTreeMap<HomeId, Timestamp>,
-    inputs: Inputs,
-    neighbours: Inputs,
-    coverage: Arc<Coverage>,
-    now: Timestamp,
-}
-
-impl Look {
-    /// The homes it looks at, each with the time up to which it is known. Detections that rest on signs look at all there are.
-    #[must_use]
-    pub fn homes(&self) -> &BTreeMap<HomeId, Timestamp> {
-        &self.homes
-    }
-
-    /// What the detections find.
-    pub async fn run(self) -> Round {
-        let Self { engine, detections, inputs, neighbours, coverage, now, .. } = self;
-        let asked = detections.into_iter().map(move |detection| {
-            let inputs = if detection.meaning.rests_on_signs { &neighbours } else { &inputs };
-            (detection, inputs.clone())
-        });
-        let mut answers = engine.evaluate_each(asked, now);
-        let mut round = Round::default();
-        while let Some((detection, answer)) = answers.next().await {
-            match answer {
-                Ok(mut findings) => {
-                    coverage.mark(&detection.meaning, &mut findings, now);
-                    // What others rest on is forgotten in part: they were told in their time, or were not so.
-                    let (over, known) = (now - detection.meaning.window, now - KEEP_MAX);
-                    let is_whole =
-                        |f: &Finding| f.raised_at >= known && f.cleared_at.is_none_or(|cleared| cleared >= over);
-                    round.findings.extend(findings.into_iter().filter(is_whole));
-                }
-                Err(error) => round.failed.push(error),
-            }
-        }
-        round
     }
 }
 

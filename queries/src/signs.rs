@@ -1,4 +1,4 @@
-//! When gateways were heard, since when they are not, and whose clock is ahead. Pure.
+//! When gateways were heard, since when they are not, and whose clock is wrong. Pure.
 //!
 //! A home's data says nothing about why it stops: that its gateway is silent is only known at the centre, in the centre's time.
 
@@ -21,11 +21,19 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 const WAITED_FOR: Duration = Duration::from_secs(20);
 /// A gateway's clock may be ahead of ours by so much (a proposal of ours).
 pub const AHEAD_MAX: Duration = Duration::from_secs(60);
+/// Data comes later than it was observed, by some minutes where it is to travel together. What is later than this by the gateway's clock is
+/// either on its way from a spool or told by a clock that is behind.
+pub const BEHIND_MAX: Duration = Duration::from_secs(900);
+/// It is the clock, when it stays so late for so long, without a break: a spool that is emptied catches up.
+const STEADY_FOR: Duration = Duration::from_secs(600);
+/// No more than this earlier or later.
+const STEADY_WITHIN: Duration = Duration::from_secs(120);
 
 /// The kinds of episodes that are made here.
-pub const KINDS: [&str; 2] = [SILENT, AHEAD];
+pub const KINDS: [&str; 3] = [SILENT, AHEAD, BEHIND];
 const SILENT: &str = "gateway_silent";
 const AHEAD: &str = "clock_ahead";
+const BEHIND: &str = "clock_behind";
 
 /// Past silences and wrong clocks kept per home, and how long: alerts need to see that one has ended.
 const PAST_MAX: usize = 16;
@@ -48,9 +56,18 @@ struct Sign {
     contact_since: Timestamp,
     /// The broker said then that it has lost the gateway.
     lost_at: Option<Timestamp>,
-    /// Since when its clock is ahead of ours.
-    ahead_since: Option<Timestamp>,
+    /// How its clock is wrong: none, when it is not.
+    wrong: Option<Past>,
+    lag: Option<Lag>,
     past: Vec<Past>,
+}
+
+/// How late its data has been by its clock since then: at least and at most.
+#[derive(Debug, Clone, Copy)]
+struct Lag {
+    since: Timestamp,
+    least: Duration,
+    most: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,8 +107,9 @@ impl Signs {
     /// A gateway was heard.
     pub fn heard(&mut self, home: &HomeId, at: Timestamp) {
         let Some(sign) = self.homes.get_mut(home) else {
-            let (lost_at, ahead_since, past) = (None, None, Vec::new());
-            self.homes.insert(home.clone(), Sign { heard_at: at, contact_since: at, lost_at, ahead_since, past });
+            let sign =
+                Sign { heard_at: at, contact_since: at, lost_at: None, wrong: None, lag: None, past: Vec::new() };
+            self.homes.insert(home.clone(), sign);
             return;
         };
         if at <= sign.heard_at {
@@ -116,18 +134,25 @@ impl Signs {
         self.homes.get(home).filter(|sign| sign.lost_at.is_none()).map(|sign| sign.contact_since)
     }
 
-    /// What came at `heard_at` was observed at `observed_at` by the gateway's clock. A clock behind ours looks like data on its way and is not
-    /// judged; gateways learn the time from receipts.
+    /// What came at `heard_at` was observed at `observed_at` by the gateway's clock.
     pub fn clock(&mut self, home: &HomeId, observed_at: Timestamp, heard_at: Timestamp) {
         let Some(sign) = self.homes.get_mut(home) else { return };
-        let is_ahead = observed_at > heard_at + AHEAD_MAX;
-        match sign.ahead_since {
-            None if is_ahead => sign.ahead_since = Some(heard_at),
-            Some(started_at) if !is_ahead => {
-                sign.ahead_since = None;
-                sign.keep(Past { kind: AHEAD, started_at, known_at: started_at, ended_at: Some(heard_at) });
+        sign.note_lag(heard_at.since(observed_at), heard_at);
+        let begun = |kind, started_at| Past { kind, started_at, known_at: heard_at, ended_at: None };
+        let wrong = if observed_at > heard_at + AHEAD_MAX {
+            Some(begun(AHEAD, heard_at))
+        } else {
+            let lag = sign.lag.filter(|lag| heard_at.since(lag.since) >= STEADY_FOR);
+            // What comes so late may be on its way, also from a clock that was found to be behind.
+            let was_behind = sign.wrong.filter(|wrong| wrong.kind == BEHIND && sign.lag.is_some());
+            was_behind.or(lag.map(|lag| begun(BEHIND, lag.since)))
+        };
+        let before = std::mem::replace(&mut sign.wrong, wrong);
+        if let Some(before) = before {
+            match &mut sign.wrong {
+                Some(wrong) if wrong.kind == before.kind => *wrong = before,
+                _ => sign.keep(Past { ended_at: Some(heard_at), ..before }),
             }
-            _ => {}
         }
     }
 
@@ -148,8 +173,7 @@ impl Signs {
             |of: &str| kinds.iter().find(|(kind, _)| *kind == of).map(|(_, kind)| Arc::clone(kind)).unwrap_or_default();
         let mut episodes = Vec::new();
         for (home, sign) in &self.homes {
-            let ahead = sign.ahead_since.map(|at| Past { kind: AHEAD, started_at: at, known_at: at, ended_at: None });
-            let past = sign.past.iter().copied().chain(sign.silence(self.since)).chain(ahead);
+            let past = sign.past.iter().copied().chain(sign.silence(self.since)).chain(sign.wrong);
             let known = past.filter(|past| past.known_at <= now);
             episodes.extend(known.map(|silence| Episode {
                 subject: format!("home/{home}").into(),
@@ -175,8 +199,20 @@ impl Sign {
         self.heard_at = self.heard_at.min(now);
         self.contact_since = self.contact_since.min(now);
         self.lost_at = self.lost_at.map(|at| at.min(now));
-        self.ahead_since = self.ahead_since.map(|at| at.min(now));
+        self.wrong = self.wrong.filter(|wrong| wrong.known_at <= now);
+        self.lag = None;
         self.past.retain(|past| past.known_at <= now);
+    }
+
+    /// Its data is late by so much: as before, or anew. A break in contact begins it anew too, for then there is a spool to be emptied.
+    fn note_lag(&mut self, late: Duration, heard_at: Timestamp) {
+        let before = self.lag.filter(|lag| self.contact_since <= lag.since).map(|lag| Lag {
+            least: lag.least.min(late),
+            most: lag.most.max(late),
+            ..lag
+        });
+        let steady = before.filter(|lag| lag.most - lag.least <= STEADY_WITHIN);
+        self.lag = (late > BEHIND_MAX).then(|| steady.unwrap_or(Lag { since: heard_at, least: late, most: late }));
     }
 
     fn keep(&mut self, past: Past) {
@@ -313,6 +349,26 @@ mod tests {
         assert_eq!(told(&signs, 101), ["100 100..-"]);
         signs.clock(&home, at(190), at(130));
         assert_eq!(told(&signs, 131), ["100 100..130"]);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_told_from_data_on_its_way() {
+        let home: HomeId = "h1".parse().unwrap();
+        let every_minute = |from: i64, to: i64| (from..=to).step_by(60);
+        // How late its data is at a second, and what is told at the end.
+        let check = |case: &str, late: &dyn Fn(i64) -> i64, breaks_at: i64, expected: &[&str]| {
+            let mut signs = Signs::new(at(0));
+            for second in every_minute(60, 3_600).filter(|second| *second < breaks_at || *second >= breaks_at + 400) {
+                signs.heard(&home, at(second));
+                signs.clock(&home, at(second - late(second)), at(second));
+            }
+            assert_eq!(told(&signs, 3_600), expected, "{case}");
+        };
+        check("behind by an hour", &|_| 3_600, 9_999, &["60 660..-"]);
+        check("behind by less than data may wait", &|_| 899, 9_999, &[]);
+        check("set right", &|second| if second < 1_800 { 3_600 } else { 5 }, 9_999, &["60 660..1800"]);
+        check("a spool that is emptied in an hour", &|second| 7_200 - 2 * second, 9_999, &[]);
+        check("a break: what was kept comes first", &|_| 3_600, 600, &["540 840..1020", "1020 1620..-"]);
     }
 
     #[test]

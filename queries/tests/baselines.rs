@@ -325,3 +325,31 @@ fn between_which_rates_the_nights_lie_is_learnt_of_seven_usual_ones() {
     let (_, well) = limits(&said, 14).unwrap();
     assert!((well.0 - 64.0).abs() < 0.2, "{well:?}");
 }
+
+#[test]
+fn how_often_a_home_crosses_the_limits_of_water_is_learnt_of_a_month() {
+    // By day, from 7 to 22, a tenth of a cubic metre; on two of thirty-five days seven times as much.
+    let mut reading = 100.0;
+    let mut rows = Vec::new();
+    for step in 0..35 * 48u32 {
+        let at = start() + MINUTE * 30 * step;
+        rows.push(observation("h1", "-", "meter", "water_volume", at, Some(reading), "good"));
+        let of_day = if [10, 20].contains(&(step / 48)) { 0.7 } else { 0.1 };
+        reading += if (14..44).contains(&(step % 48)) { of_day / 30.0 } else { 0.0 };
+    }
+    let learnt = learn_of("water", &rows, &home(), start() + DAY * 35);
+    let share = |number: u32, key: &str| learnt.get(&(night(number), Some(key.to_owned()), None)).copied();
+    assert_eq!(share(27, "water_raised"), None, "four weeks are needed");
+    assert_eq!(share(28, "water_raised"), Some((2.0 / 28.0, 28)));
+    assert_eq!(share(34, "water_high"), Some((0.0, 34)));
+    // A mechanic was there the second time.
+    let interval = Interval {
+        bed: None,
+        kind: IntervalKind::Maintenance,
+        started_at: start() + DAY * 20,
+        ended_at: start() + DAY * 21,
+        entered_at: start() + DAY * 20,
+    };
+    let learnt = learn_of("water", &rows, &HomeFacts { intervals: vec![interval], ..home() }, start() + DAY * 35);
+    assert_eq!(learnt[&(night(34), Some("water_raised".to_owned()), None)], (1.0 / 33.0, 33));
+}

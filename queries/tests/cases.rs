@@ -168,6 +168,7 @@ impl Case {
                 params: params.iter().filter(|p| p[0] == home[0]).map(param).collect(),
                 intervals: intervals.iter().filter(|i| i[0] == home[0]).map(interval).collect(),
                 alerts: alerts.iter().filter(|a| a[0] == home[0]).map(alert).collect(),
+                outages: Vec::new(),
             });
         }
         if self.context.table_exist("baselines")? {

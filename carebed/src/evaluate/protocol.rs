@@ -3,7 +3,7 @@
 //! Whole local days; 14 of warm-up. Stretches without any event for more than 24 h and outages (and an hour after) are left out. Somebody is taken to
 //! be away from the last door event on, once 15 minutes have passed without an event inside, and for 24 hours at most. Emergencies are
 //! silences that begin at a full hour at which the person is at home: the last event inside at most 3 h ago. Those whose last event is
-//! at a door look like leaving and are kept apart.
+//! at a door look like leaving and are kept apart; where a bed sensor says that the person lies in bed, so are those, which look like sleep.
 
 #![expect(clippy::cast_precision_loss, reason = "counts of minutes, days and alerts are far below 2^52")]
 

@@ -5,7 +5,7 @@
 
 #![expect(clippy::cast_precision_loss, reason = "counts of minutes, days and alerts are far below 2^52")]
 
-use super::protocol::{Grid, WARM_UP_DAYS, WATCHED};
+use super::protocol::{Grid, Moments, WARM_UP_DAYS, WATCHED};
 use super::score::Home;
 
 /// Half hours in a day.
@@ -39,9 +39,9 @@ impl Reference {
         }
     }
 
-    /// What it does in one home.
+    /// What it does in one home, and with silences from these moments on.
     #[must_use]
-    pub(super) fn score(self, grid: &Grid) -> Home {
+    pub(super) fn score(self, grid: &Grid, moments: &Moments) -> Home {
         let limits = self.limits(grid);
         let limit = |minute: usize| limits.get(minute / 1_440 * SLOTS + minute % 1_440 / 30).copied().unwrap_or(CAP);
         let over = |minute: usize, elapsed: i64| elapsed as f64 > limit(minute);
@@ -54,9 +54,7 @@ impl Reference {
                 home.n_false += 1;
             }
         }
-        let moments = grid.moments();
-        home.n_door_last = moments.door_last.len();
-        for moment in moments.at_home {
+        for moment in moments.at_home.iter().copied() {
             let elapsed = grid.elapsed(moment);
             let found = (0..WATCHED).find(|later| over(moment + later, elapsed.saturating_add_unsigned(*later as u64)));
             home.delays.push(found.map(|later| later as f64));

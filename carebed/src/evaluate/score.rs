@@ -17,9 +17,20 @@ pub(super) struct Home {
     /// Minutes until each silence was found; none when it was not within 24 h.
     pub(super) delays: Vec<Option<f64>>,
     /// Silences whose last event was at a door, which look like leaving.
-    pub(super) n_door_last: usize,
-    /// How many of those were found within 24 h; none when it was not tried.
-    pub(super) n_door_last_found: Option<usize>,
+    pub(super) door_last: Apart,
+    /// Silences of somebody in bed, which look like sleep.
+    pub(super) in_bed: Apart,
+}
+
+/// Silences that are counted apart.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Apart {
+    /// How many.
+    pub(super) n: usize,
+    /// How many were found within 24 h.
+    pub(super) found: usize,
+    /// How many the detection for people in bed found.
+    pub(super) found_in_bed: usize,
 }
 
 /// All homes together.

@@ -16,11 +16,6 @@ WITH stays AS (
     AND (e.room LIKE '%bath%' OR e.room LIKE '%toilet%' OR e.room LIKE '%shower%' OR e.room = 'wc')
     AND minutes_between(e.started_at, e.ended_at) <= 720.0
 ),
-unusual AS (
-  SELECT home_id, started_at, ended_at, entered_at AS known_at FROM intervals
-  UNION ALL
-  SELECT home_id, started_at, coalesce(ended_at, $now), start_known_at FROM episodes WHERE kind IN ('away', 'unobserved')
-),
 said AS (
   SELECT s.home_id, s.started_at, min(u.known_at) AS said_at
   FROM stays s

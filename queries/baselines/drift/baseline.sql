@@ -32,15 +32,10 @@ exits AS (
   GROUP BY e.home_id, e.bed_id, date_trunc('day', local_time(plus_minutes(e.started_at, -720.0), h.time_zone))
 ),
 -- Hospital, visits, mechanics and the like teach nothing, as soon as somebody has entered them; nor do nights of which a part was not seen.
-unusual AS (
-  SELECT home_id, bed_id, started_at, ended_at, entered_at AS known_at FROM intervals
-  UNION ALL
-  SELECT home_id, NULL, started_at, coalesce(ended_at, $now), start_known_at FROM episodes WHERE kind = 'unobserved'
-),
 said AS (
   SELECT n.home_id, n.bed_id, n.night, min(u.known_at) AS said_at
   FROM nights n
-  JOIN unusual u ON u.home_id = n.home_id AND (u.bed_id IS NULL OR u.bed_id = n.bed_id)
+  JOIN unusual u ON u.kind <> 'empty' AND u.home_id = n.home_id AND (u.bed_id IS NULL OR u.bed_id = n.bed_id)
     AND u.started_at < n.last_at AND u.ended_at > n.first_at
   GROUP BY n.home_id, n.bed_id, n.night
 ),

@@ -9,11 +9,6 @@ WITH exits AS (
   WHERE e.kind = 'out_of_bed' AND e.ended_at IS NOT NULL AND e.bed_id IS NOT NULL
 ),
 -- Whoever was away, in hospital or had a visitor teaches nothing, as soon as it is known.
-unusual AS (
-  SELECT home_id, bed_id, started_at, ended_at, entered_at AS known_at FROM intervals
-  UNION ALL
-  SELECT home_id, NULL, started_at, coalesce(ended_at, $now), start_known_at FROM episodes WHERE kind IN ('away', 'unobserved')
-),
 said AS (
   SELECT x.home_id, x.bed_id, x.started_at, min(u.known_at) AS said_at
   FROM exits x

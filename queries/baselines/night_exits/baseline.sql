@@ -15,12 +15,12 @@ nights AS (
   WHERE left_hour >= 22 OR left_hour < 6
   GROUP BY home_id, bed_id, night
 ),
--- Visits, hospital, mechanics and the like teach nothing, as soon as somebody has entered them.
+-- Visits, hospital, mechanics and the like teach nothing, as soon as somebody has entered them; nor do nights of which a part was not seen.
 said AS (
-  SELECT n.home_id, n.bed_id, n.night, min(i.entered_at) AS said_at
+  SELECT n.home_id, n.bed_id, n.night, min(u.known_at) AS said_at
   FROM nights n
-  JOIN intervals i ON i.home_id = n.home_id AND (i.bed_id IS NULL OR i.bed_id = n.bed_id)
-    AND i.started_at < n.last_at AND i.ended_at > n.first_at
+  JOIN unusual u ON u.kind <> 'empty' AND u.home_id = n.home_id AND (u.bed_id IS NULL OR u.bed_id = n.bed_id)
+    AND u.started_at < n.last_at AND u.ended_at > n.first_at
   GROUP BY n.home_id, n.bed_id, n.night
 )
 SELECT n.home_id, n.bed_id, CAST(NULL AS VARCHAR) AS key, CAST(NULL AS BIGINT) AS slot, a.known_at,

@@ -12,10 +12,10 @@ WITH nights AS (
 ),
 -- Hospital, visits, mechanics, and what really was the matter teach nothing, as soon as somebody has entered it.
 said AS (
-  SELECT n.home_id, n.bed_id, n.started_at, min(i.entered_at) AS said_at
+  SELECT n.home_id, n.bed_id, n.started_at, min(u.known_at) AS said_at
   FROM nights n
-  JOIN intervals i ON i.home_id = n.home_id AND (i.bed_id IS NULL OR i.bed_id = n.bed_id)
-    AND i.started_at < n.ended_at AND i.ended_at > n.started_at
+  JOIN unusual u ON u.kind NOT IN ('empty', 'unobserved') AND u.home_id = n.home_id AND (u.bed_id IS NULL OR u.bed_id = n.bed_id)
+    AND u.started_at < n.ended_at AND u.ended_at > n.started_at
   GROUP BY n.home_id, n.bed_id, n.started_at
 ),
 known AS (

@@ -1,7 +1,9 @@
 -- Up at night and then nothing: somebody got out of bed (seen around the exit, or later while the bed is empty), has not come back, and for
--- 15 minutes nothing has moved anywhere in the home. In the bathroom 30 minutes are given. The long lie that matters is an hour (30 % of
+-- 15 minutes nothing has moved anywhere in the home. In the bathroom 30 minutes are given (what baselines/bathroom learns may be hours, where
+-- nobody sees who goes back to bed: too long for somebody on the floor). The long lie that matters is an hour (30 % of
 -- over-90s who fell lay that long, doi 10.1136/bmj.a2227).
--- Only exits between 22:00 and 06:00 by the home's clock: by day whoever sits and reads moves no less little.
+-- Only at night, from 22:00 by the home's clock to when this person may be up for the day (baselines/bed_times: earlier than 19 of 20
+-- mornings, between 04:00 and 09:00; 06:00 where that is not known): by day whoever sits and reads moves no less little.
 -- Own numbers of a home: quiet_minutes, bathroom_minutes; at least 15, when a quiet is known.
 WITH limits AS (
   SELECT h.home_id, h.time_zone, least($now, h.complete_to) AS known_to,
@@ -12,15 +14,25 @@ WITH limits AS (
   WHERE h.complete_to IS NOT NULL
   GROUP BY h.home_id, h.time_zone, h.complete_to
 ),
-exits AS (
+left_bed AS (
   SELECT e.home_id, e.bed_id, e.device_id AS mat, attribute(e.attributes, 'confirmed') = 'true' AS confirmed,
-    e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to,
-    l.quiet_minutes, l.bathroom_minutes,
-    next_at_hour(e.started_at, l.time_zone, 6.0) AS morning,
-    date_part('hour', local_time(e.started_at, l.time_zone)) AS local_hour
+    e.started_at AS left_at, e.start_known_at, e.end_known_at, l.known_to, l.time_zone, l.quiet_minutes, l.bathroom_minutes,
+    CASE WHEN date_part('dow', local_time(plus_minutes(e.started_at, -720.0), l.time_zone)) IN (5, 6)
+      THEN 'up_from/weekend' ELSE 'up_from/weekday' END AS key
   FROM episodes e
   JOIN limits l ON l.home_id = e.home_id
   WHERE e.kind = 'out_of_bed'
+),
+mornings AS (
+  SELECT x.*, next_at_hour(x.left_at, x.time_zone, least(greatest(coalesce(u.value, 18.0), 16.0), 21.0) - 12.0) AS morning
+  FROM left_bed x
+  -- The person's own (counted from noon), as it was known when the bed was left.
+  LEFT JOIN usual u ON u.baseline = 'bed_times' AND u.home_id = x.home_id AND u.bed_id = x.bed_id AND u.key = x.key
+    AND u.known_at <= x.left_at AND u.known_until > x.left_at
+),
+-- It is night while the morning comes before the evening.
+exits AS (
+  SELECT * FROM mornings WHERE morning < next_at_hour(left_at, time_zone, 22.0)
 ),
 lying AS (
   SELECT x.home_id, x.bed_id, x.left_at, x.known_to, q.room, q.started_at AS last_activity_at,
@@ -32,9 +44,8 @@ lying AS (
     AND q.started_at >= plus_minutes(x.left_at, -1.0)
     -- A mat that dropped out moved nobody: something else must have been the last that moved, or have moved around the exit.
     AND (x.confirmed OR q.device_id IS DISTINCT FROM x.mat)
-    -- By six people are up for the day, and after three hours out of bed as well: who sits and reads then moves as little.
+    -- After three hours out of bed people are up as well, whatever the hour.
     AND q.started_at <= plus_minutes(x.left_at, 180.0) AND q.started_at < x.morning
-  WHERE x.local_hour >= 22 OR x.local_hour < 6
 ),
 falls AS (
   SELECT *, greatest(plus_minutes(last_activity_at, minutes), start_known_at, left_known_at) AS raised_at FROM lying

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::detection::Source;
-use crate::episodes::{Definitions, Episodes, Seen};
+use crate::episodes::{Definitions, Episodes, Seen, Watch};
 use crate::home::Interval;
 
 const H: i64 = 3_600_000;
@@ -177,7 +177,7 @@ proptest! {
             ][what];
             let bed = (device == "mat").then(|| "b1".parse().unwrap());
             let (device, quantity) = (device.parse().unwrap(), Quantity::new(quantity).unwrap());
-            episodes.push_seen(&facts.home, Seen { time, quantity, device, bed, room: None, value, boot: None });
+            episodes.push_seen(&facts.home, Seen { time, quantity, device, bed, room: None, value, watch: Watch::Unsaid });
         }
         let ends = facts.intervals.iter().map(|interval| interval.ended_at).fold(time, Timestamp::max);
         let later = ends + Duration::from_secs(24 * 3_600);

@@ -13,7 +13,7 @@ use carebed_contract::quantity::Quantity;
 use carebed_contract::time::Timestamp;
 
 use super::{Detection, Engine, EvaluateError, Inputs};
-use crate::episodes::{Definitions, Episodes, Seen};
+use crate::episodes::{Definitions, Episodes, Seen, Watch};
 use crate::home::HomeFacts;
 
 const N_HOMES: u64 = 4;
@@ -110,7 +110,8 @@ fn week(homes: &[HomeFacts]) -> Vec<(HomeId, Seen)> {
                 _ => Some(if (random / 97).is_multiple_of(2) { 1.0 } else { 0.0 }),
             };
             let bed = of_bed.then(|| format!("b{number}").parse().ok()).flatten();
-            let seen = Seen { bed, device, room: None, quantity, time, value: value.unwrap_or(1.0), boot: None };
+            let seen =
+                Seen { bed, device, room: None, quantity, time, value: value.unwrap_or(1.0), watch: Watch::Unsaid };
             happened.push((facts.home.clone(), seen));
         }
     }

@@ -42,6 +42,7 @@ pub struct Definitions {
     /// Do not.
     pub(super) immediate: Rules,
     both_edges: BTreeSet<Quantity>,
+    pub(super) restless: Option<Restless>,
 }
 
 /// Definitions by shape.
@@ -128,6 +129,9 @@ pub(super) struct While {
     pub(super) stale: Duration,
     #[serde(default)]
     pub(super) immediate: bool,
+    /// Only for those who learn baselines.
+    #[serde(default)]
+    learning: bool,
 }
 
 impl While {
@@ -236,6 +240,19 @@ pub(super) struct Unobserved {
     pub(super) longer_than: Duration,
 }
 
+/// A body that moves about, and what it spoils.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Restless {
+    pub(super) movement: Quantity,
+    /// More than this is moving about.
+    pub(super) above: f64,
+    /// For so long after it what is spoiled is no value.
+    #[serde(deserialize_with = "span::deserialize")]
+    pub(super) lasts: Duration,
+    pub(super) spoils: Vec<Quantity>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ActivityFile {
@@ -250,6 +267,7 @@ impl Definitions {
     pub fn builtin() -> Result<Self, DefinitionsError> {
         let mut definitions = Self::learning()?;
         definitions.steady.silences.retain(|silence| !silence.learning);
+        definitions.steady.whiles.retain(|rule| !rule.learning);
         Ok(definitions)
     }
 
@@ -267,13 +285,17 @@ impl Definitions {
     /// The first mistake found, with its file.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, DefinitionsError> {
         let mut definitions =
-            Self { steady: Rules::default(), immediate: Rules::default(), both_edges: BTreeSet::new() };
+            Self { steady: Rules::default(), immediate: Rules::default(), both_edges: BTreeSet::new(), restless: None };
         let mut rests_on = Vec::new();
         for (file, content) in files {
             let wrong = |source| DefinitionsError::Read { file: file.to_owned(), source: Box::new(source) };
             let kind = file.strip_suffix(".toml").unwrap_or(file);
             if kind == "activity" {
                 definitions.both_edges = toml::from_str::<ActivityFile>(content).map_err(wrong)?.both_edges;
+                continue;
+            }
+            if kind == "restless" {
+                definitions.restless = Some(toml::from_str(content).map_err(wrong)?);
                 continue;
             }
             let kind: Arc<str> = Arc::from(kind);
@@ -324,7 +346,10 @@ impl Definitions {
                 || rules.missings.iter().any(|m| m.quantities.contains(quantity) || m.signs.contains(quantity))
                 || rules.absences.iter().any(|a| a.buttons.contains(quantity))
         };
-        quantity.definition().is_some_and(|d| d.activity.is_some()) || named(&self.steady) || named(&self.immediate)
+        quantity.definition().is_some_and(|d| d.activity.is_some())
+            || self.restless.as_ref().is_some_and(|restless| restless.movement == *quantity)
+            || named(&self.steady)
+            || named(&self.immediate)
     }
 
     /// Whether an episode that waits for nothing is made from this quantity.

@@ -1,6 +1,7 @@
 //! One home in event order: the only place that knows how observations become episodes. It reads no clock: time is what
 //! observations and [`Machine::advance`] bring.
 
+mod home;
 mod missing;
 mod spans;
 mod values;
@@ -12,10 +13,10 @@ use carebed_contract::quantity::{Activity, Kind, Quantity};
 use carebed_contract::time::Timestamp;
 
 use super::Episode;
-use super::definition::{Absence, Definitions, Rules, Silence};
+use super::definition::{Definitions, Rules};
 use super::seen::Seen;
 use missing::Given;
-use spans::{Span, begun, same};
+use spans::{Span, begun};
 use values::Values;
 
 /// What a machine works with, the same for all its life.
@@ -117,7 +118,7 @@ impl Machine {
 
     /// Takes the next observation; `closed` receives what ended.
     pub(super) fn step(&mut self, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
-        self.note_boot(seen, setting, closed);
+        self.note_watch(seen, setting, closed);
         self.advance(seen.time, setting, closed);
         if seen.is_unknown() {
             return self.lose(seen, setting, closed);
@@ -131,8 +132,12 @@ impl Machine {
             );
         }
         let edge = self.edge(seen, setting.definitions);
-        self.sum(seen, setting);
-        for (rule, definition) in setting.rules.whiles.iter().enumerate() {
+        let restless = setting.definitions.restless.as_ref();
+        let is_spoilt = restless.is_some_and(|restless| self.values.is_spoilt(restless, seen));
+        if !is_spoilt {
+            self.sum(seen, setting);
+        }
+        for (rule, definition) in setting.rules.whiles.iter().enumerate().filter(|_| !is_spoilt) {
             if definition.states.contains(&seen.quantity) {
                 let value = self.values.meant(rule, definition, seen);
                 self.hold(rule, definition, value, seen, setting, closed);
@@ -158,44 +163,6 @@ impl Machine {
         for rule in setting.rules.absences.iter().filter(|rule| edge.happened && rule.buttons.contains(&seen.quantity))
         {
             self.declare(rule, seen, setting);
-        }
-    }
-
-    /// Nothing was observed while the gateway was off: no silence of that stretch says anything, and nobody was seen to stay.
-    fn note_boot(&mut self, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
-        let (from, to) = (self.seen_at, seen.time);
-        self.seen_at = to;
-        let Some(boot) = seen.boot else { return };
-        let is_new = self.boot.replace(boot).is_some_and(|old| old != boot);
-        let rule = setting.rules.unobserved.first().filter(|rule| is_new && to.since(from) > rule.longer_than);
-        let Some(rule) = rule else { return };
-        closed.push(Episode {
-            ended_at: Some(to),
-            end_known_at: Some(to),
-            ..about_home(&rule.kind, from, to, setting)
-        });
-        let is_silence = |kind: &Arc<str>| {
-            setting.rules.silences.iter().any(|rule| rule.kind == *kind)
-                || setting.rules.stays.iter().any(|rule| rule.kind == *kind)
-                || setting.rules.missings.iter().any(|rule| rule.kind == *kind)
-        };
-        self.end_where(|e| is_silence(&e.kind), from, from, closed);
-        for span in std::mem::take(&mut self.spans).into_iter().filter(|span| span.known) {
-            self.end_where(|e| same(e, &span.episode), from, from, closed);
-        }
-        self.leavings.retain(|l| {
-            self.open.iter().any(|e| e.bed == l.bed && setting.rules.exits.iter().any(|x| x.kind == e.kind))
-        });
-        self.door_at = None;
-        self.active_at = self.active_at.map(|_| to);
-        self.at = self.at.max(to);
-    }
-
-    /// Somebody said that the home will be empty.
-    fn declare(&mut self, rule: &Absence, seen: &Seen, setting: Setting<'_>) {
-        if !self.open.iter().any(|e| e.kind == rule.kind) {
-            let attributes = Some(Arc::from(DECLARED));
-            self.open.push(Episode { attributes, ..about_home(&rule.kind, seen.time, seen.time, setting) });
         }
     }
 
@@ -265,49 +232,6 @@ impl Machine {
         }
     }
 
-    fn active(&mut self, activity: Activity, seen: &Seen, setting: Setting<'_>, closed: &mut Vec<Episode>) {
-        self.active_at = Some(seen.time);
-        self.active_in = (seen.room.clone(), Some(seen.device.clone()));
-        for stay in &setting.rules.stays {
-            self.stay(&stay.kind, activity, seen, setting.residents <= stay.residents_max, setting, closed);
-        }
-        for silence in &setting.rules.silences {
-            self.end(&silence.kind, &None, seen.time, seen.time, closed);
-        }
-        for absence in &setting.rules.absences {
-            let is_leaving = |e: &Episode| {
-                e.attributes.as_deref() == Some(DECLARED) && seen.time.since(e.started_at) <= absence.grace
-            };
-            self.end_where(|e| e.kind == absence.kind && !is_leaving(e), seen.time, seen.time, closed);
-        }
-        self.door_at = matches!(activity, Activity::Door).then_some(seen.time);
-        if !setting.rules.exits.iter().any(|exit| observes(setting.rules, &exit.of, &seen.quantity)) {
-            self.elsewhere_at = Some(seen.time);
-            self.confirm(seen.time, setting);
-        }
-    }
-
-    /// Whoever is seen in a room is there until something moves elsewhere.
-    fn stay(
-        &mut self,
-        kind: &Arc<str>,
-        activity: Activity,
-        seen: &Seen,
-        alone: bool,
-        setting: Setting<'_>,
-        closed: &mut Vec<Episode>,
-    ) {
-        let room = seen.room.as_ref().filter(|_| alone && matches!(activity, Activity::Inside));
-        if room.is_some() && self.open.iter().any(|e| e.kind == *kind && e.room.as_ref() == room) {
-            return;
-        }
-        self.end_where(|e| e.kind == *kind, seen.time, seen.time, closed);
-        if room.is_some() {
-            let (room, device) = (room.cloned(), Some(seen.device.clone()));
-            self.open.push(Episode { room, device, ..about_home(kind, seen.time, seen.time, setting) });
-        }
-    }
-
     /// Activity elsewhere: who is leaving has got up.
     fn confirm(&mut self, at: Timestamp, setting: Setting<'_>) {
         for leaving in &mut self.leavings {
@@ -335,57 +259,13 @@ impl Machine {
         spans.chain(quiet).chain(away).chain(missing).min()
     }
 
-    fn quiet_due(&self, rule: &Silence) -> Option<Timestamp> {
-        let is_open = self.open.iter().any(|e| e.kind == rule.kind);
-        self.active_at.filter(|_| !is_open).map(|at| at + rule.hold)
-    }
-
-    fn away_due(&self, rule: &Absence) -> Option<Timestamp> {
-        match self.open.iter().find(|e| e.kind == rule.kind) {
-            Some(away) => Some(away.started_at + rule.expires),
-            None => self.door_at.map(|at| at + rule.wait),
-        }
-    }
-
     /// Does what is due at `at`.
     fn fire(&mut self, at: Timestamp, setting: Setting<'_>, closed: &mut Vec<Episode>) {
         self.fire_spans(at, setting, closed);
-        for rule in &setting.rules.silences {
-            if let Some(started_at) = self.active_at.filter(|_| self.quiet_due(rule).is_some_and(|due| due <= at)) {
-                let (room, device) = self.active_in.clone();
-                self.open.push(Episode { room, device, ..about_home(&rule.kind, started_at, at, setting) });
-            }
-        }
-        for (rule, missing) in setting.rules.missings.iter().enumerate() {
-            let due = self.missing_dues(rule, missing, setting).filter(|(due, ..)| *due <= at);
-            let due: Vec<_> = due.map(|(due, bed, since)| (due, bed.clone(), since)).collect();
-            for (due, bed, since) in due {
-                let subject = bed.as_ref().map_or_else(|| format!("home/{}", setting.home), |bed| format!("bed/{bed}"));
-                let subject = subject.into();
-                self.open.push(Episode { subject, bed, ..about_home(&missing.kind, since, due, setting) });
-            }
-        }
-        for rule in &setting.rules.absences {
-            if self.away_due(rule).is_none_or(|due| due > at) {
-                continue;
-            }
-            if self.open.iter().any(|e| e.kind == rule.kind) {
-                self.end(&rule.kind, &None, at, at, closed);
-            } else if let Some(started_at) = self.door_at.take() {
-                let in_bed = |span: &Span| {
-                    !span.holders.is_empty()
-                        && setting.rules.whiles.get(span.rule).is_some_and(|w| *w.kind == *rule.bed)
-                };
-                if setting.residents <= rule.residents_max && !self.spans.iter().any(in_bed) {
-                    self.open.push(about_home(&rule.kind, started_at, at, setting));
-                }
-            }
-        }
+        self.fire_missing(at, setting);
+        self.fire_home(at, setting, closed);
     }
 }
-
-/// The attributes of an absence that a press of a button declared.
-const DECLARED: &str = r#"{"source":"button"}"#;
 
 fn of(setting: Setting<'_>, exit: usize, kind: &str) -> bool {
     setting.rules.exits.get(exit).is_some_and(|exit| *exit.of == *kind)

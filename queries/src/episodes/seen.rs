@@ -25,8 +25,18 @@ pub(crate) struct Seen {
     /// 1 for an event; not a number when a device stopped answering, so that its state is unknown from now on; infinite when it does not
     /// observe this any more, below all numbers when it is gone from the home altogether.
     pub(crate) value: f64,
-    /// The gateway's boot, where it was said.
-    pub(crate) boot: Option<u64>,
+    pub(crate) watch: Watch,
+}
+
+/// What an observation says of who watched before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Nothing.
+    Unsaid,
+    /// The gateway, as long as it is in this boot.
+    Boot(u64),
+    /// Nobody since then.
+    NotSince(Timestamp),
 }
 
 impl Seen {
@@ -40,7 +50,7 @@ impl Seen {
             bed: observation.bed.clone(),
             room: observation.room.clone(),
             value,
-            boot: observation.boot,
+            watch: observation.boot.map_or(Watch::Unsaid, Watch::Boot),
         })
     }
 
@@ -71,7 +81,7 @@ impl Seen {
     pub(crate) fn ended(sensor: &Sensor, time: Timestamp, device_is_gone: bool) -> Self {
         let Sensor { device, bed, quantity } = sensor.clone();
         let value = if device_is_gone { f64::NEG_INFINITY } else { f64::INFINITY };
-        Self { time, quantity, device, bed, room: None, value, boot: None }
+        Self { time, quantity, device, bed, room: None, value, watch: Watch::Unsaid }
     }
 
     /// Whether it says that a state is unknown from now on.

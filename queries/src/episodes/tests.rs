@@ -20,7 +20,7 @@ fn seen(time: Timestamp, device: &str, quantity: &str, bed: Option<&str>, value:
         bed: bed.map(|bed| bed.parse().unwrap()),
         room: None,
         value,
-        boot: None,
+        watch: Watch::Unsaid,
     }
 }
 
@@ -398,7 +398,7 @@ fn nothing_of_a_power_cut_is_taken_for_silence() {
         };
         let value = f64::from(u8::from(what != "empty"));
         let seen = seen(at(time), device, quantity, (device == "mat").then_some("b1"), value);
-        Seen { room: Some(room.parse().unwrap()), boot: Some(boot), ..seen }
+        Seen { room: Some(room.parse().unwrap()), watch: Watch::Boot(boot), ..seen }
     };
     let mut episodes = none_yet();
     for (time, what, boot) in

@@ -12,7 +12,9 @@ use carebed_contract::time::Timestamp;
 use carebed_pipeline::view::View;
 use futures::StreamExt as _;
 
-use super::{COLUMNS, HistoryError, Span, each_row, read, relevant, within};
+use super::holes::Holes;
+use super::rows::{COLUMNS, each_row, read, relevant, within};
+use super::{HistoryError, Span};
 use crate::engine::{Detection, Engine, EngineError, EvaluateError};
 use crate::episodes::{Definitions, Seen};
 use crate::home::HomeFacts;
@@ -55,6 +57,8 @@ pub async fn as_received(
         live,
         next: Timestamp::MIN,
         fed: false,
+        homes,
+        holes: BTreeMap::new(),
         last: BTreeMap::new(),
         told: BTreeMap::new(),
         failed: Vec::new(),
@@ -89,8 +93,10 @@ pub async fn as_received(
 
 type Key = (String, Subject, Timestamp);
 
-struct Replay {
+struct Replay<'a> {
     live: Live,
+    homes: &'a [HomeFacts],
+    holes: BTreeMap<HomeId, Holes<'a>>,
     /// When it is looked next.
     next: Timestamp,
     /// Whether something came since it was looked last: without that nothing new is known.
@@ -101,8 +107,9 @@ struct Replay {
     failed: Vec<EvaluateError>,
 }
 
-impl Replay {
-    fn take(&mut self, home: HomeId, at: Timestamp, seen: Option<Seen>, definitions: &Definitions) {
+impl Replay<'_> {
+    fn take(&mut self, home: HomeId, at: Timestamp, mut seen: Option<Seen>, definitions: &Definitions) {
+        self.holes.entry(home.clone()).or_insert_with(|| Holes::of(self.homes, home.as_str())).mark(at, &mut seen);
         let Some(seen) = seen else { return };
         if !definitions.is_immediate(&seen.quantity) {
             let last = self.last.entry(home.clone()).or_insert(at);

@@ -10,7 +10,9 @@ use carebed_contract::time::Timestamp;
 use carebed_pipeline::view::View;
 use futures::StreamExt;
 
-use super::{HistoryError, Span, each_row, rows};
+use super::reader::ROWS_BETWEEN_ADVANCES;
+use super::rows::{each_row, rows};
+use super::{HistoryError, Span};
 use crate::engine::{EngineError, Limits};
 use crate::episodes::{Definitions, Episode, Episodes, Seen};
 use crate::home::HomeFacts;
@@ -34,7 +36,8 @@ pub struct Silenced {
     pub episodes: Vec<Episode>,
 }
 
-/// One home's observations in event order.
+/// One home's observations in event order. Its holes are left as they are: the protocol that it is for leaves them out itself, minute by
+/// minute.
 #[derive(Debug)]
 pub struct Recording {
     home: HomeFacts,
@@ -135,7 +138,7 @@ impl Recording {
         for seen in self.seen.iter().skip(from).take_while(|seen| seen.time <= to) {
             episodes.push_seen(home, seen.clone());
             place += 1;
-            if place.is_multiple_of(super::ROWS_BETWEEN_ADVANCES) {
+            if place.is_multiple_of(ROWS_BETWEEN_ADVANCES) {
                 episodes.seal(home, seen.time - Duration::from_millis(1));
             }
         }

@@ -216,7 +216,7 @@ async fn a_backtest_finds_what_live_would_have() {
     let found = |span| {
         let (engine, lake, view, detections) = (&engine, &lake, &view, &detections);
         async move {
-            let round = history::backtest(engine, lake, view, span, &homes(), detections, &[]).await.unwrap();
+            let round = history::backtest(engine, lake, view, span, &homes(), detections, &[]).await.unwrap().round;
             assert!(round.failed.is_empty(), "{:?}", round.failed);
             let mut lines: Vec<_> =
                 round.findings.iter().map(|f| format!("{} {} {}", f.detection, f.subject, f.raised_at)).collect();

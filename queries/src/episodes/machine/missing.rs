@@ -10,7 +10,7 @@ use super::super::Episode;
 use super::super::definition::Missing;
 use super::super::seen::Seen;
 use super::spans::Span;
-use super::{Machine, Setting};
+use super::{Machine, Setting, about_home};
 
 /// When a bed last gave what must not be missing.
 #[derive(Debug, Clone)]
@@ -84,5 +84,18 @@ impl Machine {
             let is_open = self.open.iter().any(|e| e.kind == missing.kind && e.bed == *bed);
             (!is_open).then(|| (since + given.patience(missing), bed, since))
         })
+    }
+
+    /// What is missed at `at`.
+    pub(super) fn fire_missing(&mut self, at: Timestamp, setting: Setting<'_>) {
+        for (rule, missing) in setting.rules.missings.iter().enumerate() {
+            let due = self.missing_dues(rule, missing, setting).filter(|(due, ..)| *due <= at);
+            let due: Vec<_> = due.map(|(due, bed, since)| (due, bed.clone(), since)).collect();
+            for (due, bed, since) in due {
+                let subject = bed.as_ref().map_or_else(|| format!("home/{}", setting.home), |bed| format!("bed/{bed}"));
+                let subject = subject.into();
+                self.open.push(Episode { subject, bed, ..about_home(&missing.kind, since, due, setting) });
+            }
+        }
     }
 }

@@ -1,13 +1,14 @@
-//! What a predicate looks at where it is not the value itself: a median, how much a meter has grown, how long nothing has changed.
+//! What a predicate looks at where it is not the value itself: a median, how much a meter has grown, how long nothing has changed; and
+//! which values are none.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use carebed_contract::id::DeviceId;
+use carebed_contract::id::{BedId, DeviceId};
 use carebed_contract::quantity::Quantity;
 use carebed_contract::time::Timestamp;
 
-use super::super::definition::While;
+use super::super::definition::{Restless, While};
 use super::super::seen::Seen;
 
 /// The values of a home that are remembered for it.
@@ -19,6 +20,8 @@ pub(super) struct Values {
     meters: Vec<Meter>,
     /// Values that are asked whether they change, per rule and device.
     steady: Vec<Steady>,
+    /// When the person of a bed last moved about.
+    moved: Vec<(Option<BedId>, Timestamp)>,
 }
 
 /// Values kept per smoothed measure; of a device that talks faster the oldest count no more.
@@ -56,6 +59,19 @@ struct Steady {
 }
 
 impl Values {
+    /// Whether the body moves about too much for this to be a value.
+    pub(super) fn is_spoilt(&mut self, restless: &Restless, seen: &Seen) -> bool {
+        let moved = self.moved.iter_mut().find(|(bed, _)| *bed == seen.bed);
+        if seen.quantity == restless.movement && seen.value > restless.above {
+            match moved {
+                Some((_, at)) => *at = seen.time,
+                None => self.moved.push((seen.bed.clone(), seen.time)),
+            }
+            return false;
+        }
+        restless.spoils.contains(&seen.quantity) && moved.is_some_and(|(_, at)| seen.time.since(*at) < restless.lasts)
+    }
+
     /// What the rule's predicate is asked about.
     pub(super) fn meant(&mut self, rule: usize, definition: &While, seen: &Seen) -> f64 {
         if definition.unchanged {

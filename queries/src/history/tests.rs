@@ -1,0 +1,118 @@
+use carebed_contract::observation::Observation;
+use carebed_pipeline::store::{Commit, Config, Store};
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::common::observation;
+use crate::live::Live;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(&format!("2026-05-{text}:00Z")).unwrap()
+}
+
+#[tokio::test]
+async fn nothing_is_found_where_a_recording_has_a_hole_or_its_platform_was_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let seen = |time: &str| observation("h1", "-", "pir", "motion_event", at(time), Some(1.0), "good");
+    // Thirteen hours of quiet, more than a day of nothing, and thirteen hours once more.
+    let times = ["01T08:00", "01T21:00", "03T05:00", "03T06:00", "03T19:00", "03T20:00"];
+    let rows: Vec<Observation> = times.into_iter().map(seen).collect();
+    let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+    let commit = Commit { rows: vec![rows.into()], marks, ..Commit::default() };
+    store.commit(&commit, at("09T00:00")).await.unwrap();
+    let engine = Arc::new(Engine::new(Limits::default()).unwrap());
+    let (mut detections, _) = engine.builtin().await;
+    detections.retain(|detection| detection.name == "inactivity_cap");
+    let (lake, view) = (Lake::of(&store), store.view());
+    let span = extent(&lake, &view, Limits::default()).await.unwrap().unwrap();
+    let check = async |outages: &[(&str, &str)], raised: &[&str], unobserved: &[(&str, &str)]| {
+        let times = |of: &[(&str, &str)]| of.iter().map(|(from, to)| (at(from), at(to))).collect::<Vec<_>>();
+        let facts = HomeFacts::unregistered("h1".parse().unwrap(), "area-1".parse().unwrap());
+        let homes = [HomeFacts { outages: times(outages), ..facts }];
+        let found = backtest(&engine, &lake, &view, span, &homes, &detections, &[]).await.unwrap();
+        assert!(found.round.failed.is_empty(), "{:?}", found.round.failed);
+        let instants: Vec<_> = found.round.findings.iter().map(|finding| finding.raised_at).collect();
+        assert_eq!(instants, raised.iter().map(|time| at(time)).collect::<Vec<_>>(), "{outages:?}");
+        let stretches: Vec<_> = found.unobserved.iter().map(|e| (e.started_at, e.ended_at.unwrap())).collect();
+        assert_eq!(stretches, times(unobserved), "{outages:?}");
+    };
+    let hole = ("01T21:00", "03T05:00");
+    check(&[], &["01T20:00", "03T18:00"], &[hole]).await;
+    // From when the platform was down to the first row after it.
+    check(&[("03T10:00", "03T12:00")], &["01T20:00"], &[hole, ("03T10:00", "03T19:00")]).await;
+    check(&[("02T01:00", "02T03:00")], &["01T20:00", "03T18:00"], &[hole]).await;
+}
+
+#[tokio::test]
+async fn what_lasts_is_compared_after_a_restart_with_what_was_usual_when_it_began() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    // Midnight in Shanghai, a Friday. To bed at half past eleven, up at half past six, for three weeks; then nobody gets up any more.
+    let midnight = at("01T16:00") - DAY;
+    let in_bed =
+        |at, value: bool| observation("h1", "b1", "mat", "bed_occupancy", at, Some(f64::from(u8::from(value))), "good");
+    let to_bed = |night: u32| midnight + DAY * night + HOUR * 47 / 2;
+    let mut rows = Vec::new();
+    for night in 0..21 {
+        rows.extend([in_bed(to_bed(night), true), in_bed(to_bed(night) + HOUR * 7, false)]);
+    }
+    let began = to_bed(21);
+    let now = began + HOUR * 85;
+    rows.extend((0..85).map(|hour| in_bed(began + HOUR * hour, true)));
+    let marks = carebed_pipeline::accept::Marks {
+        homes: ["h1".parse().unwrap()].into(),
+        complete_to: now,
+        received: now,
+        ..Default::default()
+    };
+    let marks = [("gw-1".parse().unwrap(), marks)].into_iter().collect();
+    store.commit(&Commit { rows: vec![rows.clone().into()], marks, ..Commit::default() }, now).await.unwrap();
+    let engine = Arc::new(Engine::new(Limits::default()).unwrap());
+    let (mut detections, _) = engine.builtin().await;
+    detections.retain(|detection| detection.name == "bed_overstay");
+    let (mut baselines, _) = engine.baselines().await;
+    baselines.retain(|baseline| baseline.name == "bed_times");
+    let definitions = Arc::new(Definitions::builtin().unwrap());
+    let (lake, view) = (Lake::of(&store), store.view());
+    let facts = HomeFacts::unregistered("h1".parse().unwrap(), "area-1".parse().unwrap());
+    let begin = || {
+        let mut live = Live::new(Arc::clone(&engine), detections.clone(), Arc::clone(&definitions));
+        live.set_home(facts.clone());
+        live
+    };
+    let learn = async |now, lasts: &BTreeSet<_>, since| {
+        let homes = std::slice::from_ref(&facts);
+        learn_for(&engine, &lake, &view, now, homes, (lasts, since), &baselines).await.unwrap().0
+    };
+    let raised = async |live: &mut Live| {
+        let round = live.tick(now).await;
+        assert!(round.failed.is_empty(), "{:?}", round.failed);
+        round.findings.iter().map(|finding| finding.raised_at).collect::<Vec<_>>()
+    };
+    // One that was there all the while.
+    let mut steady = begin();
+    steady.feed(&rows);
+    steady.advance(&facts.home, now);
+    for days in 0..4 {
+        let now = now - DAY * (3 - days);
+        steady.set_baselines(&learn(now, &BTreeSet::new(), now).await);
+    }
+    // Two hours after half past six, and not ten hours after going to bed.
+    assert_eq!(raised(&mut steady).await, [began + HOUR * 9]);
+    // One that begins now, with the days since shortly before it began.
+    let since = began - HOUR;
+    let span = Span { from: since, to: now };
+    let rebuilt =
+        episodes(&lake, &view, span, std::slice::from_ref(&facts), Arc::clone(&definitions), Limits::default());
+    let mut anew = begin();
+    anew.resume(rebuilt.await.unwrap());
+    let lasts = anew.lasting_since(now - DAY);
+    assert!(lasts.contains(&facts.home));
+    anew.set_baselines(&learn(now, &lasts, since).await);
+    assert_eq!(raised(&mut anew).await, [began + HOUR * 9]);
+}
