@@ -2,8 +2,9 @@
 -- 15 minutes nothing has moved anywhere in the home. In the bathroom 30 minutes are given (what baselines/bathroom learns may be hours, where
 -- nobody sees who goes back to bed: too long for somebody on the floor). The long lie that matters is an hour (30 % of
 -- over-90s who fell lay that long, doi 10.1136/bmj.a2227).
--- Only at night, from 22:00 by the home's clock to when this person may be up for the day (baselines/bed_times: earlier than 19 of 20
--- mornings, between 04:00 and 09:00; 06:00 where that is not known): by day whoever sits and reads moves no less little.
+-- Only at night, from 22:00 by the home's clock to 06:00, or later where this person is never up so early: by day whoever sits and reads moves
+-- no less little. From when they may be up for the day (baselines/bed_times: later than on one of 20 mornings; between 04:00 and 09:00; 06:00
+-- where that is not known) only what begins within a quarter of an hour of leaving the bed: whoever has made tea by then may sit down.
 -- Own numbers of a home: quiet_minutes, bathroom_minutes; at least 15, when a quiet is known.
 WITH limits AS (
   SELECT h.home_id, h.time_zone, least($now, h.complete_to) AS known_to,
@@ -24,15 +25,20 @@ left_bed AS (
   WHERE e.kind = 'out_of_bed'
 ),
 mornings AS (
-  SELECT x.*, next_at_hour(x.left_at, x.time_zone, least(greatest(coalesce(u.value, 18.0), 16.0), 21.0) - 12.0) AS morning
-  FROM left_bed x
-  -- The person's own (counted from noon), as it was known when the bed was left.
-  LEFT JOIN usual u ON u.baseline = 'bed_times' AND u.home_id = x.home_id AND u.bed_id = x.bed_id AND u.key = x.key
-    AND u.known_at <= x.left_at AND u.known_until > x.left_at
+  SELECT x.*, next_at_hour(x.left_at, x.time_zone, greatest(x.up_hour, 6.0)) AS night_end
+  FROM (
+    SELECT b.*, least(greatest(coalesce(u.value - 12.0, 6.0), 4.0), 9.0) AS up_hour
+    FROM left_bed b
+    -- The person's own (counted from noon), as it was known when the bed was left.
+    LEFT JOIN usual u ON u.baseline = 'bed_times' AND u.home_id = b.home_id AND u.bed_id = b.bed_id AND u.key = b.key
+      AND u.known_at <= b.left_at AND u.known_until > b.left_at
+  ) x
 ),
--- It is night while the morning comes before the evening.
+-- It is night while its end comes before the evening.
 exits AS (
-  SELECT * FROM mornings WHERE morning < next_at_hour(left_at, time_zone, 22.0)
+  SELECT *, next_at_hour(plus_minutes(night_end, -720.0), time_zone, up_hour) AS up_from
+  FROM mornings
+  WHERE night_end < next_at_hour(left_at, time_zone, 22.0)
 ),
 lying AS (
   SELECT x.home_id, x.bed_id, x.left_at, x.known_to, q.room, q.started_at AS last_activity_at,
@@ -45,7 +51,8 @@ lying AS (
     -- A mat that dropped out moved nobody: something else must have been the last that moved, or have moved around the exit.
     AND (x.confirmed OR q.device_id IS DISTINCT FROM x.mat)
     -- After three hours out of bed people are up as well, whatever the hour.
-    AND q.started_at <= plus_minutes(x.left_at, 180.0) AND q.started_at < x.morning
+    AND (q.started_at < x.up_from AND q.started_at <= plus_minutes(x.left_at, 180.0)
+      OR q.started_at < x.night_end AND q.started_at <= plus_minutes(x.left_at, 15.0))
 ),
 falls AS (
   SELECT *, greatest(plus_minutes(last_activity_at, minutes), start_known_at, left_known_at) AS raised_at FROM lying
