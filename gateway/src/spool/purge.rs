@@ -1,16 +1,19 @@
 //! What the centre orders to forget goes out of the batches that wait.
 
+use std::collections::VecDeque;
+
 use carebed_contract::command::Purge;
 use carebed_contract::labels::Lane;
 use carebed_contract::pack::{Pack, Sealed};
 
-use super::lane::LaneLog;
+use super::format::{EntryHeader, SegmentHeader};
+use super::lane::{Entry, Segment};
 use super::{Spool, SpoolError};
 
 impl Spool {
     /// Takes records out of what is not released, and removes from the disk what was released: receipted batches lie in their
-    /// segment until it is full. Payloads never change under their numbers, so a new epoch begins with what is left, unless
-    /// nothing that waits holds such records or shares a segment with released ones. Says how many records went.
+    /// segment until it is full. Payloads never change under their numbers, so when there are such records a new epoch begins
+    /// with what is left. Says how many records went.
     pub fn purge(&mut self, purge: &Purge) -> Result<usize, SpoolError> {
         let mut gone = 0;
         for lane in Lane::ALL {
@@ -20,17 +23,62 @@ impl Spool {
                 .map(|(_, n)| n)
                 .sum::<usize>();
         }
-        let has_released = |log: &LaneLog| log.segments.front().is_some_and(|segment| segment.first < log.base());
-        let lanes = Lane::ALL.map(|lane| (lane, has_released(self.log(lane)), self.log(lane).entries.is_empty()));
-        if gone > 0 || lanes.iter().any(|(_, released, is_empty)| *released && !is_empty) {
+        if gone > 0 {
             self.begin_epoch_with(|sealed| without(sealed.clone(), purge).map_or(sealed, |(left, _)| left))?;
             return Ok(gone);
         }
-        for (lane, ..) in lanes.into_iter().filter(|(_, released, _)| *released) {
-            self.begin_segment(lane)?;
-            self.remove_segments_below(lane, self.log(lane).next)?;
+        let has_released = |lane: &Lane| {
+            let log = self.log(*lane);
+            log.segments.front().is_some_and(|segment| segment.first < log.base())
+        };
+        for lane in Lane::ALL.into_iter().filter(has_released).collect::<Vec<_>>() {
+            self.drop_released(lane)?;
         }
         Ok(gone)
+    }
+
+    /// Writes what waits in a lane anew, in one segment, and removes the others. A power cut in between leaves both; whoever opens
+    /// the spool then finds that they do not follow each other, and begins a new epoch with what waits.
+    fn drop_released(&mut self, lane: Lane) -> Result<(), SpoolError> {
+        let Some(front) = self.log(lane).entries.front() else {
+            self.begin_segment(lane)?;
+            return self.remove_segments_below(lane, self.log(lane).next);
+        };
+        let log = self.log(lane);
+        let header = SegmentHeader {
+            first: front.seq,
+            prev: front.prev,
+            complete_to: log.receipted_to,
+            ..log.header(self.epoch())
+        };
+        let (mut bytes, mut entries) = (header.encode(), VecDeque::with_capacity(log.entries.len()));
+        for entry in &log.entries {
+            let Ok(sealed) = self.payload(lane, entry) else {
+                // Something is damaged, and that begins an epoch anyway.
+                return self.begin_epoch().map(drop);
+            };
+            let unit = EntryHeader {
+                content_type: entry.content_type,
+                length: entry.length,
+                from: entry.from,
+                complete_to: entry.complete_to,
+                digest: entry.digest,
+                origin: entry.origin,
+            };
+            let offset = (bytes.len() + unit.bytes()) as u64;
+            bytes.extend(unit.encode(&sealed.bytes));
+            entries.push_back(Entry { segment: header.first, offset, ..entry.clone() });
+        }
+        let old: Vec<String> =
+            log.segments.iter().map(|segment| SegmentHeader { first: segment.first, ..header }.file()).collect();
+        self.attempt("write a segment", |disk| disk.create(&header.file(), &bytes))?;
+        let log = self.log_mut(lane);
+        log.segments = [Segment { first: header.first, bytes: bytes.len() as u64 }].into();
+        log.entries = entries;
+        for file in old.into_iter().filter(|file| *file != header.file()) {
+            self.attempt("remove a segment", |disk| disk.remove(&file))?;
+        }
+        Ok(())
     }
 }
 
@@ -158,9 +206,13 @@ mod tests {
         put(&mut spool, "other", 2);
         release(&mut spool, 2);
         assert_eq!(spool.purge(&purge).unwrap(), 0);
-        assert_eq!((on_disk("one"), on_disk("other")), (0, 1));
+        assert_eq!((on_disk("one"), on_disk("other"), spool.epoch()), (0, 1, epoch));
+        put(&mut spool, "more", 3);
         drop(spool);
         let again = Spool::open(Box::new(Directory::open(folder.path()).unwrap()), Limits::default()).unwrap();
-        assert_eq!((again.damage, beds(&again.spool, Lane::Routine)), (vec![], vec![vec!["other".to_owned()]]));
+        assert_eq!(
+            (again.damage, beds(&again.spool, Lane::Routine)),
+            (vec![], vec![vec!["other".to_owned()], vec!["more".to_owned()]])
+        );
     }
 }
