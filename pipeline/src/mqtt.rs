@@ -283,11 +283,10 @@ impl Loop {
         self.rest.send_all().await
     }
 
-    /// Takes a message and what waits behind it, calls first.
+    /// Takes a message and what waits behind it, calls first. Nothing is taken off a queue that is not offered.
     fn take(&mut self, first: Message) {
-        let mut next = Some(first);
-        for _ in 0..DRAIN_MAX {
-            let Some(message) = next else { break };
+        let mut message = first;
+        for left in (0..DRAIN_MAX).rev() {
             let channel = message.topic.channel;
             let offered = self.ingest.offer(message, self.clock.now());
             self.outbox.put(offered.receipt);
@@ -301,10 +300,11 @@ impl Loop {
             if channel == Channel::Batch(Lane::Urgent) {
                 self.ingest.show();
             }
-            if channel != Channel::Batch(Lane::Routine) || self.ingest.is_full() {
+            if left == 0 || channel != Channel::Batch(Lane::Routine) || self.ingest.is_full() {
                 break;
             }
-            next = self.urgent.try_recv().or_else(|_| self.routine.try_recv()).ok();
+            let Ok(next) = self.urgent.try_recv().or_else(|_| self.routine.try_recv()) else { break };
+            message = next;
         }
     }
 

@@ -186,3 +186,39 @@ async fn a_call_on_the_wire_is_told_committed_and_receipted_and_a_command_goes_b
     let rows: u64 = store.view().observations.files.iter().filter_map(|file| file.rows).sum();
     assert_eq!(rows, 2, "each batch once, however often it was sent");
 }
+
+/// Every so many messages it is looked for something else; none is lost there.
+#[tokio::test]
+async fn whatever_is_taken_off_a_queue_is_taken_in() {
+    let lake = tempfile::tempdir().unwrap();
+    let store = Store::open(crate::store::Config::local(lake.path()).unwrap()).await.unwrap();
+    let ((_, urgent), (_, signs)) = (mpsc::channel(1), mpsc::channel(1));
+    let (waiting, routine) = mpsc::channel(QUEUE_MAX);
+    let (events, _told) = mpsc::channel(1);
+    let feed = || Feed::new(events.clone());
+    let mut ingesting = Loop {
+        commit_every: LIMIT,
+        ingest: Ingest::new(store).await.unwrap(),
+        urgent,
+        signs,
+        routine,
+        rows_early: usize::MAX,
+        calls: feed(),
+        news: feed(),
+        rest: feed(),
+        clock: Arc::new(SystemClock::new()),
+        outbox: Arc::default(),
+    };
+    let (json, mut prev) = ("application/senml+json", Digest::ORIGIN);
+    let n = 3 * DRAIN_MAX;
+    for seq in 0..n as u64 {
+        let labels = Labels::of(Epoch::new(1), Lane::Routine, seq, prev);
+        prev = Digest::of_batch(labels.epoch, labels.lane, seq, prev, json, CALL);
+        let to = topic(Channel::Batch(Lane::Routine));
+        waiting.try_send(Message::read(to, Some(&labels.encode()), json.to_owned(), Bytes::from(CALL))).unwrap();
+    }
+    while let Ok(message) = ingesting.routine.try_recv() {
+        ingesting.take(message);
+    }
+    assert_eq!(ingesting.ingest.rows(), n);
+}
