@@ -6,10 +6,10 @@ use anyhow::{Context as _, bail};
 use carebed_contract::time::Timestamp;
 
 /// A stretch of time: from when, to when.
-pub type Outage = (Timestamp, Timestamp);
+pub(crate) type Outage = (Timestamp, Timestamp);
 
 /// Reads a CSV of them: `start,end` per line after a heading; what else stands in a line is for people.
-pub fn read(path: &Path) -> anyhow::Result<Vec<Outage>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Outage>> {
     let mut reader = csv::Reader::from_path(path).with_context(|| format!("failed to read {}", path.display()))?;
     let mut outages = Vec::new();
     for (row, record) in reader.records().enumerate() {
