@@ -251,3 +251,62 @@ impl<'a> Index<'a> {
         Ok(Some(RecordBatch::try_new(Arc::clone(&schema), columns.collect())?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use carebed_queries::sql::Lake;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::import::import;
+    use crate::import::meaning::Meaning;
+    use crate::{detections, facts, sql};
+
+    /// Twenty days of a life that is the same every day: about from seven to ten, in bed at night but for a few minutes at three.
+    fn days() -> String {
+        let first = Timestamp::parse("2026-03-01T00:00:00Z").unwrap();
+        let mut rows = "ts_utc,sensor_id,kind,value\n".to_owned();
+        for day in 0..20 {
+            let mut row = |minute: u64, sensor: &str, value: u8| {
+                let at = first + Duration::from_secs((day * 1_440 + minute) * 60);
+                rows.push_str(&[&at.to_string(), sensor, sensor, &value.to_string()].join(","));
+                rows.push('\n');
+            };
+            row(3 * 60, "bed", 0);
+            row(3 * 60 + 2, "motion", 1);
+            row(3 * 60 + 5, "bed", 1);
+            row(6 * 60 + 50, "bed", 0);
+            (7 * 60..22 * 60).step_by(10).for_each(|minute| row(minute, "motion", 1));
+            row(22 * 60 + 10, "bed", 1);
+        }
+        rows
+    }
+
+    #[tokio::test]
+    async fn who_lies_in_bed_when_silence_falls_is_counted_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::at(folder.path().join("data"));
+        let meaning = "area = \"a1\"\ntime_zone = \"UTC\"\n[[sensor]]\nkind = \"motion\"\nquantity = \"motion_event\"\nroom = \"living\"\n\
+                       [[sensor]]\nkind = \"bed\"\nquantity = \"bed_occupancy\"\nbed = true\nroom = \"bedroom\"\n";
+        let file = folder.path().join("h1.csv");
+        std::fs::write(&file, days()).unwrap();
+        import(&config, &Meaning::parse("m.toml", meaning).unwrap(), &[file]).await.unwrap();
+        let engine = Engine::new(detections::OVER_HISTORY).unwrap();
+        let (found, baselines) = detections::with(&engine, None).await.unwrap();
+        let named = |name: &str| found.iter().find(|detection| detection.name == name).unwrap();
+        let baselines: Vec<_> = baselines.into_iter().filter(|baseline| baseline.name == "inactivity").collect();
+        let store = sql::open(&config.data).await.unwrap();
+        let (lake, view, limits) = (Lake::of(&store), store.view(), detections::OVER_HISTORY);
+        let span = history::extent(&lake, &view, limits).await.unwrap().unwrap();
+        let facts = facts::of_data(&config).await.unwrap().remove(0);
+        let recording = Recording::read(&lake, &view, span, &facts, limits).await.unwrap();
+        let case = Case::new(recording, &[], named("inactivity"), 17).unwrap().unwrap();
+        let home =
+            case.score(&engine, named("inactivity"), Some(named("bed_overstay")), &baselines, None).await.unwrap();
+        // Three days: seventeen hours of each up, at three for a moment, six in bed; the last hour has no day of silence behind it.
+        assert_eq!((home.delays.len(), home.in_bed.n, home.door_last.n), (51, 17, 0));
+        assert_eq!(home.delays.iter().flatten().count(), home.delays.len(), "all who were up are found");
+        assert_eq!((home.in_bed.found, home.in_bed.found_in_bed), (0, home.in_bed.n), "and those in bed by another");
+        assert_eq!(home.n_false, 0);
+    }
+}
