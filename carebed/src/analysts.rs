@@ -7,45 +7,83 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use carebed_console::database::Database;
+use carebed_console::Console;
+use carebed_console::board::Board;
+use carebed_console::database::{Database, DatabaseError};
+use carebed_console::intervals::Intervals;
 use carebed_console::log::Log;
 use carebed_console::registry::Registry;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
+use carebed_contract::time::Timestamp;
 use carebed_pipeline::store::Store;
 use carebed_queries::engine::Limits;
 use carebed_queries::home::HomeFacts;
 use carebed_queries::postgres::{self, Server, Users};
 use carebed_queries::sql::{Lake, Latest, Recent, Snapshot, Source, SqlError};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, oneshot, watch};
 
+use crate::alert_times::Times;
 use crate::config::{Config, Sql};
-use crate::facts::Params;
+use crate::facts::{Params, intervals_of};
 use crate::live::Memories;
 
 use tables::AlertLog;
 
-/// What analysts read: the lake, the registry without persons, and the log of alerts.
+/// What analysts read: the lake, the registry without persons, what gateways and operators said, and the log of alerts.
 #[derive(Debug)]
 pub struct CentreTables {
     store: Store,
     registry: Registry,
+    board: Board,
     params: Params,
-    log: Log,
-    /// What was read of the log so far; it is only ever appended to.
-    alerts: Mutex<AlertLog>,
+    database: Database,
+    said: Mutex<Said>,
     latest: Arc<Latest>,
     episodes: Arc<dyn Recent>,
+}
+
+/// What was read of the centre's database so far.
+#[derive(Debug)]
+struct Said {
+    /// The log of alerts, which is only ever appended to, in two ways.
+    alerts: AlertLog,
+    times: Times,
+    /// Absences and visits of all times; read again when somebody has entered one or ended one.
+    intervals: Option<Intervals>,
+    changes: watch::Receiver<u64>,
 }
 
 impl CentreTables {
     /// Reads beside a centre in this process.
     #[must_use]
-    pub fn new(store: &Store, registry: &Registry, params: Params, database: &Database, memories: Memories) -> Self {
+    pub fn new(
+        store: &Store,
+        registry: &Registry,
+        console: &Console,
+        params: Params,
+        database: &Database,
+        memories: Memories,
+    ) -> Self {
         let Memories { live, latest } = memories;
         let episodes: Arc<dyn Recent> = Arc::new(live);
-        let (store, registry, log) = (store.clone(), registry.clone(), Log::new(database.clone()));
-        Self { store, registry, params, log, alerts: Mutex::default(), latest, episodes }
+        let changes = console.intervals().changes();
+        let said = Said { alerts: AlertLog::default(), times: Times::default(), intervals: None, changes };
+        let (store, registry, database) = (store.clone(), registry.clone(), database.clone());
+        Self { store, registry, board: console.board(), params, database, said: Mutex::new(said), latest, episodes }
+    }
+}
+
+impl Said {
+    async fn read(&mut self, database: &Database) -> Result<(), DatabaseError> {
+        let new = Log::new(database.clone()).since(self.alerts.last()).await?;
+        self.times.take(&new);
+        self.alerts.take(new);
+        if self.changes.has_changed().unwrap_or(false) || self.intervals.is_none() {
+            self.changes.mark_unchanged();
+            self.intervals = Some(Intervals::load(database, Timestamp::from_millis(0)).await?);
+        }
+        Ok(())
     }
 }
 
@@ -53,12 +91,18 @@ impl CentreTables {
 impl Source for CentreTables {
     async fn snapshot(&self) -> Result<Snapshot, SqlError> {
         let homes = self.registry.homes();
-        let facts: Vec<HomeFacts> = homes.iter().map(|home| self.params.facts(home)).collect();
-        let mut alerts = self.alerts.lock().await;
-        let new = self.log.since(alerts.last()).await.map_err(|error| SqlError::Snapshot(Box::new(error)))?;
-        alerts.take(new);
+        let mut said = self.said.lock().await;
+        said.read(&self.database).await.map_err(|error| SqlError::Snapshot(Box::new(error)))?;
+        let mut alerts = said.times.by_home();
+        let facts = homes.iter().map(|home| HomeFacts {
+            intervals: said.intervals.as_ref().map(|all| intervals_of(all, &home.id)).unwrap_or_default(),
+            alerts: alerts.remove(&home.id).unwrap_or_default(),
+            ..self.params.facts(home)
+        });
+        let facts: Vec<HomeFacts> = facts.collect();
         let mut tables = tables::registry(&self.registry, &homes);
-        tables.push(("alerts", alerts.table()));
+        tables.extend(tables::status(&self.board, &homes));
+        tables.push(("alerts", said.alerts.table()));
         let snapshot = Snapshot::new(&Lake::of(&self.store), self.store.view(), &facts);
         Ok(snapshot.with_tables(tables).with_latest(&self.latest).with_recent(&self.episodes))
     }
@@ -90,12 +134,7 @@ impl Analysts {
             statements_max: sql.statements_max,
             audit: Some(config.data.join("audit").join("sql.jsonl")),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(sql.cores.max(1))
-            .thread_name("carebed-sql")
-            .enable_all()
-            .build()
-            .context("failed to make threads for SQL")?;
+        let runtime = postgres::threads(sql.cores).context("failed to make threads for SQL")?;
         let server = runtime
             .spawn(Server::bind(settings, users, Arc::new(source), clock))
             .await?

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use carebed_console::database::Database;
 use carebed_pipeline::store::{Config as StoreConfig, Store};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::checksum;
 use crate::cli::say;
 use crate::config::Config;
 use crate::exit::Exit;
+use crate::fresh::Fresh;
 
 const FORMAT: &str = "carebed-backup 1";
 const MANIFEST: &str = "manifest.json";
@@ -62,7 +63,7 @@ struct Entry {
 /// `carebed backup`
 pub async fn run(arguments: BackupArguments) -> anyhow::Result<Exit> {
     let BackupArguments { data, to } = arguments;
-    empty(&to)?;
+    let fresh = Fresh::begin(&to)?;
     let mut attempt = 1;
     let manifest = loop {
         match copy(&data, &to).await {
@@ -76,6 +77,7 @@ pub async fn run(arguments: BackupArguments) -> anyhow::Result<Exit> {
     // What cannot be opened is no backup.
     let rows = rows_of(&to).await.context("the backup cannot be read; make it again")?;
     ensure!(rows == manifest.rows, "the backup holds {rows} rows instead of {}; make it again", manifest.rows);
+    fresh.whole();
     let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
     say(&format!("{} rows, {} files, {bytes} bytes in {}", manifest.rows, manifest.files.len(), to.display()));
     Ok(Exit::Done)
@@ -89,7 +91,7 @@ pub async fn restore(arguments: RestoreArguments) -> anyhow::Result<Exit> {
     let manifest: Manifest =
         serde_json::from_slice(&text).with_context(|| format!("{} is damaged", place.display()))?;
     ensure!(manifest.format == FORMAT, "{} is of another format ({})", place.display(), manifest.format);
-    empty(&data)?;
+    let fresh = Fresh::begin(&data)?;
     for entry in &manifest.files {
         let path = inside(&entry.path)?;
         let found = copy_file(&from.join(&path), &data.join(&path))?;
@@ -101,6 +103,7 @@ pub async fn restore(arguments: RestoreArguments) -> anyhow::Result<Exit> {
     }
     let rows = rows_of(&data).await.context("the restored lake cannot be read")?;
     ensure!(rows == manifest.rows, "the restored lake holds {rows} rows instead of {}", manifest.rows);
+    fresh.whole();
     say(&format!(
         "{rows} rows restored to {}; gateways whose later data the centre had received open a new epoch, and what is gone \
          is declared in gaps",
@@ -194,13 +197,6 @@ fn entry(path: &Path) -> anyhow::Result<Entry> {
 fn sync(path: &Path) -> anyhow::Result<()> {
     let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
     synced.with_context(|| format!("failed to put {} on stable storage", path.display()))
-}
-
-fn empty(folder: &Path) -> anyhow::Result<()> {
-    if folder.is_dir() && std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
-        bail!("{} is not empty\nhint: name a folder that is not there yet", folder.display());
-    }
-    std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))
 }
 
 /// A path of a manifest, which must stay inside the folder.

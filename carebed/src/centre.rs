@@ -51,6 +51,7 @@ pub struct Centre {
     memories: Memories,
     events: (Events, Heard),
     actions: mpsc::Receiver<HomeAction>,
+    commands: (mpsc::Sender<(Topic, Command)>, mpsc::Receiver<(Topic, Command)>),
 }
 
 impl std::fmt::Debug for Centre {
@@ -70,13 +71,14 @@ impl Centre {
         let params = Params::load(&config.params())?;
         let database = Database::open(&config.database()).await.context("failed to open the centre's database")?;
         let registry = Registry::load(&database).await.context("failed to read the registry")?;
-        let (actions_in, actions) = mpsc::channel(ACTIONS_MAX);
         let homes: Vec<HomeId> = registry.homes().iter().map(|home| home.id.clone()).collect();
         params.strangers(&homes).for_each(|line| tracing::warn!("{line}"));
+        let (actions_in, actions) = mpsc::channel(ACTIONS_MAX);
         let console = ConsoleConfig { listen: config.console.listen, policy: policy(&detections.list), speed };
         let console = Console::bind(console, database.clone(), registry.clone(), actions_in, Arc::clone(&clock))
             .await
             .context("failed to open the console")?;
+        let commands = mpsc::channel(ACTIONS_MAX);
         let (live, in_memory) = LiveTask::open(
             &store,
             detections,
@@ -84,6 +86,7 @@ impl Centre {
             (&console, Log::new(database.clone())),
             (config.detection.clone(), params),
             Arc::clone(&clock),
+            commands.0.clone(),
         );
         Ok(Self {
             config: config.clone(),
@@ -97,6 +100,7 @@ impl Centre {
             memories: Memories { live: in_memory, latest: Arc::default() },
             events: events(),
             actions,
+            commands,
         })
     }
 
@@ -124,7 +128,8 @@ impl Centre {
     /// When `params.toml` cannot be read.
     pub fn tables(&self) -> anyhow::Result<CentreTables> {
         let params = Params::load(&self.config.params())?;
-        Ok(CentreTables::new(&self.store, &self.registry, params, &self.database, self.memories.clone()))
+        let memories = self.memories.clone();
+        Ok(CentreTables::new(&self.store, &self.registry, &self.console, params, &self.database, memories))
     }
 
     /// Runs until told to stop, in order: ingest commits what it has, detection takes the last events, the desk logs
@@ -132,7 +137,7 @@ impl Centre {
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let stop = shutdown.child_token();
         let (live_stop, console_stop) = (Shutdown::new(), Shutdown::new());
-        let (commands_in, commands) = mpsc::channel(ACTIONS_MAX);
+        let (commands_in, commands) = self.commands;
         let (events_in, events) = self.events;
 
         let (host, port) =

@@ -323,7 +323,11 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         carebed_gateway::link::serve_broker(v4, v5)?;
         return Ok(Exit::Done);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    if matches!(command, Command::Sql(_) | Command::Report(_)) {
+        threads.thread_stack_size(carebed_queries::sql::STACK_BYTES);
+    }
+    let runtime = threads.enable_all().build()?;
     runtime.block_on(async {
         match command {
             Command::Demo(arguments) => crate::demo::run(arguments).await,

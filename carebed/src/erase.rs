@@ -56,6 +56,10 @@ async fn rows_of(data: &Path, home: &HomeId, bed: Option<&BedId>) -> anyhow::Res
     if counted != "0" {
         return Ok(counted);
     }
+    // It was asked for before, and is gone on with.
+    if sql::open(data).await?.erasures().iter().any(|known| known.home == *home && known.bed.as_ref() == bed) {
+        return Ok(counted);
+    }
     // Its rows may be in a spool yet.
     let known = match bed {
         None => ask("SELECT home_id FROM homes UNION SELECT home_id FROM observations".to_owned()).await?,
@@ -105,6 +109,15 @@ pub async fn run(arguments: EraseArguments) -> anyhow::Result<Exit> {
             "warning: {} rows are still in files that a reader holds; they are not shown any more, and are deleted when it \
              ends\nhint: run carebed erase again with --id {}",
             report.left, report.id
+        ));
+        return Ok(Exit::Refused);
+    }
+    if !report.unreadable.is_empty() {
+        complain(&format!(
+            "warning: nobody could look into {}: other programs' files or damaged ones\nhint: move them out of the lake, or restore \
+             them from a backup, and run carebed erase again with --id {}",
+            report.unreadable.join(", "),
+            report.id
         ));
         return Ok(Exit::Refused);
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use carebed_contract::time::Timestamp;
 use carebed_queries::engine::Limits;
 use carebed_queries::export::{self, Selection};
@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::checksum;
 use crate::cli::say;
 use crate::exit::Exit;
+use crate::fresh::Fresh;
 
 /// Nobody's calls wait for an export: it is a process of its own.
 const LIMITS: Limits = Limits { memory_bytes: 2 << 30, partitions: 2, time: std::time::Duration::from_secs(24 * 3600) };
@@ -111,9 +112,7 @@ struct Entry {
 /// `carebed export`
 pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
     let ExportArguments { data, to, area, tier, from, to_day, fhir, zone } = arguments;
-    if to.is_dir() && std::fs::read_dir(&to).is_ok_and(|mut entries| entries.next().is_some()) {
-        bail!("{} is not empty\nhint: name a folder that is not there yet", to.display());
-    }
+    let fresh = Fresh::begin(&to)?;
     let store = crate::sql::open(&data).await?;
     let (lake, view) = (Lake::of(&store), store.view());
     let span = Span { from: from.unwrap_or(Timestamp::MIN), to: to_day.unwrap_or(Timestamp::MAX) };
@@ -149,6 +148,7 @@ pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
     let version = view.observations.version;
     let manifest = Manifest { format: "carebed-export 1", version, area, from: text(from), to: text(to_day), files };
     std::fs::write(to.join("manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
+    fresh.whole();
     say(&format!("{rows} rows, {} files in {}", manifest.files.len(), to.display()));
     Ok(Exit::Done)
 }

@@ -26,7 +26,9 @@ mod wrong_clocks;
 pub mod backup;
 pub mod erase;
 pub mod export;
+mod fresh;
 pub mod maintain;
+mod purges;
 
 pub mod backtest;
 pub mod check;
@@ -34,9 +36,9 @@ pub mod evaluate;
 pub mod explain;
 pub mod import;
 pub mod nights;
+mod outages;
 pub mod sql;
 
-mod outages;
 pub mod analysts;
 pub mod users;
 

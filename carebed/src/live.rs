@@ -22,12 +22,14 @@ use carebed_console::log::Log;
 use carebed_console::registry::Registry;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
+use carebed_contract::command::Command;
 use carebed_contract::finding::Finding;
 use carebed_contract::id::{Area, HomeId};
 use carebed_contract::labels::Lane;
 use carebed_contract::observation::Observation;
-use carebed_contract::status::GatewayState;
+use carebed_contract::status::{GatewayState, Status};
 use carebed_contract::time::Timestamp;
+use carebed_contract::topic::{Channel, Topic};
 use carebed_pipeline::event::Event;
 use carebed_pipeline::memory::Rows;
 use carebed_pipeline::store::Store;
@@ -46,6 +48,7 @@ use crate::detections::{self, Detections};
 use crate::facts::{Params, intervals_of};
 use crate::failing::{CENTRE, Failing};
 use crate::notices::{self, Troubles};
+use crate::purges::Purges;
 use crate::wrong_clocks::WrongClocks;
 use asked::{ASKED_MAX, Asked};
 pub use asked::{InMemory, Memories};
@@ -89,6 +92,9 @@ pub struct LiveTask {
     /// What gateways said of their troubles.
     troubles: Troubles,
     wrong_clocks: WrongClocks,
+    purges: Purges,
+    /// The way to gateways.
+    commands: mpsc::Sender<(Topic, Command)>,
     /// What is usual in the homes, on its way from the lake.
     learning: Option<JoinHandle<Result<Learnt, HistoryError>>>,
     /// Homes that were forgotten since it began: what was learnt of them counts no more.
@@ -126,6 +132,7 @@ impl LiveTask {
         (console, log): (&Console, Log),
         (settings, params): (Settings, Params),
         clock: Arc<dyn Clock>,
+        commands: mpsc::Sender<(Topic, Command)>,
     ) -> (Self, InMemory) {
         let now = clock.now();
         let (ask, asked) = mpsc::channel(ASKED_MAX);
@@ -174,6 +181,8 @@ impl LiveTask {
             has_learnt: false,
             troubles: Troubles::default(),
             wrong_clocks: WrongClocks::default(),
+            purges: Purges::default(),
+            commands,
             learning: None,
             unlearn: BTreeSet::new(),
             asked,
@@ -336,7 +345,8 @@ impl LiveTask {
                 self.feed(&rows, &observations);
                 self.look_at_urgent(&observations).await
             }
-            Event::Status { status, .. } => {
+            Event::Status { topic, status } => {
+                self.order_purges(&topic, &status);
                 if status.state == GatewayState::Lost {
                     // It may have been heard for the first time since the last round. No other is looked at: an outage brings
                     // as many last wills as there are homes, and calls wait for each.
@@ -360,6 +370,7 @@ impl LiveTask {
             }
             Event::Result { topic, result } => {
                 tracing::info!(gateway = %topic.gateway, command = result.id, outcome = ?result.outcome, "the home answered a command");
+                self.purges.answered(&topic.gateway, &result);
                 Ok(())
             }
             Event::Gap(gap) => {
@@ -377,6 +388,17 @@ impl LiveTask {
                     notices::calls_lost(&gateway, self.registry.served_by(&gateway), area, received, "unreadable");
                 self.notice(lost.into_iter().collect(), Evaluated::default()).await
             }
+        }
+    }
+
+    /// A gateway that is there empties its spool of what is erased. An order for which there is no room goes with its next word.
+    fn order_purges(&self, topic: &Topic, status: &Status) {
+        if status.state != GatewayState::Online {
+            return;
+        }
+        let to = Topic { channel: Channel::Command, ..topic.clone() };
+        for order in self.purges.due(&self.store.erasures(), &topic.gateway, &status.home, self.clock.now()) {
+            let _no_room = self.commands.try_send((to.clone(), order));
         }
     }
 

@@ -10,8 +10,8 @@ use anyhow::{Context as _, bail};
 use carebed_console::registry::Registry;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::{Clock, SystemClock};
-use carebed_contract::command::{ACTION_PURGE, Command, Purge, SPOOL};
-use carebed_contract::id::{DeviceId, GatewayId};
+use carebed_contract::command::Command;
+use carebed_contract::id::GatewayId;
 use carebed_contract::time::Timestamp;
 use carebed_contract::topic::{Channel, Topic};
 use carebed_pipeline::store::{Erased, Erasure, LockError, Store, StoreError, UpkeepConfig};
@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::cli::say;
 use crate::exit::Exit;
 use crate::live::Memories;
-use crate::storage;
+use crate::{purges, storage};
 
 /// Longest question taken; a longer one is refused.
 const QUESTION_BYTES_MAX: u64 = 64 << 10;
@@ -31,8 +31,6 @@ const QUESTION_BYTES_MAX: u64 = 64 << 10;
 const ASKING: Duration = Duration::from_secs(10);
 /// How long an erasure waits for readers of this process before it leaves their files to vacuum.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long an order to a gateway may be under way.
-const ORDERED: Duration = Duration::from_secs(3_600);
 
 /// `carebed maintain`
 #[derive(Debug, Clone, clap::Args)]
@@ -103,22 +101,13 @@ pub struct Around {
 }
 
 impl Around {
-    /// Orders gateways to empty their spools of what is erased. Says how many orders went out: one to a gateway that is not
-    /// connected is lost, and what it sends when it is back is consumed and kept nowhere.
+    /// Orders gateways to empty their spools of what is erased. Says how many orders went out. One that is not connected is
+    /// ordered when it is back; what it sends until then is consumed and kept nowhere.
     fn order(&self, erasure: &Erasure, gateways: &[GatewayId], now: Timestamp) -> usize {
-        let Erasure { id, home, bed, from, until, .. } = erasure.clone();
-        let value =
-            serde_json::to_value(Purge { home, bed, from, until }).expect("a purge is a map of texts and numbers");
         let order = |gateway: &GatewayId| {
             let area = self.registry.homes().iter().find(|home| home.gateway.as_ref() == Some(gateway))?.area.clone();
-            let command = Command {
-                id: format!("purge-{id}"),
-                device: DeviceId::new(SPOOL).ok()?,
-                action: ACTION_PURGE.to_owned(),
-                value: value.clone(),
-                expires_at: now + ORDERED,
-            };
-            self.commands.try_send((Topic::new(area, gateway.clone(), Channel::Command), command)).ok()
+            let topic = Topic::new(area, gateway.clone(), Channel::Command);
+            self.commands.try_send((topic, purges::order(erasure, now))).ok()
         };
         gateways.iter().filter_map(order).count()
     }

@@ -20,6 +20,8 @@ use crate::config::Config;
 use crate::exit::{Exit, Misuse};
 use crate::{facts, storage};
 
+/// How much is told of a statement that failed.
+const BEGINNING_CHARS: usize = 72;
 /// Most rows given; more are cut, and that is said.
 const ROWS_MAX: usize = 1_000_000;
 /// A question may use both cores of a small machine and take its time: nobody's calls wait for it here.
@@ -53,9 +55,18 @@ pub async fn run(arguments: SqlArguments) -> anyhow::Result<Exit> {
         bail!("a Parquet file holds the answer to one statement; these are {}", statements.len());
     }
     let session = session(&arguments.data).await?;
-    let mut bytes = Vec::new();
-    for statement in statements {
-        write(&session.run(&statement).await?, format, &mut bytes)?;
+    let (mut bytes, n) = (Vec::new(), statements.len());
+    for (number, statement) in statements.iter().enumerate() {
+        let answered = session.run(statement).await.map_err(anyhow::Error::from);
+        let written = answered.and_then(|answer| write(&answer, format, &mut bytes));
+        if n > 1
+            && let Err(error) = written
+        {
+            // What the others before it said is an answer all the same.
+            give(&bytes, arguments.output.as_deref())?;
+            return Err(error.context(format!("statement {} of {n}: {}", number + 1, beginning(statement))));
+        }
+        written?;
     }
     give(&bytes, arguments.output.as_deref())
 }
@@ -97,6 +108,16 @@ pub async fn report(arguments: ReportArguments) -> anyhow::Result<Exit> {
     let mut bytes = Vec::new();
     write(&session.run_with(&report.sql, &values).await?, arguments.format.into(), &mut bytes)?;
     give(&bytes, arguments.output.as_deref())
+}
+
+/// By which a statement is known again.
+fn beginning(statement: &str) -> String {
+    let mut words: String = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = words.char_indices().nth(BEGINNING_CHARS) {
+        words.truncate(end);
+        words.push('…');
+    }
+    words
 }
 
 fn write(answer: &Answer, format: sql::Format, bytes: &mut Vec<u8>) -> anyhow::Result<()> {

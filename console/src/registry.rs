@@ -277,14 +277,11 @@ impl Registry {
         let unlisted: Vec<Bed> = known.iter().flat_map(|known| &known.beds).cloned().collect();
         let unlisted: Vec<Bed> = unlisted.into_iter().filter(|bed| bed.person.is_some() && !is_listed(bed)).collect();
         let (ended, begun) = self.read(|known| {
-            registrations::changes(&known.registrations, &home.id, &registrations::of(&home, &known.key))
+            registrations::changes(&known.registrations, &home.id, false, &registrations::of(&home, &known.key))
         });
         self.save(&home, &unlisted, (&ended, &begun), now).await.map_err(query("register a home"))?;
         self.write(|known| {
-            let open = known.registrations.iter_mut().filter(|row| row.valid_to.is_none() && ended.contains(&row.what));
-            open.for_each(|row| row.valid_to = Some(now));
-            let new = begun.into_iter().map(|what| Registration { what, valid_from: now, valid_to: None });
-            known.registrations.extend(new);
+            known.register(&ended, begun, now);
             for bed in &home.beds {
                 known.unlisted.remove(&(home.id.clone(), bed.id.clone()));
             }
@@ -292,6 +289,37 @@ impl Registry {
             known.unlisted.extend(unlisted);
             known.homes.insert(home.id.clone(), Arc::new(home));
         });
+        Ok(())
+    }
+
+    /// Registers which devices a registered home has, each with the bed it belongs to.
+    pub async fn put_devices(
+        &self,
+        home: &HomeId,
+        devices: impl IntoIterator<Item = (DeviceId, Option<BedId>)>,
+        now: Timestamp,
+    ) -> Result<(), DatabaseError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let Some(known) = self.home(home) else { return Ok(()) };
+        let registered = |(id, bed): (DeviceId, _)| Registered {
+            kind: Kind::Device,
+            id: id.to_string(),
+            home: home.clone(),
+            bed,
+            area: known.area.clone(),
+        };
+        let devices = devices.into_iter().map(registered).collect();
+        let (ended, begun) = self.read(|known| registrations::changes(&known.registrations, home, true, &devices));
+        if ended.is_empty() && begun.is_empty() {
+            return Ok(());
+        }
+        let saved = async {
+            let mut all = self.database.pool.begin().await?;
+            save_registrations(&mut all, (&ended, &begun), now).await?;
+            all.commit().await
+        };
+        saved.await.map_err(query("register the devices of a home"))?;
+        self.write(|known| known.register(&ended, begun, now));
         Ok(())
     }
 
@@ -426,23 +454,41 @@ impl Registry {
                 .execute(&mut *all)
                 .await?;
         }
-        let end = "UPDATE registrations SET valid_to = ?6
-            WHERE kind = ?1 AND id = ?2 AND home = ?3 AND bed IS ?4 AND area = ?5 AND valid_to IS NULL";
-        let begin = "INSERT INTO registrations (kind, id, home, bed, area, valid_from) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        for (sql, rows) in [(end, ended), (begin, begun)] {
-            for row in rows {
-                sqlx::query(sql)
-                    .bind(row.kind.as_str())
-                    .bind(&row.id)
-                    .bind(row.home.as_str())
-                    .bind(row.bed.as_ref().map(BedId::as_str))
-                    .bind(row.area.as_str())
-                    .bind(now.millis())
-                    .execute(&mut *all)
-                    .await?;
-            }
-        }
+        save_registrations(&mut all, (ended, begun), now).await?;
         all.commit().await
+    }
+}
+
+async fn save_registrations(
+    all: &mut sqlx::SqliteConnection,
+    (ended, begun): (&BTreeSet<Registered>, &BTreeSet<Registered>),
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let end = "UPDATE registrations SET valid_to = ?6
+        WHERE kind = ?1 AND id = ?2 AND home = ?3 AND bed IS ?4 AND area = ?5 AND valid_to IS NULL";
+    let begin = "INSERT INTO registrations (kind, id, home, bed, area, valid_from) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    for (sql, rows) in [(end, ended), (begin, begun)] {
+        for row in rows {
+            sqlx::query(sql)
+                .bind(row.kind.as_str())
+                .bind(&row.id)
+                .bind(row.home.as_str())
+                .bind(row.bed.as_ref().map(BedId::as_str))
+                .bind(row.area.as_str())
+                .bind(now.millis())
+                .execute(&mut *all)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+impl Known {
+    fn register(&mut self, ended: &BTreeSet<Registered>, begun: BTreeSet<Registered>, now: Timestamp) {
+        let open = self.registrations.iter_mut().filter(|row| row.valid_to.is_none() && ended.contains(&row.what));
+        open.for_each(|row| row.valid_to = Some(now));
+        let new = begun.into_iter().map(|what| Registration { what, valid_from: now, valid_to: None });
+        self.registrations.extend(new);
     }
 }
 

@@ -1,13 +1,20 @@
--- title.zh: 上门服务时长（每户每月）
--- title.en: Hours of service per home and month
--- grain: home, month (local)
+-- title.zh: 上门服务时长（每人每月；化名）
+-- title.en: Hours of service per person and month, under a pseudonym
+-- grain: person, month (local); a visit to the whole home counts for each person who lives there, one to a bed for who lies in it
 -- param from: 起始日期（含） / first day, e.g. 2026-05-01
 -- param to: 结束日期（不含） / day after the last
-SELECT substr(h.area, 1, 6) AS district, i.home_id, date_trunc('month', local_time(i.started_at, h.time_zone)) AS month,
-  count(*) AS n_visits, sum((CAST(i.ended_at AS bigint) - CAST(i.started_at AS bigint)) / 3600000.0) AS hours
-FROM intervals i
-JOIN homes h ON h.home_id = i.home_id
-WHERE i.kind = 'visit' AND CAST(local_time(i.started_at, h.time_zone) AS date) >= CAST($from AS date)
-  AND CAST(local_time(i.started_at, h.time_zone) AS date) < CAST($to AS date)
-GROUP BY 1, 2, 3
-ORDER BY 1, 2, 3
+WITH visit AS (
+  SELECT h.area, i.home_id, i.bed_id, i.started_at, CAST(local_time(i.started_at, h.time_zone) AS date) AS day,
+    date_trunc('month', local_time(i.started_at, h.time_zone)) AS month,
+    (CAST(i.ended_at AS bigint) - CAST(i.started_at AS bigint)) / 3600000.0 AS hours
+  FROM intervals i
+  JOIN homes h ON h.home_id = i.home_id
+  WHERE i.kind = 'visit'
+)
+SELECT substr(v.area, 1, 6) AS district, p.person_id, v.home_id, v.month, count(*) AS n_visits, sum(v.hours) AS hours
+FROM visit v
+LEFT JOIN persons p ON p.home_id = v.home_id AND (v.bed_id IS NULL OR p.bed_id = v.bed_id)
+  AND p.valid_from <= v.started_at AND (p.valid_to IS NULL OR v.started_at < p.valid_to)
+WHERE v.day >= CAST($from AS date) AND v.day < CAST($to AS date)
+GROUP BY 1, 2, 3, 4
+ORDER BY 1, 2, 3, 4

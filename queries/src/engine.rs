@@ -361,9 +361,13 @@ pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState 
     state
 }
 
+/// How much a statement may lay aside on the disk, as a multiple of the memory it may use; one that needs more fails.
+const SPILL_PER_MEMORY: u64 = 4;
+
 pub(crate) fn runtime(limits: Limits) -> Result<Arc<RuntimeEnv>, EngineError> {
     RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes)))
+        .with_max_temp_directory_size(SPILL_PER_MEMORY * limits.memory_bytes as u64)
         .build_arc()
         .map_err(setup)
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array as _, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::error::ArrowError;
@@ -129,8 +129,9 @@ fn within(span: Span) -> Expr {
 /// What a night is: from 20:00 to 08:00 of the home's local time, named by the day on which it begins.
 const NIGHTLY: &str = "
 SELECT home_id, bed_id, quantity, CAST(night AS DATE) AS night, CAST(min(event_time) AS BIGINT) AS began,
-       CAST(max(event_time) AS BIGINT) AS ended, avg(value) AS mean, min(value) AS low, max(value) AS high, count(*) AS n
-FROM (SELECT home_id, bed_id, quantity, event_time, value,
+       CAST(max(event_time) AS BIGINT) AS ended, avg(value) AS mean, min(value) AS low, max(value) AS high, count(*) AS n,
+       CASE WHEN min(device_id) = max(device_id) THEN min(device_id) END AS device
+FROM (SELECT home_id, bed_id, device_id, quantity, event_time, value,
              date_trunc('day', to_local_time(arrow_cast(event_time, '{zone}')) - INTERVAL '8 hours') AS night,
              date_part('hour', to_local_time(arrow_cast(event_time, '{zone}')) - INTERVAL '8 hours') AS hour
       FROM selected
@@ -189,21 +190,30 @@ fn resource(batch: &RecordBatch, row: usize) -> Result<Option<Value>, ArrowError
             "system": "http://unitsofmeasure.org", "code": &*definition.ucum})
     };
     let extreme = |what: &str, number: f64| json!({"code": {"text": what}, "valueQuantity": value(number)});
+    // Of a night that several devices observed none is named.
+    let device = column("device", &DataType::Utf8)?;
+    let device = device.as_string::<i32>();
+    let device = device.is_valid(row).then(|| format!("{home}/{}", device.value(row)));
     // Ids of FHIR are at most 64 of A-Z a-z 0-9 - and dots; the same night has the same id each time.
     let id = Digest::of_bytes(format!("{home}/{bed}/{night}/{name}").as_bytes()).to_string();
-    Ok(Some(json!({
+    let mut observation = json!({
         "resourceType": "Observation",
         "id": id,
         "status": "final",
         "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category",
             "code": "vital-signs", "display": "Vital Signs"}]}],
         "code": {"coding": [{"system": "http://loinc.org", "code": loinc}], "text": definition.title.en},
-        "subject": {"identifier": {"system": "urn:carebed:bed", "value": format!("{home}/{bed}")}},
+        "subject": {"type": "Location", "identifier": {"system": "urn:carebed:bed", "value": format!("{home}/{bed}")}},
         "effectivePeriod": {"start": time("began")?, "end": time("ended")?},
         "valueQuantity": value(number("mean")?),
         "method": {"text": format!("mean of {} observations of the night of {night}", number("n")?)},
         "component": [extreme("minimum", number("low")?), extreme("maximum", number("high")?)],
-    })))
+    });
+    if let (Some(device), Some(fields)) = (device, observation.as_object_mut()) {
+        let device = json!({"type": "Device", "identifier": {"system": "urn:carebed:device", "value": device}});
+        fields.insert("device".to_owned(), device);
+    }
+    Ok(Some(observation))
 }
 
 #[cfg(test)]

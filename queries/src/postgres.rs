@@ -9,7 +9,9 @@ mod comments;
 mod guard;
 mod service;
 mod settings;
+mod socket;
 mod startup;
+mod stops;
 mod users;
 
 #[cfg(test)]
@@ -26,16 +28,17 @@ use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion_postgres::pgwire::api::ConnectionManager;
-use datafusion_postgres::pgwire::tokio::{TlsAcceptor, process_socket};
+use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::engine::{EngineError, Limits, runtime};
-use crate::sql::Source;
+use crate::sql::{self, Source};
 
 use audit::Audit;
+use stops::Stops;
 pub use users::{User, Users, UsersError, password_line};
 
 /// How SQL is served.
@@ -49,7 +52,7 @@ pub struct Config {
     pub limits: Limits,
     /// Most rows of an answer; a statement with more ends with an error.
     pub rows_max: usize,
-    /// Connections at once; more are turned away.
+    /// Connections at once; more are told so and turned away.
     pub connections_max: usize,
     /// Statements at once; more wait, and the wait counts as their time.
     pub statements_max: usize,
@@ -126,8 +129,15 @@ struct Shared {
     runtime: Arc<RuntimeEnv>,
     statements: Arc<Semaphore>,
     connections: Arc<ConnectionManager>,
+    /// One for each connection that has its place.
+    room: Arc<Semaphore>,
+    stops: Arc<Stops>,
     audit: Audit,
 }
+
+/// Sockets beyond [`Config::connections_max`] that are told that they are too many, or bring the wish to end a statement. Those
+/// beyond are closed without a word.
+const AT_THE_DOOR: usize = 64;
 
 /// How long the last statements may go on when the server stops.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -155,6 +165,8 @@ impl Server {
             runtime: runtime(config.limits)?,
             statements: Arc::new(Semaphore::new(config.statements_max)),
             connections: Arc::new(ConnectionManager::new()),
+            room: Arc::new(Semaphore::new(config.connections_max)),
+            stops: Arc::default(),
             audit,
             users,
             source,
@@ -172,7 +184,7 @@ impl Server {
 
     /// Serves until told to stop; what is running then has two seconds.
     pub async fn run(self, shutdown: Shutdown) {
-        let room = Arc::new(Semaphore::new(self.shared.config.connections_max));
+        let doors = Arc::new(Semaphore::new(self.shared.config.connections_max + AT_THE_DOOR));
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -189,22 +201,34 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-                tracing::warn!(%peer, max = self.shared.config.connections_max, "a SQL connection was turned away: too many");
+            let Ok(door) = Arc::clone(&doors).try_acquire_owned() else {
+                tracing::warn!(%peer, "a SQL connection was closed unheard: too many");
                 continue;
             };
-            let connection = service::Connection::new(&self.shared);
-            let tls = self.tls.clone();
+            let (tls, shared) = (self.tls.clone(), Arc::clone(&self.shared));
             connections.spawn(async move {
-                let _place = place;
-                let _nodelay = socket.set_nodelay(true);
-                if let Err(error) = process_socket(socket, tls, connection).await {
+                let _door = door;
+                if let Err(error) = socket::serve(socket, tls, &shared).await {
                     tracing::debug!(%error, %peer, "a SQL connection ended");
                 }
             });
         }
         let _left = tokio::time::timeout(GOODBYE, async { while connections.join_next().await.is_some() {} }).await;
     }
+}
+
+/// Threads on which SQL is served: their stacks hold the deepest statement that is taken.
+///
+/// # Errors
+/// When the machine gives no threads.
+pub fn threads(cores: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        // One more, so that whoever comes is heard while all others compute.
+        .worker_threads(cores.max(1) + 1)
+        .thread_stack_size(sql::STACK_BYTES)
+        .thread_name("carebed-sql")
+        .enable_all()
+        .build()
 }
 
 fn acceptor(tls: &Tls) -> Result<TlsAcceptor, Error> {

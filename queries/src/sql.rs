@@ -3,7 +3,8 @@
 //! Tables: `observations`, `gaps`, `dead_letters` as the view shows them (committed files and rows on their way), `latest` from memory,
 //! the homes' facts as `homes`, `beds` and `params`, what the service centre adds, the views of `queries/views`, and `episodes`: beside
 //! live detection those that began in the last days come from its memory (`started_at >= …`); others are made from the observations of
-//! the homes that a statement asks about. With `home_id = …` that is quick, without it takes as long as reading everything.
+//! the homes that a statement asks about, from shortly before `started_at >= …` on. With `home_id = …` that is quick, with neither it
+//! takes as long as reading everything.
 //!
 //! A [`Tables`] stays open and sees the newest snapshot in each statement; a [`SqlSession`] is one over one snapshot.
 
@@ -12,6 +13,7 @@ mod dictionary;
 pub mod facts;
 mod latest;
 mod live_table;
+mod made;
 mod newest_row;
 mod recent;
 mod scoped;
@@ -33,13 +35,15 @@ use arrow::datatypes::SchemaRef;
 use carebed_pipeline::schema;
 use carebed_pipeline::store::Store;
 use carebed_pipeline::view::View;
+use datafusion::common::utils::datafusion_strsim;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::Statement as Sql;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::dialect::{GenericDialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use futures::StreamExt;
 use object_store::ObjectStore;
 use url::Url;
@@ -63,6 +67,12 @@ const LATEST: &str = "latest";
 const DICTIONARY: &str = "dictionary";
 /// Functions whose one answer may be as large as a few digits say: no bound of memory sees it before it is there.
 const BOUNDLESS: [&str; 7] = ["repeat", "lpad", "rpad", "array_repeat", "array_resize", "range", "generate_series"];
+/// Longest statement taken, in bytes and in words: what is nested or chained in one is as deep as it is long, and each level
+/// takes a part of a thread's stack.
+const STATEMENT_BYTES_MAX: usize = 256 << 10;
+const STATEMENT_WORDS_MAX: usize = 10_000;
+/// The stack of threads that plan and run statements: five thousand levels, unoptimised, stay below half of it.
+pub const STACK_BYTES: usize = 64 << 20;
 /// The tables of the lake.
 const LAKE_TABLES: [&str; 3] = ["observations", "gaps", "dead_letters"];
 
@@ -100,6 +110,11 @@ pub enum SqlError {
         /// What the query engine says, without its own source places.
         message: String,
     },
+    /// It is longer than any that is taken.
+    #[error(
+        "the statement is too long: {STATEMENT_BYTES_MAX} bytes and {STATEMENT_WORDS_MAX} words are the most; join with a list of VALUES, or ask in parts"
+    )]
+    TooLong,
     /// It took longer than it may.
     #[error("the statement took longer than {0:?}; narrow it, for instance by event_day and home_id")]
     Time(std::time::Duration),
@@ -266,10 +281,12 @@ impl SqlSession {
     }
 
     async fn run_unlimited(&self, sql: &str, values: &[(String, String)]) -> Result<Answer, SqlError> {
+        check_size(sql)?;
         let state = self.tables.context.state();
         let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
         check_reads(&statement)?;
-        let mut plan = state.statement_to_plan(statement).await?;
+        let plan = state.statement_to_plan(statement).await;
+        let mut plan = plan.map_err(|error| with_hint(error, &self.tables.context))?;
         if !values.is_empty() {
             let text = |value: &String| ScalarValue::Utf8(Some(value.clone()));
             let values: Vec<_> = values.iter().map(|(name, value)| (name.clone(), text(value))).collect();
@@ -297,6 +314,29 @@ impl SqlSession {
         }
         Ok(answer)
     }
+}
+
+/// What is wrong with a statement, and which table may be meant.
+fn with_hint(error: DataFusionError, context: &SessionContext) -> SqlError {
+    let message = error.strip_backtrace();
+    match hint(&message, context) {
+        Some(hint) => SqlError::Failed { message: format!("{message}\nhint: {hint}") },
+        None => SqlError::Failed { message },
+    }
+}
+
+/// Which table a statement may mean that names one that is not there, as the query engine's message tells.
+pub(crate) fn hint(message: &str, context: &SessionContext) -> Option<String> {
+    let (_, rest) = message.split_once("table '")?;
+    let (name, _) = rest.split_once("' not found")?;
+    let name = name.rsplit('.').next().unwrap_or(name);
+    let tables = context.catalog(CATALOG)?.schema(SCHEMA)?.table_names();
+    let distance = |table: &String| datafusion_strsim::levenshtein(&name.to_lowercase(), table);
+    let near = tables.iter().filter(|table| distance(table) <= 1 + name.len() / 4).min_by_key(|table| distance(table));
+    Some(match near {
+        Some(near) => format!("did you mean {near}?"),
+        None => "SHOW TABLES lists those that are there".to_owned(),
+    })
 }
 
 /// A context with the three tables of a view.
@@ -329,12 +369,29 @@ fn lake_table(lake: &Lake, view: &View, name: &'static str) -> Option<table::Lak
 /// # Errors
 /// When it is not SQL.
 pub fn statements(text: &str) -> Result<Vec<String>, SqlError> {
+    check_words(text)?;
     let statements = DFParser::parse_sql_with_dialect(text, &GenericDialect {})?;
     Ok(statements.iter().map(ToString::to_string).collect())
 }
 
-fn read_only() -> SQLOptions {
+pub(crate) fn read_only() -> SQLOptions {
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
+}
+
+/// Whether a statement is of a size that is taken. Nothing is built of one that is not.
+pub(crate) fn check_size(sql: &str) -> Result<(), SqlError> {
+    if sql.len() > STATEMENT_BYTES_MAX { Err(SqlError::TooLong) } else { check_words(sql) }
+}
+
+/// The same for each of several statements, however many there are.
+fn check_words(sql: &str) -> Result<(), SqlError> {
+    // What cannot be cut into words is the parser's to tell.
+    let words = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().unwrap_or_default();
+    let mut statements = words.split(|word| matches!(word, Token::SemiColon));
+    let is_too_long = |words: &[Token]| {
+        words.iter().filter(|word| !matches!(word, Token::Whitespace(_))).count() > STATEMENT_WORDS_MAX
+    };
+    if statements.any(is_too_long) { Err(SqlError::TooLong) } else { Ok(()) }
 }
 
 fn check_reads(statement: &Statement) -> Result<(), SqlError> {

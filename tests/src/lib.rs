@@ -9,4 +9,5 @@ pub mod model;
 pub mod process;
 pub mod proxy;
 pub mod real;
+pub mod sql_server;
 pub mod world;

@@ -143,8 +143,9 @@ pub struct Home {
     /// Its gateway's id.
     pub gateway_id: String,
     /// Where its gateway's spool lies.
-    spool: PathBuf,
-    home_file: PathBuf,
+    pub spool: PathBuf,
+    /// Where its home file lies.
+    pub home_file: PathBuf,
     /// Its gateway.
     pub gateway: Program,
     /// The clock of its gateway's box.

@@ -3,119 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use carebed_contract::Shutdown;
 use carebed_contract::clock::SystemClock;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::store::{Config as StoreConfig, Store};
-use carebed_queries::engine::Limits;
-use carebed_queries::home::HomeFacts;
-use carebed_queries::postgres::{Config, Error, Server, Tls, Users, password_line};
-use carebed_queries::sql::{Lake, Snapshot, Source, SqlError};
+use carebed_queries::postgres::{Config, Error, Server, Tls, Users};
+use carebed_tests::sql_server::{Growing, PASSWORD, config, err, out, output, serve};
 use carebed_tests::{lake, real};
-
-const PASSWORD: &str = "correct horse battery";
-
-/// A lake that grows while it is read.
-struct Growing {
-    store: Store,
-}
-
-#[async_trait]
-impl Source for Growing {
-    async fn snapshot(&self) -> Result<Snapshot, SqlError> {
-        let home = |home: &str, area: &str| HomeFacts::unregistered(home.parse().unwrap(), area.parse().unwrap());
-        let homes = [home("h1", "310104"), home("h2", "310105")];
-        Ok(Snapshot::new(&Lake::of(&self.store), self.store.view(), &homes))
-    }
-}
-
-struct Served {
-    store: Store,
-    port: u16,
-    shutdown: Shutdown,
-    data: tempfile::TempDir,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
-}
-
-fn config(data: &Path) -> Config {
-    Config {
-        listen: ([127, 0, 0, 1], 0).into(),
-        tls: None,
-        limits: Limits { time: Duration::from_secs(20), ..Limits::default() },
-        rows_max: 1_000,
-        connections_max: 8,
-        statements_max: 2,
-        audit: Some(data.join("audit/sql.jsonl")),
-    }
-}
-
-/// Ten observations of each of two homes in two areas, 1.0, 2.0, … an hour apart.
-async fn serve(change: impl FnOnce(&mut Config)) -> Served {
-    let data = tempfile::tempdir().unwrap();
-    let store = Store::open(StoreConfig::local(&data.path().join("lake")).unwrap()).await.unwrap();
-    lake::commit(&store, lake::hourly("h1", "310104", 10)).await;
-    lake::commit(&store, lake::hourly("h2", "310105", 10)).await;
-    let users = data.path().join("users.toml");
-    let user = |name: &str, areas: &str| {
-        format!("[[user]]\nname = \"{name}\"\npassword = \"{}\"\nareas = [{areas}]\n", password_line(PASSWORD))
-    };
-    std::fs::write(&users, user("analyst", "\"*\"") + &user("street", "\"310104\"")).unwrap();
-    let mut config = config(data.path());
-    change(&mut config);
-    let source = Arc::new(Growing { store: store.clone() });
-    let server =
-        Server::bind(config, Users::load(&users).unwrap(), source, Arc::new(SystemClock::new())).await.unwrap();
-    let (port, shutdown) = (server.address().port(), Shutdown::new());
-    tokio::spawn(server.run(shutdown.clone()));
-    Served { store, port, shutdown, data }
-}
-
-impl Served {
-    fn client(&self, program: &Path, user: &str) -> Command {
-        let mut command = Command::new(program);
-        let port = self.port.to_string();
-        command.envs([
-            ("PGHOST", "127.0.0.1"),
-            ("PGPORT", &port),
-            ("PGUSER", user),
-            ("PGPASSWORD", PASSWORD),
-            ("PGDATABASE", "carebed"),
-            ("PGCONNECT_TIMEOUT", "10"),
-        ]);
-        command
-    }
-
-    async fn psql(&self, user: &str, arguments: &[&str]) -> Option<Output> {
-        let psql = real::program(&["psql"], "postgresql-client")?;
-        let mut command = self.client(&psql, user);
-        command.args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-At"]).args(arguments);
-        Some(output(command).await)
-    }
-}
-
-async fn output(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap().trim_end().to_owned()
-}
-
-fn err(output: &Output) -> String {
-    assert!(!output.status.success(), "it was taken: {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn psql_reads_its_areas_and_changes_nothing() {
@@ -143,6 +40,21 @@ async fn psql_reads_its_areas_and_changes_nothing() {
     assert!(names.is_superset(&BTreeSet::from(["observations", "gaps", "episodes", "homes"])), "{tables}");
     let columns = out(&served.psql("analyst", &["-c", "\\d observations"]).await.unwrap());
     assert!(columns.contains("event_time") && columns.contains("value"), "{columns}");
+    let explained = out(&served.psql("analyst", &["-c", "\\d+ episodes"]).await.unwrap());
+    assert!(
+        explained.contains("when its end could be known") && explained.contains("最早可知其结束的时间"),
+        "{explained}"
+    );
+    for (list, name, meaning) in [
+        ("\\dt+", "latest", "last value of every device"),
+        ("\\dv+", "sleep_nights", "Nights in bed"),
+        ("\\dv", "visits", "view"),
+    ] {
+        let told = out(&served.psql("analyst", &["-c", list]).await.unwrap());
+        assert!(told.lines().any(|line| line.contains(name) && line.contains(meaning)), "{list}: {told}");
+    }
+    let near = err(&served.psql("analyst", &["-c", "SELECT * FROM obsevations"]).await.unwrap());
+    assert!(near.contains("HINT:  did you mean observations?"), "{near}");
 
     let audit = std::fs::read_to_string(served.data.path().join("audit/sql.jsonl")).unwrap();
     let line = audit.lines().find(|line| line.contains("DELETE FROM observations")).unwrap();

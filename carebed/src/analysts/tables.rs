@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use carebed_alerts::transition::{Change, ClearReason, Raised, Transition};
+use carebed_console::board::Board;
 use carebed_console::registry::{Home, Registry};
 use carebed_contract::finding::Subject;
 use carebed_contract::time::Timestamp;
@@ -41,6 +42,38 @@ pub(crate) fn registry(registry: &Registry, homes: &[Arc<Home>]) -> Vec<(&'stati
     ];
     let (areas, gateways) = (table(facts::areas(), areas), table(facts::gateways(), gateways));
     vec![("areas", areas), ("gateways", gateways), ("registrations", table(facts::registrations(), registrations))]
+}
+
+/// `status` and `device_status`: what gateways have said since this centre started.
+pub(crate) fn status(board: &Board, homes: &[Arc<Home>]) -> Vec<(&'static str, RecordBatch)> {
+    let heard: Vec<_> = homes.iter().map(|home| (home, board.of(&home.id))).collect();
+    let told = || heard.iter().filter_map(|(home, heard)| Some((home, heard.last_heard, heard.status.as_ref()?)));
+    let states: Vec<String> = told().map(|(.., status)| word(&status.state)).collect();
+    let troubles: Vec<String> = told().map(|(.., status)| status.troubles.join("; ")).collect();
+    let gateways = vec![
+        words(told().map(|(home, ..)| Some(home.id.as_str()))),
+        words(told().map(|(home, ..)| home.gateway.as_ref().map(|gateway| gateway.as_str()))),
+        words(told().map(|(home, ..)| Some(home.area.as_str()))),
+        words(states.iter().map(|state| Some(state.as_str()))),
+        times(told().map(|(.., status)| Some(status.since))),
+        times(told().map(|(_, last_heard, _)| last_heard)),
+        words(told().map(|(.., status)| Some(status.software.as_str()))),
+        words(told().map(|(.., status)| Some(status.clock.as_str()))),
+        Arc::new(told().map(|(.., status)| Some(status.spool_batches)).collect::<UInt64Array>()),
+        Arc::new(told().map(|(.., status)| Some(status.spool_bytes)).collect::<UInt64Array>()),
+        words(troubles.iter().map(|troubles| Some(troubles.as_str()).filter(|told| !told.is_empty()))),
+    ];
+    let each = || told().flat_map(|(home, _, status)| status.devices.iter().map(move |device| (home, device)));
+    let healths: Vec<String> = each().map(|(_, device)| word(&device.health)).collect();
+    let devices = vec![
+        words(each().map(|(home, _)| Some(home.id.as_str()))),
+        words(each().map(|(_, device)| Some(device.device.as_str()))),
+        words(each().map(|(home, _)| Some(home.area.as_str()))),
+        words(healths.iter().map(|health| Some(health.as_str()))),
+        times(each().map(|(_, device)| Some(device.since))),
+        times(each().map(|(_, device)| device.last_good)),
+    ];
+    vec![("status", table(facts::status(), gateways)), ("device_status", table(facts::device_status(), devices))]
 }
 
 /// One row of `alerts`: a transition, with what its alert is about.

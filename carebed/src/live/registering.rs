@@ -37,12 +37,16 @@ impl LiveTask {
             id: inventory.home,
         };
         let (id, area) = (home.id.clone(), home.area.clone());
+        let places: Vec<_> = inventory.devices.into_iter().map(|device| (device.id, device.bed)).collect();
         // Also when it cannot be registered: what detections know of it is right.
         self.know(&home);
         let installed = match put_area(&self.registry, &area).await {
             Ok(()) => self.registry.install(home, since, now).await,
             Err(error) => Err(error),
         };
+        if let Err(error) = self.registry.put_devices(&id, places, now).await {
+            tracing::error!(%error, gateway = %topic.gateway, "the home file's devices were not registered");
+        }
         match installed {
             Ok(None) => None,
             Ok(Some(installed)) => {

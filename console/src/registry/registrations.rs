@@ -22,11 +22,13 @@ pub enum Kind {
     Bed,
     /// A person in a bed.
     Person,
+    /// A device in a home, at a bed or not.
+    Device,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Home, Self::Gateway, Self::Bed, Self::Person];
+    pub const ALL: [Self; 5] = [Self::Home, Self::Gateway, Self::Bed, Self::Person, Self::Device];
 
     /// As it is stored and shown.
     #[must_use]
@@ -36,6 +38,7 @@ impl Kind {
             Self::Gateway => "gateway",
             Self::Bed => "bed",
             Self::Person => "person",
+            Self::Device => "device",
         }
     }
 
@@ -55,7 +58,7 @@ pub struct Registered {
     pub id: String,
     /// The home it belongs to.
     pub home: HomeId,
-    /// Of a bed and of a person: which bed.
+    /// Of a bed and of a person which bed it is, of a device the bed it belongs to.
     pub bed: Option<BedId>,
     /// The home's area.
     pub area: Area,
@@ -99,13 +102,15 @@ fn pseudonym(person: &Person, key: &[u8]) -> String {
     pseudonym
 }
 
-/// What ends and what begins when a home is registered anew.
+/// What ends and what begins when a home's devices, or all else of it, are registered anew.
 pub(super) fn changes(
     known: &[Registration],
     home: &HomeId,
+    of_devices: bool,
     now: &BTreeSet<Registered>,
 ) -> (BTreeSet<Registered>, BTreeSet<Registered>) {
     let open = known.iter().filter(|known| known.valid_to.is_none() && known.what.home == *home);
+    let open = open.filter(|known| (known.what.kind == Kind::Device) == of_devices);
     let open: BTreeSet<Registered> = open.map(|known| known.what.clone()).collect();
     (open.difference(now).cloned().collect(), now.difference(&open).cloned().collect())
 }

@@ -125,6 +125,36 @@ async fn the_registry_remembers_since_when_and_until_when_under_a_pseudonym() {
 }
 
 #[tokio::test]
+async fn it_is_known_which_device_belonged_to_which_bed_and_when() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |hours: u64| start() + Duration::from_secs(3_600 * hours);
+    let centre = Centre::open(dir.path()).await;
+    let first = home("h1");
+    let bed = Some(first.beds[0].id.clone());
+    let mat = |bed| ("mat".parse().unwrap(), bed);
+    let door = ("door".parse().unwrap(), None);
+    centre.registry.put_home(first.clone(), at(0)).await.unwrap();
+    for (hours, devices) in
+        [(1, vec![mat(bed.clone()), door.clone()]), (2, vec![mat(bed.clone()), door]), (3, vec![mat(None)])]
+    {
+        centre.registry.put_devices(&first.id, devices, at(hours)).await.unwrap();
+        // What operators change of the home says nothing of its devices.
+        centre.registry.put_home(Home { name: format!("家 {hours}"), ..first.clone() }, at(hours)).await.unwrap();
+    }
+    centre.registry.put_devices(&"nowhere".parse().unwrap(), vec![mat(None)], at(4)).await.unwrap();
+    let told = centre.registry.registrations();
+    centre.stop().await;
+    let centre = Centre::open(dir.path()).await;
+    assert!(told.iter().all(|row| centre.registry.registrations().contains(row)), "a restart remembers it");
+    centre.stop().await;
+    let devices = told.iter().filter(|row| row.what.kind == Kind::Device);
+    let devices: Vec<_> =
+        devices.map(|row| (row.what.id.as_str(), row.what.bed.clone(), row.valid_from, row.valid_to)).collect();
+    let expected = [("door", None, at(1), Some(at(3))), ("mat", bed, at(1), Some(at(3))), ("mat", None, at(3), None)];
+    assert_eq!(devices, expected);
+}
+
+#[tokio::test]
 async fn a_bed_that_was_not_listed_for_a_while_has_its_person_again() {
     let dir = tempfile::tempdir().unwrap();
     let centre = Centre::open(dir.path()).await;

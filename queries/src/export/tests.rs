@@ -72,6 +72,8 @@ async fn a_night_is_one_observation_for_fhir() {
         ("/code/coding/0/system", json!("http://loinc.org")),
         ("/code/coding/0/code", json!("8867-4")),
         ("/subject/identifier/value", json!("h1/b1")),
+        ("/subject/type", json!("Location")),
+        ("/device/identifier/value", json!("h1/mat")),
         ("/effectivePeriod/start", json!("2026-05-01T12:00:00.000Z")),
         ("/effectivePeriod/end", json!("2026-05-01T23:59:59.000Z")),
         ("/valueQuantity/value", json!(62.0)),

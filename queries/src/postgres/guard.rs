@@ -1,21 +1,38 @@
 //! What may be asked: reading, and what sessions need around it.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::common::ParamValues;
+use datafusion::common::{DataFusionError, ParamValues};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
+use datafusion::sql;
 use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement, Visit, Visitor};
 use datafusion_postgres::QueryHook;
+use datafusion_postgres::arrow_pg::datatypes::df;
 use datafusion_postgres::hooks::HookClient;
 use datafusion_postgres::pgwire::api::ClientInfo;
-use datafusion_postgres::pgwire::api::results::Response;
+use datafusion_postgres::pgwire::api::portal::Format;
+use datafusion_postgres::pgwire::api::results::{Response, Tag};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::types::format::FormatOptions;
 
-/// Refuses every statement that is not on the list, before anyone plans it.
+use super::settings::{Setting, setting};
+use crate::sql::{Scope, hint, read_only};
+
+/// Refuses every statement that is not on the list, before anyone plans it; and whatever plan would do more than read.
 #[derive(Debug)]
-pub(super) struct Guard;
+pub(super) struct Guard {
+    /// Whether it may be told how a statement is carried out: that names files and counts rows of other areas.
+    explains: bool,
+}
+
+impl Guard {
+    pub(super) fn new(scope: &Scope) -> Self {
+        Self { explains: *scope == Scope::All }
+    }
+}
 
 /// An error as PostgreSQL's clients know it.
 pub(super) fn error(code: &str, message: impl Into<String>) -> PgWireError {
@@ -24,6 +41,12 @@ pub(super) fn error(code: &str, message: impl Into<String>) -> PgWireError {
 
 /// `read_only_sql_transaction`
 const READ_ONLY: &str = "25006";
+/// `undefined_table`
+const UNDEFINED_TABLE: &str = "42P01";
+/// `insufficient_privilege`
+const NOT_ALLOWED: &str = "42501";
+/// `program_limit_exceeded`
+pub(super) const TOO_MUCH: &str = "54000";
 
 pub(super) fn check(statement: &Statement) -> PgWireResult<()> {
     let allowed = match statement {
@@ -89,15 +112,63 @@ fn only_selects(statement: &Statement) -> bool {
     statement.visit(&mut Selects).is_continue()
 }
 
+impl Guard {
+    fn check(&self, statement: &Statement) -> PgWireResult<()> {
+        if matches!(statement, Statement::Explain { .. }) && !self.explains {
+            let told = "EXPLAIN tells how much there is of other areas: only users who may read all areas get it";
+            return Err(error(NOT_ALLOWED, told));
+        }
+        check(statement)
+    }
+
+    /// What needs no plan: refusals, and settings that mean nothing.
+    fn answer(&self, statement: &Statement) -> Option<PgWireResult<Response>> {
+        if let Err(refused) = self.check(statement) {
+            return Some(Err(refused));
+        }
+        let Statement::Set(set) = statement else { return None };
+        match setting(set) {
+            Setting::Followed => None,
+            Setting::Ignored => Some(Ok(Response::Execution(Tag::new("SET")))),
+            Setting::Refused => {
+                Some(Err(error(NOT_ALLOWED, "what a statement may use is set by the centre's [sql] alone")))
+            }
+        }
+    }
+}
+
+/// The same error; of one about a table that is not there, with the one that may be meant.
+pub(super) fn hinted(error: PgWireError, context: &SessionContext) -> PgWireError {
+    let Some(hint) = hint(&error.to_string(), context) else { return error };
+    let mut info = ErrorInfo::from(error);
+    UNDEFINED_TABLE.clone_into(&mut info.code);
+    info.hint = Some(hint);
+    PgWireError::UserError(Box::new(info))
+}
+
+/// Plans what the parser understood, not what it would understand of its own words, and runs it if all of it reads.
+async fn run(statement: &Statement, context: &SessionContext, client: &dyn HookClient) -> PgWireResult<Response> {
+    let failed = |error: DataFusionError| hinted(PgWireError::ApiError(Box::new(error)), context);
+    let statement = sql::parser::Statement::Statement(Box::new(statement.clone()));
+    let plan = context.state().statement_to_plan(statement).await.map_err(failed)?;
+    read_only().verify_plan(&plan).map_err(failed)?;
+    let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
+    let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
+    Ok(Response::Query(df::encode_dataframe(frame, &Format::UnifiedText, Some(options)).await?))
+}
+
 #[async_trait]
 impl QueryHook for Guard {
     async fn handle_simple_query(
         &self,
         statement: &Statement,
-        _context: &SessionContext,
-        _client: &mut dyn HookClient,
+        context: &SessionContext,
+        client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
-        check(statement).err().map(Err)
+        match (self.answer(statement), statement) {
+            (None, Statement::Query(_) | Statement::Explain { .. }) => Some(run(statement, context, client).await),
+            (answer, _) => answer,
+        }
     }
 
     async fn handle_extended_parse_query(
@@ -106,18 +177,19 @@ impl QueryHook for Guard {
         _context: &SessionContext,
         _client: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
-        check(statement).err().map(Err)
+        self.check(statement).err().map(Err)
     }
 
     async fn handle_extended_query(
         &self,
         statement: &Statement,
-        _plan: &LogicalPlan,
+        plan: &LogicalPlan,
         _params: &ParamValues,
         _context: &SessionContext,
         _client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
-        check(statement).err().map(Err)
+        let reads = read_only().verify_plan(plan).map_err(|error| PgWireError::ApiError(Box::new(error)));
+        reads.err().map(Err).or_else(|| self.answer(statement))
     }
 }
 

@@ -9,18 +9,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use carebed_contract::Shutdown;
+use datafusion::prelude::SessionContext;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::hooks::set_show::SetShowHook;
 use datafusion_postgres::hooks::transactions::TransactionStatementHook;
-use datafusion_postgres::pgwire::api::auth::StartupHandler;
-use datafusion_postgres::pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use datafusion_postgres::pgwire::api::results::{FieldInfo, QueryResponse, Response};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::PortalStore;
-use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, PgWireServerHandlers, Type};
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, Type};
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
 use datafusion_postgres::pgwire::messages::data::DataRow;
@@ -28,24 +28,25 @@ use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::{Sink, Stream};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::guard::{Guard, error};
+use super::guard::{Guard, TOO_MUCH, error, hinted};
 use super::startup::Startup;
+use super::stops::Stops;
 use super::users::User;
 use super::{Shared, audit, comments, settings};
-use crate::sql::{CATALOG, Snapshot, Tables};
+use crate::sql::{self, CATALOG, Snapshot, Tables};
 
 /// `query_canceled`, as for a statement timeout
 const TOO_LONG: &str = "57014";
-/// `program_limit_exceeded`
-const TOO_MUCH: &str = "54000";
 /// `invalid_authorization_specification`
 const NOT_SIGNED_IN: &str = "28000";
 
+/// What answers one client.
 pub(super) struct Connection {
-    session: Arc<Session>,
-    startup: Arc<Startup>,
-    cancel: Arc<DefaultCancelHandler>,
+    pub(super) session: Arc<Session>,
+    pub(super) startup: Arc<Startup>,
+    pub(super) cancel: Arc<Stops>,
 }
 
 impl Connection {
@@ -53,25 +54,7 @@ impl Connection {
         let session =
             Arc::new(Session { shared: Arc::clone(shared), open: OnceCell::new(), signed_in: AtomicBool::new(false) });
         let startup = Arc::new(Startup::new(shared, &session));
-        Self { session, startup, cancel: Arc::new(DefaultCancelHandler::new(Arc::clone(&shared.connections))) }
-    }
-}
-
-impl PgWireServerHandlers for Connection {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::clone(&self.session)
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::clone(&self.session)
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::clone(&self.startup)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.cancel)
+        Self { session, startup, cancel: Arc::clone(&shared.stops) }
     }
 }
 
@@ -119,9 +102,9 @@ impl Session {
         context.register_udf(settings::current_setting());
         comments::add(&context).await.map_err(|e| failed(Box::new(e)))?;
         let hooks: Vec<Arc<dyn QueryHook>> =
-            vec![Arc::new(Guard), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
-        let service = DfSessionService::new_with_hooks(Arc::new(context), hooks);
-        let parser = Arc::new(SessionParser { inner: Some(service.query_parser()) });
+            vec![Arc::new(Guard::new(&user.scope)), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
+        let service = DfSessionService::new_with_hooks(Arc::new(context.clone()), hooks);
+        let parser = Arc::new(SessionParser { inner: Some((service.query_parser(), context)) });
         Ok(Open { user, peer, tables, service, parser })
     }
 
@@ -131,11 +114,13 @@ impl Session {
     }
 
     /// Waits for room and takes the newest snapshot.
-    async fn begin(&self, statement: &str) -> PgWireResult<Running> {
+    async fn begin<C: ClientInfo>(&self, client: &C, statement: &str) -> PgWireResult<Running> {
         let open = self.signed_in()?;
         let shared = Arc::clone(&self.shared);
         let begun = Instant::now();
-        let deadline = begun + shared.config.limits.time;
+        let limit = settings::statement_timeout(client)
+            .map_or(shared.config.limits.time, |asked| asked.min(shared.config.limits.time));
+        let deadline = begun + limit;
         let room = Arc::clone(&shared.statements).acquire_owned();
         let room = match tokio::time::timeout_at(deadline, room).await {
             Ok(Ok(room)) => room,
@@ -146,7 +131,11 @@ impl Session {
         let snapshot = shared.source.snapshot().await.map_err(|e| PgWireError::ApiError(Box::new(e)))?;
         let snapshot = Arc::new(snapshot);
         open.tables.put(Some(Arc::clone(&snapshot)));
+        let (connection, secret) = client.pid_and_secret_key();
         Ok(Running {
+            stop: shared.stops.begin((connection, secret)),
+            connection,
+            limit,
             report: Report {
                 user: open.user.name.clone(),
                 peer: open.peer.to_string(),
@@ -167,7 +156,11 @@ impl Session {
 /// A statement on its way. When it is dropped the session lets go of its snapshot, and the audit log gets its line.
 struct Running {
     report: Report,
+    limit: Duration,
     deadline: Instant,
+    /// The client's connection, and its wish to end.
+    connection: i32,
+    stop: Shutdown,
     tables: Arc<Tables>,
     _room: OwnedSemaphorePermit,
     _snapshot: Arc<Snapshot>,
@@ -186,10 +179,9 @@ struct Report {
 impl Running {
     /// Runs up to the first row, within the statement's time.
     async fn within<T>(mut self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<(T, Self)> {
-        let limit = self.report.shared.config.limits.time;
-        let outcome = match tokio::time::timeout_at(self.deadline, work).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(too_long(limit)),
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout_at(self.deadline, work) => outcome.unwrap_or_else(|_| Err(too_long(self.limit))),
+            () = self.stop.cancelled() => Err(PgWireError::QueryCanceled),
         };
         match outcome {
             Ok(value) => Ok((value, self)),
@@ -204,6 +196,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.tables.put(None);
+        self.report.shared.stops.end(self.connection);
     }
 }
 
@@ -233,20 +226,22 @@ struct Bounded {
     rows: Pin<Box<dyn Stream<Item = PgWireResult<DataRow>> + Send>>,
     running: Arc<std::sync::Mutex<Running>>,
     sleep: Pin<Box<Sleep>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     left: usize,
     over: bool,
 }
 
+/// Rows are given up to the bounds; what else there is to say is said.
 fn bounded(response: Response, running: &Arc<std::sync::Mutex<Running>>) -> Response {
     let lock = |running: &Arc<std::sync::Mutex<Running>>| {
         let running = running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (running.deadline, running.report.shared.config.rows_max)
+        (running.deadline, running.stop.clone(), running.report.shared.config.rows_max)
     };
     match response {
         Response::Query(QueryResponse { command_tag, row_schema, data_rows, .. }) => {
-            let (deadline, left) = lock(running);
-            let sleep = Box::pin(tokio::time::sleep_until(deadline));
-            let rows = Bounded { rows: data_rows, running: Arc::clone(running), sleep, left, over: false };
+            let (deadline, stop, left) = lock(running);
+            let (sleep, stop) = (Box::pin(tokio::time::sleep_until(deadline)), Box::pin(stop.cancelled_owned()));
+            let rows = Bounded { rows: data_rows, running: Arc::clone(running), sleep, stop, left, over: false };
             let mut response = QueryResponse::new(row_schema, rows);
             response.set_command_tag(&command_tag);
             Response::Query(response)
@@ -268,7 +263,9 @@ impl Stream for Bounded {
         }
         let next = if this.sleep.as_mut().poll(context).is_ready() {
             let running = this.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            Some(Err(too_long(running.report.shared.config.limits.time)))
+            Some(Err(too_long(running.limit)))
+        } else if this.stop.as_mut().poll(context).is_ready() {
+            Some(Err(PgWireError::QueryCanceled))
         } else {
             match this.rows.as_mut().poll_next(context) {
                 Poll::Pending => return Poll::Pending,
@@ -307,9 +304,11 @@ impl SimpleQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let running = self.begin(query).await?;
+        check_size(query)?;
+        let running = self.begin(client, query).await?;
         let service = &self.signed_in()?.service;
-        let work = SimpleQueryHandler::do_query(service, client, query);
+        let query = comments::plannable(query);
+        let work = SimpleQueryHandler::do_query(service, client, &query);
         let (responses, running) = running.within(work).await?;
         let running = Arc::new(std::sync::Mutex::new(running));
         Ok(responses.into_iter().map(|response| bounded(response, &running)).collect())
@@ -340,7 +339,7 @@ impl ExtendedQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let running = self.begin(&portal.statement.statement.0).await?;
+        let running = self.begin(client, &portal.statement.statement.0).await?;
         let service = &self.signed_in()?.service;
         let work = ExtendedQueryHandler::do_query(service, client, portal, max_rows);
         let (response, running) = running.within(work).await?;
@@ -348,14 +347,18 @@ impl ExtendedQueryHandler for Session {
     }
 }
 
+fn check_size(statement: &str) -> PgWireResult<()> {
+    sql::check_size(statement).map_err(|too_large| error(TOO_MUCH, too_large.to_string()))
+}
+
 /// Parses for those who have signed in.
 pub(super) struct SessionParser {
-    inner: Option<Arc<Parser>>,
+    inner: Option<(Arc<Parser>, SessionContext)>,
 }
 
 impl SessionParser {
-    fn inner(&self) -> PgWireResult<&Parser> {
-        self.inner.as_deref().ok_or_else(|| error(NOT_SIGNED_IN, "sign in first"))
+    fn inner(&self) -> PgWireResult<&(Arc<Parser>, SessionContext)> {
+        self.inner.as_ref().ok_or_else(|| error(NOT_SIGNED_IN, "sign in first"))
     }
 }
 
@@ -367,14 +370,16 @@ impl QueryParser for SessionParser {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        self.inner()?.parse_sql(client, sql, types).await
+        let (parser, context) = self.inner()?;
+        check_size(sql)?;
+        parser.parse_sql(client, sql, types).await.map_err(|error| hinted(error, context))
     }
 
     fn get_parameter_types(&self, statement: &Self::Statement) -> PgWireResult<Vec<Type>> {
-        self.inner()?.get_parameter_types(statement)
+        self.inner()?.0.get_parameter_types(statement)
     }
 
     fn get_result_schema(&self, statement: &Self::Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
-        self.inner()?.get_result_schema(statement, format)
+        self.inner()?.0.get_result_schema(statement, format)
     }
 }

@@ -7,10 +7,17 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::episodes::time_type;
 
-/// `alerts`: one row per transition of an alert, `areas` and `gateways`: as they are registered, `registrations`: from when to when.
+/// `alerts`: one row per transition of an alert, `areas` and `gateways`: as they are registered, `registrations`: from when to when,
+/// `status` and `device_status`: what gateways say of themselves and of their devices.
 type Table = (&'static str, fn() -> SchemaRef);
-const TABLES: [Table; 4] =
-    [("alerts", alerts), ("areas", areas), ("gateways", gateways), ("registrations", registrations)];
+const TABLES: [Table; 6] = [
+    ("alerts", alerts),
+    ("areas", areas),
+    ("gateways", gateways),
+    ("registrations", registrations),
+    ("status", status),
+    ("device_status", device_status),
+];
 
 /// Each of the service centre's tables without rows, for lakes that no service centre goes with.
 pub(super) fn empty() -> impl Iterator<Item = (&'static str, RecordBatch)> {
@@ -69,5 +76,38 @@ pub fn registrations() -> SchemaRef {
         ("area", text),
         ("valid_from", time_type()),
         ("valid_to", time_type()),
+    ])
+}
+
+/// Columns of `status`.
+#[must_use]
+pub fn status() -> SchemaRef {
+    let text = DataType::Utf8;
+    schema(&[
+        ("home_id", text.clone()),
+        ("gateway_id", text.clone()),
+        ("area", text.clone()),
+        ("state", text.clone()),
+        ("since", time_type()),
+        ("last_heard", time_type()),
+        ("software", text.clone()),
+        ("clock_quality", text.clone()),
+        ("spool_batches", DataType::UInt64),
+        ("spool_bytes", DataType::UInt64),
+        ("troubles", text),
+    ])
+}
+
+/// Columns of `device_status`.
+#[must_use]
+pub fn device_status() -> SchemaRef {
+    let text = DataType::Utf8;
+    schema(&[
+        ("home_id", text.clone()),
+        ("device_id", text.clone()),
+        ("area", text.clone()),
+        ("health", text),
+        ("since", time_type()),
+        ("last_good", time_type()),
     ])
 }

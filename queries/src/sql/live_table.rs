@@ -8,23 +8,20 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use carebed_contract::id::HomeId;
-use carebed_contract::time::Timestamp;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DFSchema, DataFusionError, Result, exec_err};
+use datafusion::common::{DFSchema, Result, exec_err};
 use datafusion::datasource::TableType;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
-use tokio::sync::Mutex;
 
+use super::made::{self, Asked};
 use super::snapshot::{Scope, Seen, Snapshot};
 use super::table::Cuts;
 use super::{EPISODES, LATEST, lake_table, latest, recent, scoped};
-use crate::engine::{EngineError, Limits};
-use crate::episodes::{self, Definitions, Episodes};
-use crate::history::{self, Span};
+use crate::engine::Limits;
+use crate::episodes;
 use crate::home::HomeFacts;
 
 #[derive(Debug)]
@@ -40,19 +37,12 @@ pub(super) struct LiveTable {
 enum Kind {
     /// Files and rows on their way.
     Lake { cuts: Cuts },
-    /// Made from the observations of the homes asked about, and kept for the next question about the same.
-    Episodes { limits: Limits, made: Mutex<Option<Made>> },
+    /// From memory, or made from the observations of the homes asked about.
+    Episodes { limits: Limits },
     /// The last values.
     Latest { limits: Limits },
     /// Rows that the snapshot brings.
     Fact,
-}
-
-#[derive(Debug)]
-struct Made {
-    view: u64,
-    homes: BTreeSet<HomeId>,
-    rows: RecordBatch,
 }
 
 impl LiveTable {
@@ -68,8 +58,8 @@ impl LiveTable {
     }
 
     pub(super) fn episodes(seen: &Arc<Seen>, scope: &Scope, limits: Limits) -> Self {
-        let kind = Kind::Episodes { limits, made: Mutex::default() };
-        Self { name: EPISODES, schema: episodes::schema(), seen: Arc::clone(seen), scope: scope.clone(), kind }
+        let (seen, scope) = (Arc::clone(seen), scope.clone());
+        Self { name: EPISODES, schema: episodes::schema(), seen, scope, kind: Kind::Episodes { limits } }
     }
 
     pub(super) fn latest(seen: &Arc<Seen>, scope: &Scope, limits: Limits) -> Self {
@@ -81,8 +71,8 @@ impl LiveTable {
         Self { name, schema, seen: Arc::clone(seen), scope: scope.clone(), kind: Kind::Fact }
     }
 
-    fn rows_scan(&self, rows: RecordBatch, projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], Arc::clone(&self.schema), projection.cloned())?;
+    fn rows_scan(&self, rows: Vec<RecordBatch>, projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = MemorySourceConfig::try_new_exec(&[rows], Arc::clone(&self.schema), projection.cloned())?;
         Ok(plan)
     }
 
@@ -117,34 +107,6 @@ impl LiveTable {
         let keep = keep.as_boolean();
         let kept = homes.into_iter().zip(keep.iter()).filter(|(_, keep)| keep.unwrap_or(false));
         Ok(kept.map(|(facts, _)| facts.clone()).collect())
-    }
-
-    async fn make_episodes(
-        snapshot: &Snapshot,
-        homes: Vec<HomeFacts>,
-        limits: Limits,
-        made: &Mutex<Option<Made>>,
-    ) -> Result<RecordBatch> {
-        let names: BTreeSet<HomeId> = homes.iter().map(|f| f.home.clone()).collect();
-        let mut made = made.lock().await;
-        if let Some(known) = &*made
-            && known.view == snapshot.view.version
-            && known.homes == names
-        {
-            return Ok(known.rows.clone());
-        }
-        let external = |error: Box<dyn std::error::Error + Send + Sync>| DataFusionError::External(error);
-        let definitions = Definitions::builtin().map_err(|e| external(Box::new(EngineError::from(e))))?;
-        let rows = if homes.is_empty() && !snapshot.homes.is_empty() {
-            RecordBatch::new_empty(episodes::schema())
-        } else {
-            let all = Span { from: Timestamp::MIN, to: Timestamp::MAX };
-            let (lake, view) = (&snapshot.lake, &snapshot.view);
-            let found = history::episodes(lake, view, all, &homes, Arc::new(definitions), limits).await;
-            Episodes::table(&found.map_err(|e| external(Box::new(e)))?.all())
-        };
-        *made = Some(Made { view: snapshot.view.version, homes: names, rows: rows.clone() });
-        Ok(rows)
     }
 }
 
@@ -194,9 +156,10 @@ impl TableProvider for LiveTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(snapshot) = self.seen.get() else {
+        let Some(held) = self.seen.get() else {
             return exec_err!("{} was read outside of a statement", self.name);
         };
+        let snapshot = &held.snapshot;
         match &self.kind {
             Kind::Lake { cuts } => match lake_table(&snapshot.lake, &snapshot.view, self.name) {
                 Some(table) => {
@@ -204,22 +167,25 @@ impl TableProvider for LiveTable {
                 }
                 None => exec_err!("the lake has no table {}", self.name),
             },
-            Kind::Episodes { limits, made } => {
-                let homes = self.homes_asked(state, &snapshot, filters)?;
-                if let (Some(recent), Some(from)) = (&snapshot.recent, recent::from(filters))
+            Kind::Episodes { limits } => {
+                let (homes, from) = (self.homes_asked(state, snapshot, filters)?, recent::from(filters));
+                if let (Some(recent), Some(from)) = (&snapshot.recent, from)
                     && let Some(rows) = recent::rows(recent.as_ref(), &homes, from).await
                 {
-                    return self.rows_scan(rows, projection);
+                    return self.rows_scan(vec![rows], projection);
                 }
-                let rows = Self::make_episodes(&snapshot, homes, *limits, made).await?;
-                self.rows_scan(rows, projection)
+                // A lake that no registry goes with: all homes that are in it.
+                let everybody = homes.is_empty() && snapshot.homes.is_empty() && self.scope == Scope::All;
+                let asked = Asked { homes: &homes, everybody, from };
+                let pool = &state.runtime_env().memory_pool;
+                self.rows_scan(made::rows(&held, asked, *limits, pool).await?, projection)
             }
             Kind::Latest { limits } => {
                 let rows = snapshot.latest.rows(&snapshot.lake, &snapshot.view, *limits).await?;
-                self.rows_scan(self.visible(&rows, &snapshot)?, projection)
+                self.rows_scan(vec![self.visible(&rows, snapshot)?], projection)
             }
             Kind::Fact => match snapshot.fact(self.name) {
-                Some(rows) => self.rows_scan(self.visible(rows, &snapshot)?, projection),
+                Some(rows) => self.rows_scan(vec![self.visible(rows, snapshot)?], projection),
                 None => exec_err!("the snapshot has no table {}", self.name),
             },
         }

@@ -7,7 +7,9 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use carebed_contract::id::Area;
 use carebed_pipeline::view::View;
+use tokio::sync::Mutex;
 
+use super::made::Made;
 use super::{Lake, Latest, Recent, SqlError, facts};
 use crate::engine::Inputs;
 use crate::home::HomeFacts;
@@ -88,16 +90,25 @@ impl Scope {
 }
 
 /// The snapshot that a session's tables read from at this moment. None while no statement runs, so that an idle session keeps no
-/// file from being removed.
+/// file from being removed, and nothing in memory of whom is erased.
 #[derive(Debug, Default)]
-pub(super) struct Seen(RwLock<Option<Arc<Snapshot>>>);
+pub(super) struct Seen(RwLock<Option<Arc<Held>>>);
+
+/// A snapshot, and what was made of it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) snapshot: Arc<Snapshot>,
+    /// The episodes that were asked for last.
+    pub(super) episodes: Mutex<Option<Made>>,
+}
 
 impl Seen {
     pub(super) fn put(&self, snapshot: Option<Arc<Snapshot>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        let held = snapshot.map(|snapshot| Arc::new(Held { snapshot, episodes: Mutex::default() }));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
-    pub(super) fn get(&self) -> Option<Arc<Snapshot>> {
+    pub(super) fn get(&self) -> Option<Arc<Held>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

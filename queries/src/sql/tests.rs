@@ -429,6 +429,39 @@ async fn the_last_values_are_remembered_through_commits_merges_and_erasures() {
     check(store.view(), 2, "a home erased").await;
 }
 
+/// Ten days of one bed with stretches of all lengths: a statement that asks from a day on reads less, and is told the same.
+#[tokio::test]
+async fn episodes_from_a_day_on_are_those_that_all_of_the_lake_tells() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let begin = at("2026-05-01T12:00:00Z");
+    let mut rows = Vec::new();
+    for minute in (0..10 * 24 * 60_u64).step_by(20) {
+        let time = begin + Duration::from_secs(60 * minute);
+        // Away from bed for ever longer, and once silent for two days.
+        let lies = (minute / 20).is_multiple_of(1 + minute / 1_440);
+        if !(6_000..9_000).contains(&minute) {
+            let value = Some(f64::from(u8::from(lies)));
+            rows.push(observation("h1", "b1", "mat", "bed_occupancy", time, value, "good"));
+        }
+    }
+    let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+    let commit = Commit { rows: vec![Rows::from(rows)], marks, ..Commit::default() };
+    store.commit(&commit, at("2026-06-01T00:00:00Z")).await.unwrap();
+    let session = session(&Lake::of(&store), &store.view(), 10_000).await;
+    for day in 2..11 {
+        let bound = format!("'2026-05-{day:02}T00:00:00Z'");
+        let told = async |condition: String| {
+            let columns = "kind, bed_id, started_at, start_known_at, ended_at, end_known_at";
+            text(&session, &format!("SELECT {columns} FROM episodes WHERE {condition} ORDER BY 1, 2, 3")).await
+        };
+        // A condition that is no bound: all is read.
+        let all = told(format!("plus_minutes(started_at, 0.0) >= {bound}")).await;
+        assert_eq!(told(format!("started_at >= {bound}")).await, all, "{bound}");
+        assert!(all.lines().count() > 3, "{bound}: {all}");
+    }
+}
+
 /// The memory of live detection, for a test: it knows what began since a time, and counts who asks.
 #[derive(Debug)]
 struct Memory(Timestamp, std::sync::Mutex<(Live, usize)>);
