@@ -8,6 +8,7 @@ pub mod functions;
 mod in_order;
 mod inputs;
 mod learning;
+mod plan;
 mod probe;
 mod shared;
 mod slot;
@@ -22,35 +23,24 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use carebed_contract::finding::Finding;
 use carebed_contract::time::Timestamp;
-use datafusion::catalog::{
-    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
-};
+use datafusion::common::DataFusionError;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DataFusionError, plan_err};
-use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_plan::collect;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
-use datafusion::physical_plan::{ExecutionPlan, collect};
-use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::prelude::SessionConfig;
 use futures::{Stream, StreamExt as _};
-use tokio::sync::Mutex;
 
-use crate::detection::{Meaning, Refused, Source, Written};
+use crate::detection::{Meaning, Refused, Source};
 use crate::episodes::DefinitionsError;
 use crate::sql::NewestRow;
 
 pub use inputs::{Asked, Inputs, baselines_schema};
 pub use learning::Baseline;
-use slot::Slot;
+use plan::{Query, Returns, refused};
 
 /// What queries may use together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,24 +120,6 @@ pub struct Detection {
     query: Query,
 }
 
-/// A planned query and the place from which it reads.
-#[derive(Debug, Clone)]
-struct Query {
-    name: String,
-    plan: Arc<dyn ExecutionPlan>,
-    slot: Arc<Slot>,
-    /// Held while the plan runs: it has one slot.
-    running: Arc<Mutex<()>>,
-}
-
-/// What a query must return.
-#[derive(Clone, Copy)]
-struct Returns {
-    check: fn(&arrow::datatypes::Schema) -> Result<(), String>,
-    /// For those who write one.
-    help: &'static str,
-}
-
 /// Plans and runs detections.
 #[derive(Debug)]
 pub struct Engine {
@@ -157,9 +129,6 @@ pub struct Engine {
 
 /// Queries that run beside each other; more would take the machine from those who receive.
 pub(crate) const AT_ONCE: usize = 2;
-
-/// The parameter of every detection.
-const NOW: &str = "$now";
 
 impl Engine {
     /// An engine of its own memory pool.
@@ -231,44 +200,6 @@ impl Engine {
             )),
             Err(error) => Err(refuse(error.to_string())),
         }
-    }
-
-    async fn plan(&self, written: &Written, returns: Returns) -> Result<Query, Refused> {
-        let slot = Arc::new(Slot::default());
-        let refuse = |error: DataFusionError| refused(written, &error);
-        // A catalogue of its own: its tables read from this query's slot.
-        let names = &self.state.config_options().catalog;
-        let catalog = Arc::new(MemoryCatalogProvider::new());
-        catalog.register_schema(&names.default_schema, Arc::new(MemorySchemaProvider::new())).map_err(refuse)?;
-        let catalogs = Arc::new(MemoryCatalogProviderList::new());
-        catalogs.register_catalog(names.default_catalog.clone(), catalog);
-        let state = SessionStateBuilder::new_from_existing(self.state.clone()).with_catalog_list(catalogs).build();
-        let context = SessionContext::new_with_state(state);
-        for (name, schema) in inputs::tables() {
-            let table = slot.table(name, schema).map_err(refuse)?;
-            context.register_table(name, Arc::new(table)).map_err(refuse)?;
-        }
-        for view in shared::named_in(&written.sql) {
-            let refuse = |error: DataFusionError| refused(view, &error);
-            let plan = context.state().create_logical_plan(&view.sql).await.map_err(refuse)?;
-            let plan = with_now(plan, &slot).map_err(refuse)?;
-            let table = ViewTable::new(plan, Some(view.sql.clone()));
-            context.register_table(view.name.as_str(), Arc::new(table)).map_err(refuse)?;
-        }
-        let state = context.state();
-        let statement =
-            state.sql_to_statement(&written.sql, &state.config_options().sql_parser.dialect).map_err(refuse)?;
-        if !matches!(&statement, Statement::Statement(sql) if matches!(&**sql, Sql::Query(_))) {
-            let refused = Refused::new(&written.name, &written.file, &written.sql, "it is not one SELECT statement");
-            return Err(refused.help("it only reads; what it has to say are the rows it returns"));
-        }
-        let plan = state.statement_to_plan(statement).await.map_err(refuse)?;
-        let plan = with_now(plan, &slot).map_err(refuse)?;
-        let plan = state.optimize(&plan).map_err(refuse)?;
-        (returns.check)(plan.schema().as_arrow())
-            .map_err(|message| Refused::new(&written.name, &written.file, &written.sql, message).help(returns.help))?;
-        let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(refuse)?;
-        Ok(Query { name: written.name.clone(), plan, slot, running: Arc::default() })
     }
 
     /// What a detection finds in `inputs` at `now`, in order of `raised_at` and subject. Whether something holds at `now` is for the
@@ -374,50 +305,6 @@ pub(crate) fn runtime(limits: Limits) -> Result<Arc<RuntimeEnv>, EngineError> {
 
 fn setup(error: DataFusionError) -> EngineError {
     EngineError::Setup(Box::new(error))
-}
-
-/// Puts the time of the evaluation where `$now` stands. Any other parameter is a mistake.
-fn with_now(plan: LogicalPlan, slot: &Arc<Slot>) -> Result<LogicalPlan, DataFusionError> {
-    let now = slot.now();
-    let plan = plan.transform_up_with_subqueries(|node| {
-        let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expression| {
-            let name = names.save(&expression);
-            let replaced = expression.transform_up(|expression| match expression {
-                Expr::Placeholder(Placeholder { id, .. }) if id == NOW => {
-                    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&now), vec![]))))
-                }
-                Expr::Placeholder(Placeholder { id, .. }) => {
-                    plan_err!("there is no parameter {id}; a detection has {NOW} only")
-                }
-                other => Ok(Transformed::no(other)),
-            })?;
-            Ok(replaced.update_data(|expression| name.restore(expression)))
-        })?;
-        node.map_data(LogicalPlan::recompute_schema)
-    })?;
-    Ok(plan.data)
-}
-
-/// Points to the place in the SQL that the engine complains about, where it says one.
-fn refused(written: &Written, error: &DataFusionError) -> Refused {
-    let refused = Refused::new(&written.name, &written.file, &written.sql, error.strip_backtrace());
-    let place = match error.diagnostic().and_then(|d| d.span) {
-        Some(span) => Some((span.start.line, span.start.column)),
-        None => place_in_text(&error.to_string()),
-    };
-    match place {
-        Some((line, column)) => refused.at_line(line, column),
-        None => refused,
-    }
-}
-
-/// Reads the parser's `Line: 3, Column: 5`.
-fn place_in_text(text: &str) -> Option<(u64, u64)> {
-    let (_, rest) = text.split_once("Line: ")?;
-    let (line, rest) = rest.split_once(", Column: ")?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    Some((line.parse().ok()?, rest.get(..digits)?.parse().ok()?))
 }
 
 /// A table's name and columns.

@@ -10,6 +10,13 @@ use crate::live::Live;
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// One detection, planned.
+async fn detection(engine: &Engine, name: &str) -> Vec<Detection> {
+    let (mut sources, _) = crate::detection::Source::builtin();
+    sources.retain(|source| source.name == name);
+    engine.prepare_all(sources, Vec::new()).await.0
+}
+
 fn at(text: &str) -> Timestamp {
     Timestamp::parse(&format!("2026-05-{text}:00Z")).unwrap()
 }
@@ -26,8 +33,7 @@ async fn nothing_is_found_where_a_recording_has_a_hole_or_its_platform_was_down(
     let commit = Commit { rows: vec![rows.into()], marks, ..Commit::default() };
     store.commit(&commit, at("09T00:00")).await.unwrap();
     let engine = Arc::new(Engine::new(Limits::default()).unwrap());
-    let (mut detections, _) = engine.builtin().await;
-    detections.retain(|detection| detection.name == "inactivity_cap");
+    let detections = detection(&engine, "inactivity_cap").await;
     let (lake, view) = (Lake::of(&store), store.view());
     let span = extent(&lake, &view, Limits::default()).await.unwrap().unwrap();
     let check = async |outages: &[(&str, &str)], raised: &[&str], unobserved: &[(&str, &str)]| {
@@ -73,10 +79,10 @@ async fn what_lasts_is_compared_after_a_restart_with_what_was_usual_when_it_bega
     let marks = [("gw-1".parse().unwrap(), marks)].into_iter().collect();
     store.commit(&Commit { rows: vec![rows.clone().into()], marks, ..Commit::default() }, now).await.unwrap();
     let engine = Arc::new(Engine::new(Limits::default()).unwrap());
-    let (mut detections, _) = engine.builtin().await;
-    detections.retain(|detection| detection.name == "bed_overstay");
-    let (mut baselines, _) = engine.baselines().await;
-    baselines.retain(|baseline| baseline.name == "bed_times");
+    let detections = detection(&engine, "bed_overstay").await;
+    let (mut sources, _) = crate::baselines::Source::builtin();
+    sources.retain(|source| source.written.name == "bed_times");
+    let baselines = [engine.prepare_baseline(sources.remove(0)).await.unwrap()];
     let definitions = Arc::new(Definitions::builtin().unwrap());
     let (lake, view) = (Lake::of(&store), store.view());
     let facts = HomeFacts::unregistered("h1".parse().unwrap(), "area-1".parse().unwrap());
