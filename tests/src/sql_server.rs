@@ -137,6 +137,7 @@ pub fn out(output: &Output) -> String {
 
 /// What a command that failed said.
 pub fn err(output: &Output) -> String {
-    assert!(!output.status.success(), "it was taken: {}", String::from_utf8_lossy(&output.stdout));
+    let said: String = String::from_utf8_lossy(&output.stdout).chars().take(200).collect();
+    assert!(!output.status.success(), "it was taken: {said}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

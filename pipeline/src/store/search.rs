@@ -91,6 +91,7 @@ impl AsyncFileReader for InParts {
     }
 }
 
+#[expect(clippy::future_not_send, reason = "it ends on the thread on which it began")]
 async fn rows(at: &FilesAt, path: &str, size: u64, whom: Whom) -> Result<u64, StoreError> {
     // A file that is gone is told as that, and one that is no Parquet as that.
     let failed = |error: ParquetError| match gone(&error) {

@@ -126,7 +126,13 @@ impl Guard {
         if let Err(refused) = self.check(statement) {
             return Some(Err(refused));
         }
-        let Statement::Set(set) = statement else { return None };
+        let set = match statement {
+            Statement::Set(set) => set,
+            // The query engine would undo what the server has set.
+            Statement::Reset(_) => return Some(Ok(Response::Execution(Tag::new("RESET")))),
+            Statement::Discard { .. } => return Some(Ok(Response::Execution(Tag::new("DISCARD")))),
+            _ => return None,
+        };
         match setting(set) {
             Setting::Followed => None,
             Setting::Ignored => Some(Ok(Response::Execution(Tag::new("SET")))),

@@ -37,6 +37,8 @@ use super::users::User;
 use super::{Shared, audit, comments, settings};
 use crate::sql::{self, CATALOG, Snapshot, Tables};
 
+/// Most bytes of an answer; one with more ends with an error. A row may be as large as what it was made of.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
 /// `query_canceled`, as for a statement timeout
 const TOO_LONG: &str = "57014";
 /// `invalid_authorization_specification`
@@ -228,6 +230,8 @@ struct Bounded {
     sleep: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     left: usize,
+    /// Given so far.
+    bytes: usize,
     over: bool,
 }
 
@@ -241,7 +245,8 @@ fn bounded(response: Response, running: &Arc<std::sync::Mutex<Running>>) -> Resp
         Response::Query(QueryResponse { command_tag, row_schema, data_rows, .. }) => {
             let (deadline, stop, left) = lock(running);
             let (sleep, stop) = (Box::pin(tokio::time::sleep_until(deadline)), Box::pin(stop.cancelled_owned()));
-            let rows = Bounded { rows: data_rows, running: Arc::clone(running), sleep, stop, left, over: false };
+            let rows =
+                Bounded { rows: data_rows, running: Arc::clone(running), sleep, stop, left, bytes: 0, over: false };
             let mut response = QueryResponse::new(row_schema, rows);
             response.set_command_tag(&command_tag);
             Response::Query(response)
@@ -273,12 +278,16 @@ impl Stream for Bounded {
                     TOO_MUCH,
                     "the answer has more rows than this server gives: narrow it or aggregate",
                 ))),
+                Poll::Ready(Some(Ok(row))) if this.bytes + row.data.len() > ANSWER_BYTES_MAX => {
+                    Some(Err(error(TOO_MUCH, "the answer is larger than this server gives: narrow it or aggregate")))
+                }
                 Poll::Ready(next) => next,
             }
         };
         let mut running = this.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &next {
-            Some(Ok(_)) => {
+            Some(Ok(row)) => {
+                this.bytes += row.data.len();
                 this.left -= 1;
                 running.report.rows += 1;
             }
