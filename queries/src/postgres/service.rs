@@ -116,7 +116,7 @@ impl Session {
     }
 
     /// Waits for room and takes the newest snapshot.
-    async fn begin<C: ClientInfo>(&self, client: &C, statement: &str) -> PgWireResult<Running> {
+    async fn begin<C: ClientInfo + Sync>(&self, client: &C, statement: &str) -> PgWireResult<Running> {
         let open = self.signed_in()?;
         let shared = Arc::clone(&self.shared);
         let begun = Instant::now();
