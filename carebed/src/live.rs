@@ -248,6 +248,8 @@ impl LiveTask {
         self.resume(&mut heard, &shutdown).await?;
         self.read_log().await;
         let mut changes = self.intervals.changes();
+        // What was entered while this centre started.
+        self.take_intervals();
         let mut next_round = self.clock.sleep(self.settings.every);
         let mut next_lesson = self.clock.sleep(Duration::ZERO);
         loop {
@@ -335,7 +337,9 @@ impl LiveTask {
                 self.feed(&rows, &observations);
                 let now = self.clock.now();
                 for (home, complete_to) in complete {
-                    self.live.advance(&home, complete_to);
+                    if let Some(complete_to) = complete_to {
+                        self.live.advance(&home, complete_to);
+                    }
                     self.board.heard(&home, now);
                 }
                 self.look_at_urgent(&observations).await

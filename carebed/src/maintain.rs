@@ -139,6 +139,9 @@ async fn perform(keeper: &Keeper, task: Task, now: Timestamp) -> Result<serde_js
     Ok(done.expect("reports are maps of texts and numbers"))
 }
 
+/// After a connection that could not be taken.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
 /// Answers tasks of commands on this machine until told to stop. A centre that cannot be asked goes on without.
 pub async fn listen(data: PathBuf, keeper: Keeper, clock: Arc<dyn Clock>, shutdown: Shutdown) {
     if let Err(error) = serve(data, keeper, clock, shutdown).await {
@@ -156,10 +159,18 @@ async fn serve(data: PathBuf, keeper: Keeper, clock: Arc<dyn Clock>, shutdown: S
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).with_context(place)?;
     loop {
         let stream = tokio::select! {
-            accepted = listener.accept() => accepted.with_context(place)?.0,
+            accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
-        if let Err(error) = answer(stream, &keeper, clock.as_ref()).await {
+        let answered = match stream {
+            Ok((stream, _)) => answer(stream, &keeper, clock.as_ref()).await,
+            Err(error) => {
+                // No file handle is left, mostly: the next one may be.
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                Err(error.into())
+            }
+        };
+        if let Err(error) = answered {
             tracing::warn!(error = format!("{error:#}"), "a command on this machine got no answer");
         }
     }

@@ -82,7 +82,7 @@ async function refresh() {
   refreshing = true;
   try {
     const lang = document.documentElement.lang === "en" ? "en" : "zh";
-    const answer = await fetch(`/queue?lang=${lang}`, { cache: "no-store" });
+    const answer = await fetch(`/queue?lang=${lang}`, { cache: "no-store", signal: AbortSignal.timeout(10000) });
     if (answer.ok) swap(await answer.text());
   } catch { /* the connection's own state is shown at the top */ }
   refreshing = false;

@@ -67,6 +67,15 @@ pub enum LinkEvent {
     },
     /// Something is wrong that an installer should know.
     Trouble(String),
+    /// What the home shows by itself did not reach its output.
+    NotShown {
+        /// Index of the board in the home file.
+        board: usize,
+        /// Index of the output in the board's profile.
+        output: usize,
+        /// Why.
+        why: NotConfirmed,
+    },
     /// A write ended.
     Written {
         /// As in [`Write`].
@@ -101,7 +110,7 @@ pub enum NotConfirmed {
 /// An output to set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// The command's id.
+    /// The command's id; empty for what the home shows by itself.
     pub id: String,
     /// Index of the board in the home file.
     pub board: usize,

@@ -19,6 +19,8 @@ const QUICK: Duration = Duration::from_millis(300);
 const ANSWER_MAX: Duration = Duration::from_secs(30 * 60);
 /// A siren sounds no longer than this (neighbours, and its own heat).
 const SOUND_MAX: Duration = Duration::from_secs(180);
+/// What did not reach its output is asked again after this.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The longest warning.
 pub const WARN_MAX: Duration = Duration::from_secs(15 * 60);
 
@@ -52,6 +54,10 @@ struct Lamp {
     centres: Option<bool>,
     /// What was last asked of it; none: nothing by us.
     is_on: Option<bool>,
+    /// What did not reach it, and when to ask again.
+    failed: Option<(bool, Duration)>,
+    /// What was last asked of it by us, whoever has it now.
+    asked: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +78,15 @@ impl Signals {
     /// Nothing is shown yet.
     #[must_use]
     pub fn new(outputs: impl IntoIterator<Item = Option<Shows>>) -> Self {
-        let lamp = |shows| Lamp { shows, warning: None, acts_until: None, centres: None, is_on: None };
+        let lamp = |shows| Lamp {
+            shows,
+            warning: None,
+            acts_until: None,
+            centres: None,
+            is_on: None,
+            failed: None,
+            asked: false,
+        };
         Self { call: Call::None, is_silenced: false, lamps: outputs.into_iter().map(lamp).collect() }
     }
 
@@ -107,6 +121,14 @@ impl Signals {
     pub fn set_by_centre(&mut self, output: usize, on: bool) {
         if let Some(lamp) = self.lamps.get_mut(output) {
             (lamp.centres, lamp.is_on, lamp.warning, lamp.acts_until) = (Some(on), None, None, None);
+            lamp.failed = None;
+        }
+    }
+
+    /// What was asked of an output last did not reach it: it is asked again, until it does or something else is to be shown.
+    pub fn failed(&mut self, output: usize, now: Duration) {
+        if let Some(lamp) = self.lamps.get_mut(output).filter(|lamp| lamp.is_ours_or_left()) {
+            lamp.failed = Some((lamp.asked, now + AGAIN_AFTER));
         }
     }
 
@@ -140,7 +162,12 @@ impl Signals {
             lamp.warning = lamp.warning.filter(|warning| now < warning.until);
             lamp.acts_until = lamp.acts_until.filter(|until| now < *until);
             let wanted = lamp.wanted(call, is_silenced, now);
-            changes.extend(wanted.filter(|on| lamp.is_on.unwrap_or(false) != *on).map(|on| (index, on)));
+            let change = wanted.filter(|on| lamp.is_on.unwrap_or(false) != *on);
+            let again = lamp.failed.filter(|(_, at)| now >= *at).map(|(asked, _)| wanted.unwrap_or(asked));
+            if let Some(on) = change.or(again) {
+                (lamp.failed, lamp.asked) = (None, on);
+                changes.push((index, on));
+            }
             let is_ours = lamp.warning.is_some()
                 || (lamp.centres.is_none() && (lamp.shows.is_some() || lamp.acts_until.is_some()));
             lamp.is_on = wanted.filter(|_| is_ours);
@@ -151,11 +178,17 @@ impl Signals {
     /// How long until [`Signals::turn`] may have something to do by itself.
     #[must_use]
     pub fn due_in(&self, now: Duration) -> Option<Duration> {
-        self.lamps.iter().filter_map(|lamp| lamp.due_in(self.call, self.is_silenced, now)).min()
+        let again = self.lamps.iter().filter_map(|lamp| Some(lamp.failed?.1.saturating_sub(now)));
+        self.lamps.iter().filter_map(|lamp| lamp.due_in(self.call, self.is_silenced, now)).chain(again).min()
     }
 }
 
 impl Lamp {
+    /// Whether the centre has not set it since: then a failure is of something that is no longer asked.
+    fn is_ours_or_left(&self) -> bool {
+        self.centres.is_none() || self.is_on.is_some()
+    }
+
     /// Whether it shall be on; none: it is not ours to say. After a warning it is left as it was.
     fn wanted(&self, call: Call, is_silenced: bool, now: Duration) -> Option<bool> {
         if let Some(Warning { since, .. }) = self.warning {
@@ -300,6 +333,41 @@ mod tests {
         assert!(run(&mut signals, secs(10_001), secs(10_002)).is_empty());
         signals.release(2);
         assert!(run(&mut signals, secs(10_003), secs(10_004)).is_empty());
+    }
+
+    #[test]
+    fn what_does_not_reach_its_output_is_asked_again() {
+        let mut signals = home();
+        signals.called(secs(0));
+        let siren = |signals: &mut Signals, from, to| {
+            let all = run(signals, secs(from), secs(to));
+            all.into_iter().filter(|change| change.starts_with(&SIREN.to_string())).collect::<Vec<_>>()
+        };
+        assert_eq!(siren(&mut signals, 0, 21), ["1 on @ 20.0"]);
+        signals.failed(SIREN, secs(21));
+        assert_eq!(siren(&mut signals, 21, 25), ["1 on @ 22.0"]);
+        assert_eq!(siren(&mut signals, 25, 300), ["1 off @ 200.0"]);
+        // Its board is away for a while.
+        for at in [300, 301, 302] {
+            signals.failed(SIREN, secs(at));
+            assert_eq!(siren(&mut signals, at, at + 1), [format!("1 off @ {:.1}", (at + 1) as f64)]);
+        }
+        assert!(siren(&mut signals, 310, 400).is_empty());
+        // What ended is switched off, although nothing of ours is shown any more.
+        signals.act(2, Some(secs(10)), secs(500));
+        let of_it = |signals: &mut Signals, from, to| {
+            let all = run(signals, secs(from), secs(to));
+            all.into_iter().filter(|change| change.starts_with('2')).collect::<Vec<_>>()
+        };
+        assert_eq!(of_it(&mut signals, 500, 520), ["2 on @ 500.0", "2 off @ 510.0"]);
+        signals.failed(2, secs(520));
+        assert_eq!(of_it(&mut signals, 520, 530), ["2 off @ 521.0"]);
+        // What the centre sets since is the centre's.
+        signals.act(2, Some(secs(10)), secs(600));
+        assert_eq!(of_it(&mut signals, 600, 601), ["2 on @ 600.0"]);
+        signals.set_by_centre(2, false);
+        signals.failed(2, secs(602));
+        assert!(of_it(&mut signals, 602, 700).is_empty());
     }
 
     #[test]

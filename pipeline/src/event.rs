@@ -22,8 +22,9 @@ pub enum Event {
         area: Area,
         /// Its observations, in the order of the pack; may be empty (a heartbeat that only moves `complete`).
         rows: Rows,
-        /// Up to which event time the gateway's homes are now known to be complete.
-        complete: Vec<(HomeId, Timestamp)>,
+        /// The gateway's homes, and up to which event time each is known to be complete once these rows are taken. A call does
+        /// not say it: it overtakes routine rows that are on their way to whoever hears this.
+        complete: Vec<(HomeId, Option<Timestamp>)>,
     },
     /// An urgent batch that could not be accepted yet (it stands behind a hole, was forked, or bears no labels): it
     /// rings all the same. Its rows come again as [`Event::Accepted`] when they can be accepted.

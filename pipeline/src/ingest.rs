@@ -278,11 +278,13 @@ impl Ingest {
         let gaps: Vec<Gap> = gaps.into_iter().map(note).collect();
         let mut events: Vec<Event> = gaps.iter().cloned().map(Event::Gap).chain(unreadable).collect();
         let complete = self.accept.marks(&gateway).into_iter().flat_map(|marks| marks.complete());
+        // A call overtakes routine rows on their way: it says that its homes were heard, not how far they are complete.
+        let known = |to: Timestamp| (labels.lane == Lane::Routine).then_some(to);
         events.push(Event::Accepted {
             gateway: gateway.clone(),
             area,
             rows: rows.clone(),
-            complete: complete.map(|(home, complete)| (home, complete.complete_to)).collect(),
+            complete: complete.map(|(home, complete)| (home, known(complete.complete_to))).collect(),
         });
 
         let committed = self.accept.committed(&gateway, labels.epoch, labels.lane).next;

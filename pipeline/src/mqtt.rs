@@ -113,6 +113,9 @@ pub enum Error {
     /// Nobody listens to the events any more.
     #[error("nobody takes the events of ingest")]
     EventsClosed,
+    /// A connection's task is gone, and with it what it listened to.
+    #[error("a connection to the broker has failed for good: start carebed again, gateways keep their data")]
+    Connection(#[source] tokio::task::JoinError),
 }
 
 /// Who hears of what was taken, each kind in a channel of its own: calls stand behind nothing else.
@@ -187,7 +190,11 @@ pub async fn run(
         clock,
         outbox: Arc::clone(&outbox),
     };
-    let ended = ingesting.run(shutdown).await;
+    let ended = tokio::select! {
+        ended = ingesting.run(shutdown) => ended,
+        // They end when told to; one that panicked leaves calls that nobody hears.
+        Some(Err(gone)) = wires.join_next() => Err(Error::Connection(gone)),
+    };
     // The last receipts get a moment; whoever misses one sends again and gets it then.
     let _late = tokio::time::timeout(Duration::from_secs(1), outbox.emptied()).await;
     wire.cancel();

@@ -343,9 +343,9 @@ impl Link {
     async fn write(&mut self, client: &AsyncClient, write: Write) -> Result<(), Over> {
         let Write { id, board, output, value, within } = write;
         let device = self.devices.iter().find(|device| device.index == board);
-        let output = device.and_then(|device| device.board.profile.outputs.get(output));
-        let confirmed_by = output.and_then(|output| output.confirmed_by);
-        let done = match device.zip(output.and_then(|output| output.send(value))) {
+        let known = device.and_then(|device| device.board.profile.outputs.get(output));
+        let confirmed_by = known.and_then(|output| output.confirmed_by);
+        let done = match device.zip(known.and_then(|output| output.send(value))) {
             _ if !self.confirming.has_room() => Err("too many commands wait to be confirmed".to_owned()),
             Some((device, send)) => publish(client, &device.board, send),
             None => Err("the output cannot be set so".to_owned()),
@@ -361,6 +361,10 @@ impl Link {
             (Ok(()), _) => {
                 self.queued.push_back(Some(id).filter(|id| !id.is_empty()));
                 Ok(())
+            }
+            (Err(why), _) if id.is_empty() => {
+                let event = LinkEvent::NotShown { board, output, why: NotConfirmed::Failed(why) };
+                self.events.send(event).await.map_err(|_| Over)
             }
             (Err(why), _) => self.written(id, Err(NotConfirmed::Failed(why))).await,
         }

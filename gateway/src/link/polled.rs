@@ -365,7 +365,10 @@ impl Polled {
             Some(_) => Err(NotConfirmed::Failed("the output is not reached over Modbus".to_owned())),
             None => Err(NotConfirmed::Failed("the output cannot be set so".to_owned())),
         };
-        Some(LinkEvent::Written { id, result, sample: Sample::take(&*self.clock) })
+        Some(match result {
+            Err(why) if id.is_empty() => LinkEvent::NotShown { board, output, why },
+            result => LinkEvent::Written { id, result, sample: Sample::take(&*self.clock) },
+        })
     }
 }
 

@@ -111,7 +111,7 @@ pub async fn read(
                     Err(silence) => heard.failed(silence),
                 }
             }
-            LinkEvent::Written { .. } | LinkEvent::Trouble(_) => {}
+            LinkEvent::Written { .. } | LinkEvent::NotShown { .. } | LinkEvent::Trouble(_) => {}
         }
     }
     stop.cancel();

@@ -143,6 +143,7 @@ impl Streamed {
                 let sample = Sample::take(&*self.clock);
                 self.tell(LinkEvent::Heard { board, sample, result: Err(silence) }).await
             }
+            Do::NotShown { board, output, why } => self.tell(LinkEvent::NotShown { board, output, why }).await,
             Do::Written { id, result } => {
                 let sample = Sample::take(&*self.clock);
                 self.tell(LinkEvent::Written { id, result, sample }).await

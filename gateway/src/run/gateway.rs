@@ -107,7 +107,13 @@ impl Gateway {
                 self.trouble(what);
                 Ok(())
             }
-            // What the home shows by itself: nobody waits for its result, and the next turn tries again.
+            LinkEvent::NotShown { board, output, .. } => {
+                if let Some(output) = self.home.output_of(board, output) {
+                    self.signals.failed(output, self.now().monotonic);
+                }
+                Ok(())
+            }
+            // What the home shows by itself: nobody waits for its result.
             LinkEvent::Written { id, .. } if id.is_empty() => Ok(()),
             LinkEvent::Written { id, result, sample } => {
                 let (result, recorded) = self.commands.written(id, result, sample.wall);
@@ -331,14 +337,16 @@ impl Gateway {
 
     /// Lets outputs show what they have to show.
     pub(super) fn show(&mut self) {
-        for (output, value) in self.signals.turn(self.now().monotonic) {
-            let Some((board, output)) = self.home.outputs().nth(output).map(|(board, _, used)| (board, used.output))
+        let now = self.now().monotonic;
+        for (signal, value) in self.signals.turn(now) {
+            let Some((board, output)) = self.home.outputs().nth(signal).map(|(board, _, used)| (board, used.output))
             else {
                 continue;
             };
-            // A link with no room is far behind; what is shown next goes its way all the same.
             let within = Duration::ZERO;
-            let _busy = self.links.write(Write { id: String::new(), board, output, value, within });
+            if self.links.write(Write { id: String::new(), board, output, value, within }).is_err() {
+                self.signals.failed(signal, now);
+            }
         }
     }
 

@@ -66,12 +66,11 @@ impl Bench {
                 },
                 LinkEvent::Trouble(what) => return vec![Row { text: what, at: Instant::now() }],
                 LinkEvent::Written { id, result, .. } => {
-                    let text = match result {
-                        Ok(()) => format!("{id} done"),
-                        Err(NotConfirmed::Failed(why)) => format!("{id} failed: {why}"),
-                        Err(NotConfirmed::Sent(why)) => format!("{id} sent: {why}"),
-                    };
+                    let text = result.map_or_else(|why| missed(&id, &why), |()| format!("{id} done"));
                     return vec![Row { text, at: Instant::now() }];
+                }
+                LinkEvent::NotShown { why, .. } => {
+                    return vec![Row { text: missed("", &why), at: Instant::now() }];
                 }
             };
             let row = |told: carebed_gateway::device::Told| {
@@ -143,4 +142,11 @@ fn climate_inputs() -> String {
 
 pub(crate) fn serial(path: &Path) -> String {
     format!("serial:{}", path.display())
+}
+
+fn missed(id: &str, why: &NotConfirmed) -> String {
+    match why {
+        NotConfirmed::Failed(why) => format!("{id} failed: {why}"),
+        NotConfirmed::Sent(why) => format!("{id} sent: {why}"),
+    }
 }

@@ -89,11 +89,13 @@ impl Connection {
 
         let send = send(&client, outgoing);
         tokio::pin!(send);
+        // Before, what goes out stays where it is: it would fill the client's queue, and there would be no room to subscribe.
+        let mut subscribes = false;
         loop {
             // Never await the client on the way to the next poll: its requests are only taken by polling.
             let event = tokio::select! {
                 event = polling.poll() => event,
-                ended = &mut send => return ended,
+                ended = &mut send, if subscribes => return ended,
             };
             match event {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
@@ -102,6 +104,7 @@ impl Connection {
                     if client.try_subscribe_many(filters).is_err() {
                         return Ended::Subscribe("the client does not take the filters".to_owned());
                     }
+                    subscribes = true;
                 }
                 Ok(Event::Incoming(Packet::SubAck(answer))) => {
                     let refused = answer.return_codes.iter().find(|c| !matches!(c, SubscribeReasonCode::Success(_)));

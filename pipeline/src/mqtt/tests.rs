@@ -222,3 +222,49 @@ async fn whatever_is_taken_off_a_queue_is_taken_in() {
     }
     assert_eq!(ingesting.ingest.rows(), n);
 }
+
+/// After an outage receipts wait for more homes than the client takes requests. There is room to subscribe all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_subscribes_before_it_sends_what_waits() {
+    let outbox = Arc::new(Outbox::default());
+    let receipt = Receipt {
+        epoch: Epoch::new(1),
+        lane: Lane::Routine,
+        next: 1,
+        digest: Digest::ORIGIN,
+        centre_time: Timestamp::from_millis(1),
+    };
+    outbox.put((0..5_000).map(|home| {
+        let gateway = format!("gw-{home}").parse().unwrap();
+        (Topic { gateway, ..topic(Channel::Receipt) }, receipt.clone())
+    }));
+    let (_commands, commands) = mpsc::channel(1);
+    let (taken, mut queue) = intake(Memory::new(1 << 20));
+    let port = broker();
+    let wire = Shutdown::new();
+    let connection = Connection {
+        host: "127.0.0.1".to_owned(),
+        port,
+        client_id: "centre".to_owned(),
+        security: Security::default(),
+        clock: Arc::new(SystemClock::new()),
+        filters: filters(&[], &[Channel::Batch(Lane::Urgent)]),
+        shutdown: wire.clone(),
+    };
+    let wired = tokio::spawn(connection.run(taken, Some((outbox, commands))));
+
+    let gateway = gateway(port).await;
+    let labels = Labels::of(Epoch::new(1), Lane::Urgent, 0, Digest::ORIGIN);
+    let heard = async {
+        loop {
+            gateway.send(&labels).await;
+            if let Ok(message) = timeout(Duration::from_millis(300), queue.recv()).await {
+                break message;
+            }
+        }
+    };
+    let message = timeout(LIMIT, heard).await.expect("it never subscribes").unwrap();
+    assert_eq!(message.topic, topic(Channel::Batch(Lane::Urgent)));
+    wire.cancel();
+    wired.await.unwrap();
+}

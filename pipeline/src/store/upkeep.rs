@@ -56,14 +56,20 @@ pub async fn keep_up(store: Store, config: UpkeepConfig, clock: Arc<dyn Clock>, 
     while !shutdown.is_cancelled() {
         let now = clock.now();
         let due = swept.is_none_or(|at| now.since(at) >= SWEEP_EVERY);
-        if let Err(error) = round(&store, &config, due, now, &shutdown).await {
+        if due {
+            store.inner.spoiled.forget();
+        }
+        // One goes on where the other fails: files that cannot be merged must not keep old rows from being deleted.
+        let merged = merge(&store, now, &shutdown).await;
+        let done = if due && !shutdown.is_cancelled() { sweep(&store, &config, now).await } else { Ok(()) };
+        if due && done.is_ok() {
+            swept = Some(now);
+        }
+        for error in [merged, done].into_iter().filter_map(Result::err) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "failed to keep the lake in order; it is tried again"
             );
-        }
-        if due {
-            swept = Some(now);
         }
         tokio::select! {
             () = clock.sleep(LOOK_EVERY) => {}
@@ -72,22 +78,14 @@ pub async fn keep_up(store: Store, config: UpkeepConfig, clock: Arc<dyn Clock>, 
     }
 }
 
-async fn round(
-    store: &Store,
-    config: &UpkeepConfig,
-    sweep: bool,
-    now: Timestamp,
-    shutdown: &Shutdown,
-) -> Result<(), StoreError> {
-    if sweep {
-        store.inner.spoiled.forget();
-    }
+async fn merge(store: &Store, now: Timestamp, shutdown: &Shutdown) -> Result<(), StoreError> {
     while !shutdown.is_cancelled() && store.compact(now).await?.is_some() {}
-    if sweep && !shutdown.is_cancelled() {
-        store.retain(&config.retention, now).await?;
-        store.vacuum(config.grace, now).await?;
-    }
     Ok(())
+}
+
+async fn sweep(store: &Store, config: &UpkeepConfig, now: Timestamp) -> Result<(), StoreError> {
+    store.retain(&config.retention, now).await?;
+    store.vacuum(config.grace, now).await.map(drop)
 }
 
 impl Store {

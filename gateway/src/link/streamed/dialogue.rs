@@ -34,6 +34,8 @@ pub(super) enum Do {
     Say(Vec<u8>),
     /// Tell that nothing was heard.
     Silent(Silence),
+    /// Tell that what the home shows did not reach its output.
+    NotShown { board: usize, output: usize, why: NotConfirmed },
     /// Tell what became of a command.
     Written { id: String, result: Result<(), NotConfirmed> },
 }
@@ -330,8 +332,10 @@ impl Dialogue {
 }
 
 fn refused(job: Job, why: &str) -> Option<Do> {
+    let why = NotConfirmed::Failed(why.to_owned());
     match job {
-        Job::Write(Write { id, .. }) => Some(Do::Written { id, result: Err(NotConfirmed::Failed(why.to_owned())) }),
+        Job::Write(Write { id, board, output, .. }) if id.is_empty() => Some(Do::NotShown { board, output, why }),
+        Job::Write(Write { id, .. }) => Some(Do::Written { id, result: Err(why) }),
         _ => None,
     }
 }
