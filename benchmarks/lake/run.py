@@ -8,6 +8,7 @@ by query, so that a machine that is not quiet treats them alike.
 import argparse
 import glob
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -276,7 +277,9 @@ def main():
               f"to make all episodes of the lake took {users.open_ms / 1000:.1f} s")
     print("load at the end:", os.getloadavg()[0])
     if options.sizes:
-        sizes = at_rest(pattern, options.work, facts["rows"])
+        # In a process of its own: chDB serves one place a process.
+        with multiprocessing.get_context("spawn").Pool(1) as apart:
+            sizes = apart.apply(at_rest, (pattern, options.work, facts["rows"]))
         print("bytes a value at rest:", f"carebed {facts['bytes_a_value']:.3f},",
               ", ".join(f"{name} {size:.3f}" for name, size in sizes.items()))
 
