@@ -15,6 +15,7 @@ mod slot;
 
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -282,6 +283,7 @@ pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState 
         .with_default_features()
         .with_optimizer_rule(Arc::new(NewestRow))
         .with_physical_optimizer_rule(Arc::new(in_order::UseOrder))
+        .with_physical_optimizer_rule(Arc::new(turns::TakeTurns))
         .build();
     for function in functions::all() {
         let shadowed = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));

@@ -4,7 +4,7 @@
 -- over-90s who fell lay that long, doi 10.1136/bmj.a2227).
 -- Only at night, from 22:00 by the home's clock to 06:00, or later where this person is never up so early: by day whoever sits and reads moves
 -- no less little. From when they may be up for the day (baselines/bed_times: later than on one of 20 mornings; between 04:00 and 09:00; 06:00
--- where that is not known) only what begins within a quarter of an hour of leaving the bed: whoever has made tea by then may sit down.
+-- where that is not known) only what begins within an hour of leaving the bed: whoever has been about by then may sit down.
 -- Own numbers of a home: quiet_minutes, bathroom_minutes; at least 15, when a quiet is known.
 WITH limits AS (
   SELECT h.home_id, h.time_zone, least($now, h.complete_to) AS known_to,
@@ -52,7 +52,7 @@ lying AS (
     AND (x.confirmed OR q.device_id IS DISTINCT FROM x.mat)
     -- After three hours out of bed people are up as well, whatever the hour.
     AND (q.started_at < x.up_from AND q.started_at <= plus_minutes(x.left_at, 180.0)
-      OR q.started_at < x.night_end AND q.started_at <= plus_minutes(x.left_at, 15.0))
+      OR q.started_at < x.night_end AND q.started_at <= plus_minutes(x.left_at, 60.0))
 ),
 falls AS (
   SELECT *, greatest(plus_minutes(last_activity_at, minutes), start_known_at, left_known_at) AS raised_at FROM lying
