@@ -12,10 +12,10 @@ mod plan;
 mod probe;
 mod shared;
 mod slot;
+mod turns;
 
 #[cfg(test)]
 mod tests;
-mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
