@@ -38,6 +38,9 @@ const EVENTS_MAX: usize = 1_024;
 /// Commands on their way to homes. When more wait, acknowledging waits.
 const ACTIONS_MAX: usize = 256;
 
+/// The way of commands to homes, and its end.
+type Commands = (mpsc::Sender<(Topic, Command)>, mpsc::Receiver<(Topic, Command)>);
+
 /// A centre that has everything it needs and waits to run.
 pub struct Centre {
     config: Config,
@@ -51,7 +54,7 @@ pub struct Centre {
     memories: Memories,
     events: (Events, Heard),
     actions: mpsc::Receiver<HomeAction>,
-    commands: (mpsc::Sender<(Topic, Command)>, mpsc::Receiver<(Topic, Command)>),
+    commands: Commands,
 }
 
 impl std::fmt::Debug for Centre {
