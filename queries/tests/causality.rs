@@ -169,7 +169,7 @@ impl Bench {
                 *subject = home.clone();
             }
             finding.home = home;
-            by_cut[number].push(finding);
+            by_cut.get_mut(number).unwrap().push(finding);
         }
         by_cut
     }
