@@ -1,5 +1,4 @@
 //! Analysts' own tools against the centre's SQL: psql, psycopg, JDBC.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
