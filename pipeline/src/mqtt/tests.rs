@@ -236,7 +236,7 @@ async fn a_connection_subscribes_before_it_sends_what_waits() {
     };
     outbox.put((0..5_000).map(|home| {
         let gateway = format!("gw-{home}").parse().unwrap();
-        (Topic { gateway, ..topic(Channel::Receipt) }, receipt.clone())
+        (Topic { gateway, ..topic(Channel::Receipt) }, receipt)
     }));
     let (_commands, commands) = mpsc::channel(1);
     let (taken, mut queue) = intake(Memory::new(1 << 20));
