@@ -274,6 +274,8 @@ pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState 
     config.options_mut().optimizer.repartition_file_scans = false;
     // Files come sorted by bed, quantity and time: windows over beds need not sort again.
     config.options_mut().optimizer.prefer_existing_sort = true;
+    // Rows whose beds are kept apart need not be dealt out again for groups within beds, however few cores there are.
+    config.options_mut().optimizer.subset_repartition_threshold = 1;
     // Where a filter leaves no row of a page, the other columns of the page are not decoded.
     config.options_mut().execution.parquet.pushdown_filters = true;
     config.options_mut().execution.parquet.reorder_filters = true;

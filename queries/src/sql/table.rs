@@ -109,10 +109,6 @@ impl LakeTable {
         LexOrdering::new(columns.into_iter().collect::<Option<Vec<_>>>()?)
     }
 
-    fn bed(&self) -> Option<Arc<dyn PhysicalExpr>> {
-        Some(Arc::new(Column::new_with_schema(beds::BED, &self.schema).ok()?))
-    }
-
     /// Reads files, whose ends are read once: files never change.
     fn reader(&self, state: &dyn Session) -> Result<CachedParquetFileReaderFactory> {
         let runtime = state.runtime_env();
@@ -170,13 +166,10 @@ impl LakeTable {
             parts.push((before..before + group.len()).collect());
         }
         let n_parts = parts.iter().map(Vec::len).sum::<usize>();
-        let alone = if n_sources == 1 { splits.clone() } else { Vec::new() };
-        let read = Groups { groups: groups.into_iter().flatten().collect(), splits: alone, sorted: true };
+        let read = Groups { groups: groups.into_iter().flatten().collect(), sorted: true };
         let statistics = self.statistics(files);
+        // With an order, so that no idle core takes another's files.
         let mut input = self.scan_files(state, read, Some(order.clone()), statistics, projection, limit)?;
-        if n_sources == 1 {
-            return Ok(Some(input));
-        }
         let mut divided = Vec::new();
         for hot in hot {
             let before = n_parts + divided.len();
@@ -195,7 +188,7 @@ impl LakeTable {
     fn scan_files(
         &self,
         state: &dyn Session,
-        Groups { groups, splits, .. }: Groups,
+        Groups { groups, .. }: Groups,
         order: Option<LexOrdering>,
         statistics: Statistics,
         projection: Option<&Vec<usize>>,
@@ -229,7 +222,6 @@ impl LakeTable {
         .with_parquet_file_reader_factory(Arc::new(self.reader(state)?));
         let config = FileScanConfigBuilder::new(self.place.clone(), Arc::new(source))
             .with_file_groups(groups)
-            .with_output_partitioning(self.bed().and_then(|bed| by_beds(bed, splits)))
             .with_output_ordering(order.into_iter().collect())
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?

@@ -28,6 +28,12 @@ impl ScalarUDFImpl for DateTrunc {
         self.any.name()
     }
 
+    /// All of its names: a state that is made from another registers each function again under all its names, in any order, and
+    /// one left under any of them would now and then take this one's place.
+    fn aliases(&self) -> &[String] {
+        self.any.aliases()
+    }
+
     fn signature(&self) -> &Signature {
         self.any.signature()
     }
@@ -85,7 +91,19 @@ fn truncated<const STEP: i64>(times: &TimestampMillisecondArray) -> TimestampMil
 mod tests {
     use datafusion::prelude::SessionContext;
 
+    use super::DateTrunc;
     use crate::engine::{Limits, runtime, session};
+
+    /// Under none of its names is DataFusion's left.
+    #[test]
+    fn it_is_the_only_one() {
+        let state = session(Limits::default(), runtime(Limits::default()).unwrap());
+        let named: Vec<_> = state.scalar_functions().values().filter(|function| function.name() == "date_trunc").collect();
+        assert!(named.len() > 1, "an alias");
+        for function in named {
+            assert!(function.inner().downcast_ref::<DateTrunc>().is_some(), "{function:?}");
+        }
+    }
 
     /// Our answers are DataFusion's, for times around every edge and before 1970.
     #[tokio::test]

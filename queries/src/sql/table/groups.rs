@@ -45,8 +45,6 @@ impl Piece {
 #[derive(Debug)]
 pub(super) struct Groups {
     pub(super) groups: Vec<Vec<Piece>>,
-    /// Where beds are kept apart: none where a bed may have rows in several groups.
-    pub(super) splits: Vec<Arc<str>>,
     /// Whether the rows of each group come sorted.
     pub(super) sorted: bool,
 }
@@ -60,9 +58,9 @@ pub(super) fn group(files: Vec<Arc<DataFile>>, wanted: usize) -> Groups {
         Some(runs) => {
             let share = total.div_ceil(wanted as u64).max(PIECE_MIN);
             let groups = runs.into_iter().flat_map(|run| cut(run, share)).collect();
-            Groups { groups, splits: Vec::new(), sorted: true }
+            Groups { groups, sorted: true }
         }
-        None => Groups { groups: deal(files, wanted), splits: Vec::new(), sorted: false },
+        None => Groups { groups: deal(files, wanted), sorted: false },
     }
 }
 

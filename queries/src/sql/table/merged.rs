@@ -1,8 +1,12 @@
-//! Runs read side by side as one stream, for each group of beds.
+//! Runs read side by side as one stream, for each group of beds, in the order of the lake.
 //!
 //! Every run is sorted alike, and mostly a run is a day: all rows of a bed and quantity in one run come before those in the
 //! next. So not row by row is compared, but how far a run goes on before another has to have its turn; such stretches are
 //! passed on as they are.
+//!
+//! The order is declared here and not by what reads the files: DataFusion believes a source only where the statistics of
+//! files that are read one behind the other prove it, each column by itself, and a run that is divided within a bed cannot be
+//! proven so.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,13 +14,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringViewArray, TimestampMillisecondArray};
-use arrow::compute::BatchCoalescer;
+use arrow::compute::{BatchCoalescer, SortOptions};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
@@ -54,6 +59,13 @@ impl Merged {
         }
         let mut equivalences: EquivalenceProperties = input.equivalence_properties().clone();
         equivalences.clear_per_partition_constants();
+        let schema = input.schema();
+        let columns = order.iter().map(|column| {
+            let options = SortOptions { descending: false, nulls_first: true };
+            let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(*column).name(), *column));
+            PhysicalSortExpr::new(column, options)
+        });
+        equivalences.add_ordering(columns);
         let properties =
             PlanProperties::new(equivalences, partitioning, input.pipeline_behavior(), input.boundedness());
         let metrics = ExecutionPlanMetricsSet::new();

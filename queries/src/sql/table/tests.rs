@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::compute::concat_batches;
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
-use carebed_pipeline::store::{Commit, Config, Store};
+use carebed_pipeline::store::{Commit, Config, Part, Store};
 use carebed_pipeline::view::{DataFile, TableView, View};
 use datafusion::physical_plan::displayable;
 
@@ -176,7 +176,7 @@ async fn windows_over_beds_stay_on_their_cores() {
         let (plan, rows) = plan_and_rows(&lake, &view, 2, sql).await;
         assert_eq!(rows, expected, "{plan}");
         assert!(!plan.contains("RepartitionExec") && !plan.contains("SortExec") && plan.contains("Range("), "{plan}");
-        assert_eq!(plan.contains("Merged"), is_merged, "{plan}");
+        assert_eq!(plan.contains("Merged: runs=[1, 1]"), !is_merged, "{plan}");
         let (_, counted) =
             plan_and_rows(&lake, &view, 2, &format!("SELECT sum(\"count(gap)\") AS n FROM ({sql})")).await;
         assert!(counted.iter().any(|row| row.contains(&format!(" {n_gaps} "))), "{counted:?}");
@@ -186,6 +186,48 @@ async fn windows_over_beds_stay_on_their_cores() {
         let (_, expected) = plan_and_rows(&lake, &view, 1, join).await;
         let (plan, rows) = plan_and_rows(&lake, &view, 2, join).await;
         assert_eq!(rows, expected, "{plan}");
+    }
+}
+
+/// Files that are divided within a bed still make one run: what reads them in order need not sort.
+#[tokio::test]
+async fn a_run_of_several_files_comes_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let mut chance = 7_u64;
+    for file in 0..5_u64 {
+        let row = |n: u64| {
+            // Digits by chance, so that files are large enough for two cores.
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let value = f64::from_bits(chance >> 2);
+            let time = at(START) + Duration::from_millis(n * 100);
+            observation("h1", &format!("b{}", n / 60_000), "mat", "heart_rate", time, Some(value), "good")
+        };
+        let rows: Vec<Observation> = (file * 50_000..(file + 1) * 50_000).map(row).collect();
+        let marks = [("gw-1".parse().unwrap(), Default::default())].into_iter().collect();
+        store.commit(&Commit { rows: vec![rows.into()], marks, ..Commit::default() }, at(START)).await.unwrap();
+    }
+    let view = View::clone(&store.view());
+    let mut files: Vec<DataFile> = view.observations.files.iter().map(|file| DataFile::clone(file)).collect();
+    files.sort_by_key(|file| file.event_time);
+    assert_eq!(files.len(), 5, "{files:?}");
+    // As one run, as merging would have made it.
+    let run = files[0].part.clone().unwrap().run;
+    for (number, file) in files.iter_mut().enumerate() {
+        file.part = Some(Part { run: run.clone(), number: number.try_into().unwrap(), revision: 0 });
+    }
+    let files = files.into_iter().map(Arc::new).collect();
+    let view = Arc::new(View { observations: TableView { files, ..view.observations.clone() }, ..view });
+    let lake = Lake::of(&store);
+    for sql in [
+        "SELECT bed_id, count(gap), sum(gap) FROM (SELECT bed_id, CAST(event_time AS bigint) - lag(CAST(event_time AS bigint)) OVER \
+         (PARTITION BY bed_id ORDER BY event_time) AS gap FROM observations WHERE quantity = 'heart_rate') GROUP BY bed_id",
+        "SELECT bed_id, quantity, date_trunc('hour', event_time) AS h, count(*), max(value) FROM observations GROUP BY 1, 2, 3",
+    ] {
+        let (_, expected) = plan_and_rows(&lake, &view, 1, sql).await;
+        let (plan, rows) = plan_and_rows(&lake, &view, 2, sql).await;
+        assert_eq!(rows, expected, "{plan}");
+        assert!(!plan.contains("RepartitionExec") && !plan.contains("SortExec") && plan.contains("InOrder"), "{plan}");
     }
 }
 
