@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn it_is_the_only_one() {
         let state = session(Limits::default(), runtime(Limits::default()).unwrap());
-        let named: Vec<_> = state.scalar_functions().values().filter(|function| function.name() == "date_trunc").collect();
+        let named: Vec<_> =
+            state.scalar_functions().values().filter(|function| function.name() == "date_trunc").collect();
         assert!(named.len() > 1, "an alias");
         for function in named {
             assert!(function.inner().downcast_ref::<DateTrunc>().is_some(), "{function:?}");

@@ -4,17 +4,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat, filter, partition, take};
+use arrow::compute::{SortOptions, concat, filter, partition, take};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::aggregates::{
     AggregateExec, AggregateInputMode, AggregateOutputMode, aggregate_expressions,
 };
-use datafusion::physical_plan::{ExecutionPlan as _, InputOrderMode};
+use datafusion::physical_plan::{ExecutionPlan as _, ExecutionPlanProperties as _, InputOrderMode};
 
 use super::{Work, begin_alike, last_row, values};
 
@@ -62,6 +62,16 @@ enum Collected {
     Together(Box<dyn GroupsAccumulator>),
     /// Of one group after the other, for functions that know only one.
     OneByOne { function: Arc<AggregateFunctionExpr>, open: Option<Box<dyn Accumulator>>, done: Vec<Vec<ScalarValue>> },
+    /// The first or the last row of each, which is the least or the greatest as the rows come.
+    Edge(Edge),
+}
+
+struct Edge {
+    is_last: bool,
+    /// Of groups in their order.
+    rows: Vec<ArrayRef>,
+    /// Of the group that goes on, where its last row is wanted.
+    open: Option<ArrayRef>,
 }
 
 /// Rows of one group, and whether it began in an earlier batch.
@@ -77,7 +87,10 @@ impl Groups {
         let as_states = step.mode().output_mode() == AggregateOutputMode::Partial;
         let functions = step.aggr_expr().iter().zip(arguments).zip(step.filter_expr());
         let functions = functions.map(|((function, arguments), filter)| {
-            let collected = Collected::of(function)?;
+            let collected = match edge(step, function)?.filter(|_| filter.is_none() && !as_states) {
+                Some(edge) => Collected::Edge(edge),
+                None => Collected::of(function)?,
+            };
             Ok(Function { arguments, filter: filter.clone(), collected, as_states })
         });
         Ok(Self {
@@ -161,7 +174,55 @@ impl Function {
                 }
                 Ok(())
             }
+            Collected::Edge(edge) => arguments.first().map_or(Ok(()), |argument| edge.take(argument, stretches)),
         }
+    }
+}
+
+/// For `first_value` and `last_value` by an order in which the rows of a group come.
+fn edge(step: &AggregateExec, function: &AggregateFunctionExpr) -> Result<Option<Edge>> {
+    let is_last = match function.fun().name() {
+        "last_value" => true,
+        "first_value" => false,
+        _ => return Ok(None),
+    };
+    if function.order_bys().is_empty() || function.ignore_nulls() || function.is_distinct() {
+        return Ok(None);
+    }
+    let options = SortOptions { descending: false, nulls_first: true };
+    let keys = step.group_expr().expr().iter().map(|(key, _)| PhysicalSortExpr::new(Arc::clone(key), options));
+    let order = keys.chain(function.order_bys().iter().cloned());
+    let comes_so = step.input().equivalence_properties().ordering_satisfy(order)?;
+    Ok(comes_so.then_some(Edge { is_last, rows: Vec::new(), open: None }))
+}
+
+impl Edge {
+    fn take(&mut self, column: &ArrayRef, stretches: &[Stretch]) -> Result<()> {
+        let row = |row: usize| u32::try_from(row).unwrap_or(u32::MAX);
+        let begun = || stretches.iter().filter(|stretch| !stretch.goes_on);
+        if !self.is_last {
+            let first: UInt32Array = begun().map(|stretch| row(stretch.rows.start)).collect();
+            self.rows.push(take(column, &first, None)?);
+            return Ok(());
+        }
+        let Some((open, ended)) = stretches.split_last() else { return Ok(()) };
+        // What was open ends here, unless it goes on.
+        let before = self.open.take().filter(|_| stretches.first().is_some_and(|stretch| !stretch.goes_on));
+        self.rows.extend(before);
+        let last: UInt32Array = ended.iter().map(|stretch| row(stretch.rows.end - 1)).collect();
+        self.rows.push(take(column, &last, None)?);
+        self.open = Some(take(column, &UInt32Array::from(vec![row(open.rows.end - 1)]), None)?);
+        Ok(())
+    }
+
+    /// The first `n`.
+    fn pass_on(&mut self, n: usize) -> Result<ArrayRef> {
+        if self.rows.iter().map(|rows| rows.len()).sum::<usize>() < n {
+            self.rows.extend(self.open.take());
+        }
+        let all = concat(&self.rows.iter().map(AsRef::as_ref).collect::<Vec<_>>())?;
+        self.rows = vec![all.slice(n, all.len() - n)];
+        Ok(all.slice(0, n))
     }
 }
 
@@ -194,6 +255,7 @@ impl Collected {
         match self {
             Self::Together(all) if as_states => all.state(emit),
             Self::Together(all) => Ok(vec![all.evaluate(emit)?]),
+            Self::Edge(edge) => Ok(vec![edge.pass_on(n)?]),
             Self::OneByOne { open, done, .. } => {
                 if done.len() < n {
                     done.extend(open.take().map(|open| finished(open, as_states)).transpose()?);
