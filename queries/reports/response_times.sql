@@ -3,7 +3,7 @@
 -- grain: area, detection
 -- param from: 起始日期（含） / first day, e.g. 2026-05-01
 -- param to: 结束日期（不含） / day after the last
-SELECT area, detection, count(rang_at) AS n_rang,
+SELECT a.area, a.detection, count(rang_at) AS n_rang,
   count(*) FILTER (WHERE seconds_to_acknowledge <= 60.0) AS n_in_60_s,
   count(*) FILTER (WHERE seconds_to_acknowledge <= 180.0) AS n_in_180_s,
   count(*) FILTER (WHERE rang_at IS NOT NULL AND acknowledged_at IS NULL) AS n_never_acknowledged,
@@ -13,7 +13,10 @@ SELECT area, detection, count(rang_at) AS n_rang,
   count(*) FILTER (WHERE minutes_to_arrive <= 30.0) AS n_in_30_min,
   count(*) FILTER (WHERE minutes_to_arrive <= 45.0) AS n_in_45_min,
   count(*) FILTER (WHERE minutes_to_arrive <= 60.0) AS n_in_60_min
-FROM alert_times
-WHERE class = 'care' AND raised_at >= CAST($from AS date) AND raised_at < CAST($to AS date)
-GROUP BY area, detection
-ORDER BY area, detection
+FROM alert_times a
+LEFT JOIN homes h ON h.home_id = a.home_id
+WHERE a.class = 'care'
+  AND CAST(local_time(a.raised_at, coalesce(h.time_zone, 'Asia/Shanghai')) AS date) >= CAST($from AS date)
+  AND CAST(local_time(a.raised_at, coalesce(h.time_zone, 'Asia/Shanghai')) AS date) < CAST($to AS date)
+GROUP BY a.area, a.detection
+ORDER BY a.area, a.detection

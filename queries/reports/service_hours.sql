@@ -1,6 +1,6 @@
 -- title.zh: 上门服务时长（每人每月；化名）
 -- title.en: Hours of service per person and month, under a pseudonym
--- grain: person, month (local); a visit to the whole home counts for each person who lives there, one to a bed for who lies in it
+-- grain: person, month (local); a visit to the whole home counts for each person who lives there, one to a bed for who lies in it; visits that are over
 -- param from: 起始日期（含） / first day, e.g. 2026-05-01
 -- param to: 结束日期（不含） / day after the last
 WITH visit AS (
@@ -9,7 +9,7 @@ WITH visit AS (
     (CAST(i.ended_at AS bigint) - CAST(i.started_at AS bigint)) / 3600000.0 AS hours
   FROM intervals i
   JOIN homes h ON h.home_id = i.home_id
-  WHERE i.kind = 'visit'
+  WHERE i.kind = 'visit' AND i.ended_at <= now()
 )
 SELECT substr(v.area, 1, 6) AS district, p.person_id, v.home_id, v.month, count(*) AS n_visits, sum(v.hours) AS hours
 FROM visit v

@@ -7,5 +7,6 @@ SELECT h.area, v.home_id, v.started_at, v.ended_at, v.minutes, v.evidence, v.n_d
   v.n_motion_during, v.n_service_button
 FROM visit_evidence v
 JOIN homes h ON h.home_id = v.home_id
-WHERE v.started_at >= CAST($from AS date) AND v.started_at < CAST($to AS date)
+WHERE CAST(local_time(v.started_at, h.time_zone) AS date) >= CAST($from AS date)
+  AND CAST(local_time(v.started_at, h.time_zone) AS date) < CAST($to AS date)
 ORDER BY h.area, v.home_id, v.started_at

@@ -17,7 +17,8 @@ WITH heard AS (
 SELECT d.home_id, d.device_id, d.first_seen, d.last_seen, d.last_good, d.good_share, d.n_observations,
   coalesce(s.n_silences, 0) AS n_silences, coalesce(s.minutes_silent, 0.0) AS minutes_silent,
   coalesce(s.silent_now, false) AS silent_now,
-  1.0 - coalesce(s.minutes_silent, 0.0)
-    / greatest((CAST(d.last_seen AS bigint) - CAST(d.first_seen AS bigint)) / 60000.0, 1.0) AS uptime_share
+  greatest(0.0, 1.0 - coalesce(s.minutes_silent, 0.0)
+    / greatest((CAST(greatest(d.last_seen, coalesce(h.complete_to, d.last_seen)) AS bigint) - CAST(d.first_seen AS bigint)) / 60000.0, 1.0)) AS uptime_share
 FROM heard d
+LEFT JOIN homes h ON h.home_id = d.home_id
 LEFT JOIN silent s ON s.home_id = d.home_id AND s.device_id = d.device_id
