@@ -6,6 +6,7 @@ mod reader;
 mod received;
 mod recording;
 mod rows;
+mod windows;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -71,16 +72,33 @@ pub async fn episodes(
     definitions: Arc<Definitions>,
     limits: Limits,
 ) -> Result<Episodes, HistoryError> {
+    let windows = windows::windows(view, span, homes.len(), windows::ROWS_AT_ONCE);
+    episodes_of(lake, view, &windows, homes, definitions, limits).await
+}
+
+/// The episodes of windows that follow each other: so many rows are in memory at once as one of them has.
+async fn episodes_of(
+    lake: &Lake,
+    view: &Arc<View>,
+    windows: &[Span],
+    homes: &[HomeFacts],
+    definitions: Arc<Definitions>,
+    limits: Limits,
+) -> Result<Episodes, HistoryError> {
     let known = Arc::clone(&definitions);
     let mut episodes = Episodes::new(definitions);
     for facts in homes {
         episodes.set_residents(&facts.home, facts.residents);
     }
-    let rows = rows::rows(lake, view, span, homes, &known, limits).await?;
-    let mut reader = reader::Reader::new(span, view, homes, known);
-    let mut stream = rows.execute_stream().await?;
-    while let Some(batch) = stream.next().await {
-        reader.take(&batch?, &mut episodes).map_err(HistoryError::Row)?;
+    let mut reader = reader::Reader::new(view, homes, Arc::clone(&known));
+    for (number, window) in windows.iter().enumerate() {
+        let rows = rows::rows(lake, view, *window, number == 0, homes, &known, limits).await?;
+        reader.begin(*window);
+        let mut stream = rows.execute_stream().await?;
+        while let Some(batch) = stream.next().await {
+            reader.take(&batch?, &mut episodes).map_err(HistoryError::Row)?;
+        }
+        reader.leave(&mut episodes);
     }
     reader.finish(&mut episodes);
     // Homes that were silent all the span are known to have been, as far as they are complete.

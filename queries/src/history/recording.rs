@@ -57,7 +57,7 @@ impl Recording {
         limits: Limits,
     ) -> Result<Self, HistoryError> {
         let definitions = Definitions::learning().map_err(EngineError::from)?;
-        let rows = rows(lake, view, span, std::slice::from_ref(home), &definitions, limits).await?;
+        let rows = rows(lake, view, span, true, std::slice::from_ref(home), &definitions, limits).await?;
         let mut stream = rows.execute_stream().await?;
         let mut read = Vec::new();
         while let Some(batch) = stream.next().await {

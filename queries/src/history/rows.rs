@@ -23,18 +23,19 @@ use crate::sql::{Lake, context};
 pub(super) const COLUMNS: [&str; 9] =
     ["home_id", "bed_id", "device_id", "room", "quantity", "event_time", "value", "quality", "boot"];
 
-/// What may matter to episodes, in order of home and event time.
+/// What may matter to episodes, in order of home and event time; of the first window also what may have been pressed before it.
 pub(super) async fn rows(
     lake: &Lake,
     view: &Arc<View>,
     span: Span,
+    is_first: bool,
     homes: &[HomeFacts],
     definitions: &Definitions,
     limits: Limits,
 ) -> Result<DataFrame, HistoryError> {
     let mut wanted = within("event_time", span).and(relevant(definitions));
     let immediate: Vec<Expr> = definitions.immediate_states().map(|q| lit(q.as_str())).collect();
-    if !immediate.is_empty() {
+    if is_first && !immediate.is_empty() {
         let before = within("event_time", Span { from: span.from - HELD_MAX, to: span.from });
         wanted = wanted.or(before.and(col("quantity").in_list(immediate, false)));
     }

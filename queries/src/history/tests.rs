@@ -21,6 +21,60 @@ fn at(text: &str) -> Timestamp {
     Timestamp::parse(&format!("2026-05-{text}:00Z")).unwrap()
 }
 
+/// However a span is divided, its episodes are those of reading it at once: holes, presses before it and what lasts over the cut.
+#[tokio::test]
+async fn episodes_are_the_same_however_much_is_read_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::local(directory.path()).unwrap()).await.unwrap();
+    let mut rows = Vec::new();
+    for (number, home) in ["h1", "h2", "h3"].into_iter().enumerate() {
+        for step in 0..400_u64 {
+            let minutes = step * 17 + number as u64 * 5 + if step > 200 { 2_000 } else { 0 };
+            let time = at("01T00:00") + Duration::from_secs(minutes * 60);
+            let (bed, device, quantity) = [
+                ("b1", "mat", "bed_occupancy"),
+                ("-", "pir", "motion_event"),
+                ("b1", "mat", "heart_rate"),
+                ("b1", "cord", "call_button"),
+            ][usize::try_from(step * 7 % 4).unwrap()];
+            let value = if quantity == "heart_rate" { 60 + step % 9 } else { step / 4 % 2 };
+            rows.push(observation(home, bed, device, quantity, time, Some(value as f64), "good"));
+        }
+    }
+    let marks = |home: &str, complete_to| carebed_pipeline::accept::Marks {
+        homes: [home.parse().unwrap()].into(),
+        complete_to,
+        received: complete_to,
+        ..Default::default()
+    };
+    // One is complete beyond its last row, one not as far, and one never said.
+    let marks = [("gw-1", marks("h1", at("08T00:00"))), ("gw-2", marks("h2", at("04T00:00")))];
+    let marks = marks.into_iter().map(|(gateway, marks)| (gateway.parse().unwrap(), marks)).collect();
+    store.commit(&Commit { rows: vec![rows.into()], marks, ..Commit::default() }, at("09T00:00")).await.unwrap();
+    let (lake, view) = (Lake::of(&store), store.view());
+    let facts = |home: &str| HomeFacts::unregistered(home.parse().unwrap(), "area-1".parse().unwrap());
+    let homes = ["h1", "h2", "h3"].map(facts);
+    let definitions = Arc::new(Definitions::builtin().unwrap());
+    let of = async |cuts: &[&str]| {
+        let ends: Vec<_> = ["01T07:00"].iter().chain(cuts).chain(&["07T00:00"]).map(|time| at(time)).collect();
+        let windows: Vec<_> = ends.windows(2).map(|ends| Span { from: ends[0], to: ends[1] }).collect();
+        let limits = Limits::default();
+        let mut all = episodes_of(&lake, &view, &windows, &homes, Arc::clone(&definitions), limits).await.unwrap();
+        let complete: Vec<_> = homes.iter().map(|facts| all.complete_to(&facts.home)).collect();
+        (all.all(), complete)
+    };
+    let expected = of(&[]).await;
+    assert!(expected.0.len() > 100, "{}", expected.0.len());
+    for cuts in
+        [&["02T00:00"][..], &["01T07:17", "03T12:00", "05T12:00"], &["01T07:01", "01T08:00", "04T00:00", "06T23:59"]]
+    {
+        let (found, complete) = of(cuts).await;
+        let other: Vec<_> = found.iter().filter(|e| !expected.0.contains(e)).take(3).collect();
+        assert!(other.is_empty() && found.len() == expected.0.len(), "{cuts:?}: {} {other:#?}", found.len());
+        assert_eq!(complete, expected.1, "{cuts:?}");
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_found_where_a_recording_has_a_hole_or_its_platform_was_down() {
     let directory = tempfile::tempdir().unwrap();
