@@ -369,4 +369,6 @@ impl TableProvider for LakeTable {
 }
 
 #[cfg(test)]
+mod tables_agree;
+#[cfg(test)]
 mod tests;

@@ -10,6 +10,20 @@ const RUNS_MAX: usize = 64;
 /// Less than this, in bytes, is not worth a core of its own.
 const PIECE_MIN: u64 = 1 << 20;
 
+#[cfg(test)]
+thread_local! {
+    /// The same on this thread, where a test wants little data to be cut, too.
+    pub(super) static PIECE_MIN_HERE: std::cell::Cell<u64> = const { std::cell::Cell::new(PIECE_MIN) };
+}
+
+fn piece_min() -> u64 {
+    #[cfg(test)]
+    let least = PIECE_MIN_HERE.get();
+    #[cfg(not(test))]
+    let least = PIECE_MIN;
+    least
+}
+
 /// A file, or a part of it.
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
@@ -56,7 +70,7 @@ pub(super) fn group(files: Vec<Arc<DataFile>>, wanted: usize) -> Groups {
     let total: u64 = files.iter().map(|file| file.size).sum();
     match runs(&files) {
         Some(runs) => {
-            let share = total.div_ceil(wanted as u64).max(PIECE_MIN);
+            let share = total.div_ceil(wanted as u64).max(piece_min());
             let groups = runs.into_iter().flat_map(|run| cut(run, share)).collect();
             Groups { groups, sorted: true }
         }
@@ -67,7 +81,7 @@ pub(super) fn group(files: Vec<Arc<DataFile>>, wanted: usize) -> Groups {
 /// How many groups of beds are worth a core of their own.
 pub(super) fn worth(files: &[Arc<DataFile>], wanted: usize) -> usize {
     let total: u64 = files.iter().map(|file| file.size).sum();
-    let worth = usize::try_from((total + PIECE_MIN / 2) / PIECE_MIN).unwrap_or(usize::MAX);
+    let worth = usize::try_from((total + piece_min() / 2) / piece_min()).unwrap_or(usize::MAX);
     wanted.min(worth).max(1)
 }
 
