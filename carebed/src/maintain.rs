@@ -14,7 +14,7 @@ use carebed_contract::command::Command;
 use carebed_contract::id::GatewayId;
 use carebed_contract::time::Timestamp;
 use carebed_contract::topic::{Channel, Topic};
-use carebed_pipeline::store::{Erased, Erasure, LockError, Store, StoreError, UpkeepConfig};
+use carebed_pipeline::store::{Erased, Erasure, LockError, Store, StoreError, Unreadable, UpkeepConfig};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -38,6 +38,9 @@ pub struct MaintainArguments {
     /// The centre's data folder.
     #[arg(long, env = "CAREBED_DATA")]
     pub data: PathBuf,
+    /// Only reads every file of the lake to its end, and names those that are lost or damaged. Changes nothing.
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// What to do with the lake.
@@ -226,12 +229,36 @@ pub async fn request(data: &Path, task: Task) -> anyhow::Result<serde_json::Valu
 
 /// `carebed maintain`
 pub async fn run(arguments: MaintainArguments) -> anyhow::Result<Exit> {
+    if arguments.check {
+        return check(&arguments.data).await;
+    }
     let done: Maintained = serde_json::from_value(request(&arguments.data, Task::Maintain).await?)?;
     say(&format!(
         "{} merges, {} rows past their time, {} files deleted, {} files kept for readers; observations has {} files",
         done.merges, done.rows_expired, done.files_deleted, done.files_kept, done.files
     ));
     Ok(Exit::Done)
+}
+
+/// Names the files that cannot be read.
+async fn check(data: &Path) -> anyhow::Result<Exit> {
+    let store = crate::sql::open(data).await?;
+    let view = store.view();
+    let n_files =
+        [&view.observations, &view.gaps, &view.dead_letters].iter().map(|table| table.files.len()).sum::<usize>();
+    let unreadable = store.unreadable().await;
+    if unreadable.is_empty() {
+        say(&format!("all {n_files} files can be read"));
+        return Ok(Exit::Done);
+    }
+    let n_unreadable = unreadable.len();
+    for Unreadable { path, error } in unreadable {
+        say(&format!("{path}: {:#}", anyhow::Error::from(error)));
+    }
+    bail!(
+        "{n_unreadable} of {n_files} files below {} cannot be read\nhint: copy them to the same place from a backup of the lake; while one is missing, statements that need it fail, and all others go on",
+        store.lake()
+    )
 }
 
 /// Reads a report of [`Task::Erase`].

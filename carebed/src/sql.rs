@@ -12,7 +12,7 @@ use carebed_console::log::Log;
 use carebed_console::registry::Registry;
 use carebed_pipeline::store::Store;
 use carebed_queries::engine::Limits;
-use carebed_queries::sql::{self, Answer, Lake, Snapshot, SqlSession};
+use carebed_queries::sql::{self, Answer, Lake, Snapshot, SqlSession, Written};
 
 use crate::analysts::tables;
 use crate::cli::{Format, ReportArguments, SqlArguments, complain, say};
@@ -41,14 +41,21 @@ impl From<Format> for sql::Format {
 
 /// `carebed sql`
 pub async fn run(arguments: SqlArguments) -> anyhow::Result<Exit> {
-    let statements = match (&arguments.command, &arguments.file) {
-        (Some(command), _) => vec![command.clone()],
+    let read = |text: &str, place: &str| sql::statements(text).with_context(|| place.to_owned());
+    let (place, statements) = match (&arguments.command, &arguments.file) {
+        (Some(command), _) => (String::new(), vec![Written { sql: command.clone(), line: 1 }]),
         (None, Some(file)) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
-            sql::statements(&text)?
+            let place = file.display().to_string();
+            let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {place}"))?;
+            let statements = read(&text, &place)?;
+            (place, statements)
         }
         (None, None) if std::io::stdin().is_terminal() => return prompt::run(&arguments.data).await,
-        (None, None) => sql::statements(&std::io::read_to_string(std::io::stdin())?)?,
+        (None, None) => {
+            let place = "standard input".to_owned();
+            let statements = read(&std::io::read_to_string(std::io::stdin())?, &place)?;
+            (place, statements)
+        }
     };
     let format = arguments.format.into();
     if matches!(format, sql::Format::Parquet) && statements.len() != 1 {
@@ -56,15 +63,16 @@ pub async fn run(arguments: SqlArguments) -> anyhow::Result<Exit> {
     }
     let session = session(&arguments.data).await?;
     let (mut bytes, n) = (Vec::new(), statements.len());
-    for (number, statement) in statements.iter().enumerate() {
-        let answered = session.run(statement).await.map_err(anyhow::Error::from);
+    for (number, Written { sql, line }) in statements.iter().enumerate() {
+        let answered = session.run(sql).await.map_err(anyhow::Error::from);
         let written = answered.and_then(|answer| write(&answer, format, &mut bytes));
-        if n > 1
+        if !place.is_empty()
             && let Err(error) = written
         {
             // What the others before it said is an answer all the same.
             give(&bytes, arguments.output.as_deref())?;
-            return Err(error.context(format!("statement {} of {n}: {}", number + 1, beginning(statement))));
+            let which = format!("statement {} of {n}", number + 1);
+            return Err(error.context(format!("{place}:{line}: {which}: {}", beginning(sql))));
         }
         written?;
     }
@@ -148,7 +156,8 @@ pub async fn open(data: &Path) -> anyhow::Result<Store> {
     let Some(config) = storage::of_data(data)? else {
         bail!("{} holds no lake\nhint: name the data folder of a centre, or import a recording first", data.display());
     };
-    Store::open_read(config).await.context("failed to open the lake for reading")
+    let lake = config.lake.clone();
+    Store::open_read(config).await.with_context(|| format!("failed to open the lake {lake} for reading"))
 }
 
 /// A session over all that a data folder holds now.

@@ -31,6 +31,7 @@ use ::parquet::errors::ParquetError;
 use arrow::error::ArrowError;
 use carebed_contract::id::{GatewayId, HomeId};
 use carebed_contract::time::Timestamp;
+use futures::StreamExt as _;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -55,7 +56,7 @@ pub use erasure::{Erasure, ErasureError, Erasures};
 pub use lock::LockError;
 pub use run::Part;
 pub use table::TableError;
-pub use upkeep::{Compacted, Erased, Retention, UpkeepConfig, Vacuumed, keep_up};
+pub use upkeep::{Compacted, Erased, Retention, Unreadable, UpkeepConfig, Vacuumed, keep_up};
 pub use watermark::WatermarkError;
 
 /// Where the lake is and which part of it this process writes.
@@ -120,6 +121,14 @@ pub enum StoreError {
     /// Rows that cannot stand in Arrow columns.
     #[error("failed to lay out rows")]
     Rows(#[from] ArrowError),
+    /// The watermarks of a table that is not there.
+    #[error(
+        "the lake {lake} has lost its table observations, its watermarks are there: mount its disk or restore it from a backup, or move all of it away to begin anew"
+    )]
+    Lost {
+        /// Where the lake is.
+        lake: String,
+    },
     /// An earlier commit left doubt. What the lake holds is read anew now.
     #[error("nothing is committed before it is known what the lake holds; gateways send it again")]
     InDoubt,
@@ -254,8 +263,22 @@ impl Opening {
         Ok(Tables { observations, gaps, dead_letters, watermark, marks })
     }
 
+    /// Fails where a lake was whose table is gone: made anew it would be empty, and nobody would be told.
+    async fn check_whole(&self) -> Result<(), StoreError> {
+        let log = Path::from("observations/_delta_log");
+        let first = self.store.list(Some(&log)).next().await.transpose();
+        let first = first.map_err(|source| TableError::Data { path: log.to_string(), source })?;
+        if first.is_none() && watermark::last_tried(self.store.as_ref(), &self.shard).await? > 0 {
+            return Err(StoreError::Lost { lake: self.lake.to_string() });
+        }
+        Ok(())
+    }
+
     /// `earlier`: the writer of this process until now.
     async fn writer(&self, earlier: Option<&Writer>) -> Result<Writer, StoreError> {
+        if earlier.is_none() {
+            self.check_whole().await?;
+        }
         let known = earlier.map_or([None; 3], |writer| writer.versions().map(Some));
         let Tables { observations, gaps, dead_letters, watermark, marks } = self.tables(known).await?;
         Ok(Writer {

@@ -17,6 +17,7 @@ mod made;
 mod newest_row;
 mod recent;
 mod scoped;
+mod sized;
 mod snapshot;
 mod table;
 mod views;
@@ -66,7 +67,17 @@ const EPISODES: &str = "episodes";
 const LATEST: &str = "latest";
 const DICTIONARY: &str = "dictionary";
 /// Functions whose one answer may be as large as a few digits say: no bound of memory sees it before it is there.
-const BOUNDLESS: [&str; 7] = ["repeat", "lpad", "rpad", "array_repeat", "array_resize", "range", "generate_series"];
+const BOUNDLESS: [&str; 9] = [
+    "repeat",
+    "lpad",
+    "rpad",
+    "array_repeat",
+    "array_resize",
+    "range",
+    "generate_series",
+    "array_transform",
+    "levenshtein",
+];
 /// Longest statement taken, in bytes and in words: what is nested or chained in one is as deep as it is long, and each level
 /// takes a part of a thread's stack.
 const STATEMENT_BYTES_MAX: usize = 256 << 10;
@@ -128,8 +139,18 @@ pub enum SqlError {
 
 impl From<DataFusionError> for SqlError {
     fn from(error: DataFusionError) -> Self {
-        Self::Failed { message: error.strip_backtrace() }
+        let hint = hint_of_file(&error);
+        let message = error.strip_backtrace();
+        Self::Failed { message: hint.map_or(message.clone(), |hint| format!("{message}\nhint: {hint}")) }
     }
+}
+
+/// What to do where a file of the lake could not be read.
+pub(crate) fn hint_of_file(error: &DataFusionError) -> Option<&'static str> {
+    let is_of_file = matches!(error.find_root(), DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_));
+    is_of_file.then_some(
+        "a file of the lake is lost or damaged: `carebed maintain --check` names such files; copy them back from a backup of the lake",
+    )
 }
 
 /// The tables of one user, for as long as they stay open. Plans made over them read from the snapshot that is put when they run.
@@ -159,7 +180,7 @@ impl Tables {
         // Before anything is registered: the catalogue of a state is made with it.
         let config = state.config().clone().with_default_catalog_and_schema(CATALOG, SCHEMA);
         state = datafusion::execution::SessionStateBuilder::new_from_existing(state).with_config(config).build();
-        let context = SessionContext::new_with_state(state);
+        let context = sized::bounded(state);
         for function in BOUNDLESS {
             context.deregister_udf(function);
         }
@@ -364,14 +385,30 @@ fn lake_table(lake: &Lake, view: &View, name: &'static str) -> Option<table::Lak
     Some(table::LakeTable::new(lake.place().ok()?, prefix.join(name), schema, part.clone(), by_day))
 }
 
-/// The statements of a text, each as it is understood.
+/// A statement of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// As it is understood.
+    pub sql: String,
+    /// In which line of the text it begins, from 1 on.
+    pub line: u64,
+}
+
+/// The statements of a text.
 ///
 /// # Errors
 /// When it is not SQL.
-pub fn statements(text: &str) -> Result<Vec<String>, SqlError> {
+pub fn statements(text: &str) -> Result<Vec<Written>, SqlError> {
     check_words(text)?;
-    let statements = DFParser::parse_sql_with_dialect(text, &GenericDialect {})?;
-    Ok(statements.iter().map(ToString::to_string).collect())
+    let dialect = GenericDialect {};
+    let statements = DFParser::parse_sql_with_dialect(text, &dialect)?;
+    let words = Tokenizer::new(&dialect, text).tokenize_with_location().unwrap_or_default();
+    let begins = words.split(|word| word.token == Token::SemiColon).filter_map(|words| {
+        let first = words.iter().find(|word| !matches!(word.token, Token::Whitespace(_) | Token::EOF))?;
+        Some(first.span.start.line)
+    });
+    let lines = begins.chain(std::iter::repeat(1));
+    Ok(statements.iter().zip(lines).map(|(statement, line)| Written { sql: statement.to_string(), line }).collect())
 }
 
 pub(crate) fn read_only() -> SQLOptions {

@@ -67,7 +67,7 @@ pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
                 None => match sql::statements(text) {
                     Ok(statements) => {
                         for statement in statements {
-                            show(&session, &statement).await;
+                            show(&session, &statement.sql).await;
                         }
                     }
                     Err(error) => complain(&format!("error: {error}")),

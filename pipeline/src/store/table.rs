@@ -5,6 +5,7 @@
 
 mod change;
 mod commit;
+mod design;
 mod error;
 mod files;
 mod log;
@@ -14,9 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType as ArrowType, SchemaRef, TimeUnit};
 use carebed_contract::time::Timestamp;
-use deltalake_core::kernel::{Add, DataType, StructField};
+use deltalake_core::kernel::Add;
 use deltalake_core::logstore::LogStoreRef;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -26,40 +26,11 @@ use super::synced::SyncedStore;
 use crate::view::{DataFile, TableView};
 
 pub(crate) use change::Change;
+pub(crate) use design::Design;
 pub use error::TableError;
 pub(crate) use files::FilesAt;
 #[cfg(test)]
 pub(crate) use log::{CHECKPOINT_EVERY, VERSIONS_KEPT};
-
-/// What a table is called and looks like.
-#[derive(Debug, Clone)]
-pub(crate) struct Design {
-    pub(crate) name: &'static str,
-    /// Columns of its files.
-    pub(crate) schema: SchemaRef,
-    /// A further column, the day, that is in the paths only.
-    pub(crate) partition: Option<&'static str>,
-}
-
-impl Design {
-    fn columns(&self) -> Vec<StructField> {
-        let field =
-            |f: &Arc<arrow::datatypes::Field>| StructField::new(f.name(), delta_type(f.data_type()), f.is_nullable());
-        let mut columns: Vec<StructField> = self.schema.fields().iter().map(field).collect();
-        columns.extend(self.partition.map(|name| StructField::new(name, DataType::DATE, true)));
-        columns
-    }
-}
-
-fn delta_type(kind: &ArrowType) -> DataType {
-    match kind {
-        ArrowType::Float64 => DataType::DOUBLE,
-        ArrowType::Int64 => DataType::LONG,
-        ArrowType::Binary => DataType::BINARY,
-        ArrowType::Timestamp(TimeUnit::Millisecond, _) => DataType::TIMESTAMP,
-        _ => DataType::STRING,
-    }
-}
 
 /// A file that the log took away, until nobody reads it.
 #[derive(Debug)]

@@ -27,6 +27,7 @@ pub use compact::Compacted;
 pub use erase::Erased;
 pub use retain::Retention;
 pub(super) use spoiled::Spoiled;
+pub use spoiled::Unreadable;
 pub use vacuum::Vacuumed;
 
 /// How the lake is kept in order.

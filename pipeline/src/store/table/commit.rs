@@ -108,6 +108,8 @@ impl Table {
     fn apply(&mut self, version: u64, entry: &Bytes) -> Result<(), TableError> {
         let table = self.design.name;
         let actions = get_actions(version, entry).map_err(|_| TableError::Damaged { table, version })?;
+        // Before anything of it is taken in: who mends the log finds this table as it was.
+        actions.iter().try_for_each(|action| self.design.check(action, version))?;
         let (mut came, mut went) = (0, 0_u64);
         for action in actions {
             match action {
@@ -123,9 +125,6 @@ impl Table {
                     self.removed.push(Removed { file, at });
                 }
                 Action::Txn(txn) => drop(self.transactions.insert(txn.app_id, txn.version)),
-                Action::Metadata(_) | Action::Protocol(_) => {
-                    return Err(TableError::Foreign { table, what: format!("version {version} changed its columns") });
-                }
                 _ => {}
             }
         }

@@ -26,11 +26,23 @@ pub enum TableError {
         #[source]
         source: Box<DeltaTableError>,
     },
+    /// There is no such table.
+    #[error("there is no table {table} in {lake}: is it the lake, and is its disk mounted?")]
+    Absent {
+        /// Which table.
+        table: &'static str,
+        /// Where it was looked for.
+        lake: String,
+    },
     /// The table's columns or protocol are not ours.
-    #[error("table {table} is not one that carebed wrote ({what}): move it away, or give carebed another lake")]
+    #[error(
+        "table {table} is not as carebed made it ({what}; version {version} of its log): stop the program that changed it and restore the lake from a backup, or move it away to begin anew"
+    )]
     Foreign {
         /// Which table.
         table: &'static str,
+        /// Since when, or as of when.
+        version: u64,
         /// What differs.
         what: String,
     },

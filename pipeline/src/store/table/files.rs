@@ -43,6 +43,11 @@ impl FilesAt {
         &self.schema
     }
 
+    /// Rooted at the table.
+    pub(crate) fn store(&self) -> &dyn ObjectStore {
+        self.store.as_ref()
+    }
+
     /// Puts a file away, which does not count before it is committed.
     pub(crate) async fn put(
         &self,

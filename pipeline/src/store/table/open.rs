@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use carebed_contract::time::Timestamp;
 use deltalake_core::DeltaTable;
+use deltalake_core::kernel::Action;
 use deltalake_core::logstore::{StorageConfig, default_logstore, get_actions};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
@@ -34,9 +35,9 @@ impl Table {
         known: Option<u64>,
     ) -> Result<Self, TableError> {
         let table = design.name;
-        let foreign = |what: String| TableError::Foreign { table, what };
-        let url = lake.join(&format!("{table}/")).map_err(|e| foreign(e.to_string()))?;
-        let path = Path::from_url_path(url.path()).map_err(|e| foreign(e.to_string()))?;
+        let absent = || TableError::Absent { table, lake: lake.to_string() };
+        let url = lake.join(&format!("{table}/")).map_err(|_| absent())?;
+        let path = Path::from_url_path(url.path()).map_err(|_| absent())?;
         let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(root), path.clone()));
         let log = default_logstore(Arc::clone(&store), Arc::clone(root), &url, &StorageConfig::default());
         let reading = |source| TableError::ReadLog { table, source: Box::new(source) };
@@ -46,7 +47,11 @@ impl Table {
         if writes && let Some(aside) = check_log(store.as_ref(), table, known).await? {
             tracing::warn!(table, entry = %aside, "set aside a torn log entry that was never receipted");
         }
-        if writes && known.is_none() && !log.is_delta_table_location().await.map_err(reading)? {
+        let is_there = log.is_delta_table_location().await.map_err(reading)?;
+        if !is_there && !writes {
+            return Err(absent());
+        }
+        if !is_there && known.is_none() {
             opened = CreateBuilder::new()
                 .with_log_store(Arc::clone(&log))
                 .with_table_name(table)
@@ -63,14 +68,8 @@ impl Table {
             return Err(TableError::Gone { table });
         }
 
-        let found = state.schema();
-        for wanted in design.columns() {
-            let name = wanted.name();
-            let there = found.field(name).ok_or_else(|| foreign(format!("it has no column {name}")))?;
-            if there.data_type() != wanted.data_type() {
-                return Err(foreign(format!("its column {name} is {}", there.data_type())));
-            }
-        }
+        let actions = [Action::Protocol(state.protocol().clone()), Action::Metadata(state.metadata().clone())];
+        actions.iter().try_for_each(|action| design.check(action, state.version()))?;
 
         let mut this = Self {
             version: state.version(),

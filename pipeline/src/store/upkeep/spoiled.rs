@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _};
 
-use crate::store::table::FilesAt;
 use crate::store::{Store, StoreError, TableError};
 use crate::view::DataFile;
 
@@ -44,7 +45,33 @@ impl Spoiled {
     }
 }
 
+/// A file that cannot be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Its path below the lake.
+    pub path: String,
+    /// Why not.
+    pub error: StoreError,
+}
+
 impl Store {
+    /// Reads every file of the lake to its end, and tells those that cannot be read. Takes as long as reading everything; the
+    /// bytes of one file at a time are held.
+    pub async fn unreadable(&self) -> Vec<Unreadable> {
+        let view = self.view();
+        let tables = [("observations", &view.observations), ("gaps", &view.gaps), ("dead_letters", &view.dead_letters)];
+        let mut found = Vec::new();
+        for (table, part) in tables {
+            for file in part.files.iter() {
+                let path = format!("{table}/{}", file.path);
+                if let Err(error) = read_whole(self.inner.opening.store.as_ref(), &path).await {
+                    found.push(Unreadable { path, error });
+                }
+            }
+        }
+        found
+    }
+
     /// After work on files failed: looks at each of them that is still in the table, and notes those that cannot be read. Says
     /// whether there are any; if not, others were quicker.
     pub(super) async fn note_spoiled(&self, files: &[Arc<DataFile>]) -> Result<bool, StoreError> {
@@ -52,7 +79,7 @@ impl Store {
         let live = |file: &&Arc<DataFile>| view.observations.files.iter().any(|live| live.path == file.path);
         let mut found = false;
         for file in files.iter().filter(live) {
-            if let Err(error) = read_whole(&at, &file.path).await {
+            if let Err(error) = read_whole(at.store(), &file.path).await {
                 if !is_of_file(&error) {
                     return Err(error);
                 }
@@ -71,8 +98,9 @@ pub(super) fn is_of_file(error: &StoreError) -> bool {
     is_gone || matches!(error, StoreError::Rewrite(_) | StoreError::Rows(_))
 }
 
-async fn read_whole(at: &FilesAt, path: &str) -> Result<(), StoreError> {
-    let bytes = at.read(path).await?;
+async fn read_whole(store: &dyn ObjectStore, path: &str) -> Result<(), StoreError> {
+    let read = async { store.get(&Path::from(path)).await?.bytes().await };
+    let bytes = read.await.map_err(|source| TableError::Data { path: path.to_owned(), source })?;
     let read = tokio::task::spawn_blocking(move || {
         let mut batches = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
         batches.try_for_each(|batch| batch.map(drop).map_err(StoreError::from))
