@@ -1,5 +1,6 @@
 //! `carebed export`: what an upper tier, another system or a researcher is given, with counts and checksums.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use carebed_contract::time::Timestamp;
 use carebed_queries::engine::Limits;
-use carebed_queries::export::{self, Selection};
+use carebed_queries::export::{self, Areas, Selection};
 use carebed_queries::history::Span;
 use carebed_queries::sql::Lake;
 use chrono_tz::Tz;
@@ -46,8 +47,15 @@ impl Tier {
         }
     }
 
-    fn of(self, area: &str) -> &str {
-        area.get(..self.digits().min(area.len())).unwrap_or(area)
+    /// The folders, and the areas of which each holds the rows: every area is in one of them. An area whose code is too short
+    /// for the tier has a folder of its own.
+    fn folders(self, areas: Vec<String>) -> BTreeMap<String, Vec<String>> {
+        let mut folders = BTreeMap::<_, Vec<_>>::new();
+        for area in areas {
+            let code = area.get(..self.digits()).unwrap_or(&area).to_owned();
+            folders.entry(code).or_default().push(area);
+        }
+        folders
     }
 }
 
@@ -116,19 +124,17 @@ pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
     let store = crate::sql::open(&data).await?;
     let (lake, view) = (Lake::of(&store), store.view());
     let span = Span { from: from.unwrap_or(Timestamp::MIN), to: to_day.unwrap_or(Timestamp::MAX) };
-    let selection = Selection { area: area.clone(), span };
-    let mut tiers: Vec<String> = match tier {
-        Tier::All => vec![area.clone()],
+    let all = Areas::Beginning(area.clone());
+    let folders: BTreeMap<String, Areas> = match tier {
+        Tier::All => BTreeMap::from([(String::new(), all)]),
         _ => {
-            let areas = export::areas(&lake, &view, &selection, LIMITS).await?;
-            areas.iter().map(|area| tier.of(area).to_owned()).collect()
+            let areas = export::areas(&lake, &view, &Selection { areas: all, span }, LIMITS).await?;
+            tier.folders(areas).into_iter().map(|(code, areas)| (code, Areas::These(areas))).collect()
         }
     };
-    tiers.dedup();
     let mut files = Vec::new();
-    for code in tiers {
-        let selection = Selection { area: code.clone(), span };
-        let folder = if tier == Tier::All { PathBuf::new() } else { PathBuf::from(&code) };
+    for (folder, areas) in folders {
+        let (selection, folder) = (Selection { areas, span }, PathBuf::from(folder));
         std::fs::create_dir_all(to.join(&folder)).with_context(|| format!("failed to make {}", to.display()))?;
         let (parquet, lines) = (folder.join("observations.parquet"), folder.join("observations.jsonl"));
         let (mut parquet_out, mut lines_out) = (create(&to.join(&parquet))?, create(&to.join(&lines))?);
@@ -164,4 +170,26 @@ fn finish(root: &Path, path: &Path, mut out: BufWriter<File>, rows: u64) -> anyh
     written.with_context(|| format!("failed to write {}", full.display()))?;
     let (bytes, sha256) = checksum::of_file(&full).with_context(|| format!("failed to read {}", full.display()))?;
     Ok(Entry { path: path.display().to_string(), rows, bytes, sha256 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_area_is_in_one_folder_however_long_its_code() {
+        let areas = ["310104", "310104001", "310104001001", "310104001002", "310105"].map(str::to_owned).to_vec();
+        for (tier, expected) in [
+            (Tier::District, vec![("310104", 4), ("310105", 1)]),
+            (Tier::Street, vec![("310104", 1), ("310104001", 3), ("310105", 1)]),
+            (
+                Tier::Community,
+                vec![("310104", 1), ("310104001", 1), ("310104001001", 1), ("310104001002", 1), ("310105", 1)],
+            ),
+        ] {
+            let folders = tier.folders(areas.clone());
+            let found: Vec<_> = folders.iter().map(|(code, areas)| (code.as_str(), areas.len())).collect();
+            assert_eq!(found, expected, "{tier:?}");
+        }
+    }
 }

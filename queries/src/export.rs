@@ -31,10 +31,19 @@ use crate::sql::{Lake, context};
 /// What to give away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// Areas that begin so: a district's code begins those of its streets and communities. Empty: all.
-    pub area: String,
+    /// Whose.
+    pub areas: Areas,
     /// The event times.
     pub span: Span,
+}
+
+/// Whose rows to give away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Areas {
+    /// Those of areas that begin so: a district's code begins those of its streets and communities. Empty: all.
+    Beginning(String),
+    /// Those of just these areas.
+    These(Vec<String>),
 }
 
 /// Why an export failed.
@@ -114,11 +123,12 @@ async fn selected(
     selection: &Selection,
     limits: Limits,
 ) -> Result<DataFrame, ExportError> {
-    let mut frame = context(lake, view, limits)?.table("observations").await?.filter(within(selection.span))?;
-    if !selection.area.is_empty() {
-        frame = frame.filter(starts_with(col("area"), lit(selection.area.as_str())))?;
-    }
-    Ok(frame)
+    let frame = context(lake, view, limits)?.table("observations").await?.filter(within(selection.span))?;
+    Ok(match &selection.areas {
+        Areas::Beginning(code) if code.is_empty() => frame,
+        Areas::Beginning(code) => frame.filter(starts_with(col("area"), lit(code.as_str())))?,
+        Areas::These(areas) => frame.filter(col("area").in_list(areas.iter().map(lit).collect(), false))?,
+    })
 }
 
 fn within(span: Span) -> Expr {

@@ -33,7 +33,7 @@ async fn lake() -> (tempfile::TempDir, Lake, Arc<View>) {
 }
 
 fn all(area: &str) -> Selection {
-    Selection { area: area.to_owned(), span: Span { from: Timestamp::MIN, to: Timestamp::MAX } }
+    Selection { areas: Areas::Beginning(area.to_owned()), span: Span { from: Timestamp::MIN, to: Timestamp::MAX } }
 }
 
 #[tokio::test]
@@ -51,6 +51,12 @@ async fn each_tier_gets_its_rows_in_both_forms() {
         assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["area"].is_string()));
     }
     assert_eq!(areas(&lake, &view, &all(""), Limits::default()).await.unwrap(), ["360702001", "360703009"]);
+    for (these, expected) in [(vec!["360702001"], 5), (vec!["360702001", "360703009"], 10), (vec!["360702"], 0)] {
+        let areas = Areas::These(these.iter().map(|&area| area.to_owned()).collect());
+        let selection = Selection { areas, ..all("") };
+        let rows = observations(&lake, &view, &selection, Limits::default(), Vec::new(), Vec::new()).await.unwrap();
+        assert_eq!(rows, expected, "{these:?}");
+    }
     let span = Span { from: Timestamp::parse("2026-05-02T00:00:00Z").unwrap(), to: Timestamp::MAX };
     let late = Selection { span, ..all("360702") };
     let rows = observations(&lake, &view, &late, Limits::default(), Vec::new(), Vec::new()).await.unwrap();
