@@ -367,8 +367,9 @@ async fn erase(lake: &Path, home: &str) -> Outcome<serde_json::Value> {
     let store = Store::open(Config::local(lake)?).await?;
     let home: HomeId = home.parse()?;
     let now = clock.now();
-    let erasure =
-        Erasure { id: format!("benchmark-{home}"), home, bed: None, from: None, until: Timestamp::MAX, asked_at: now };
+    let id = format!("benchmark-{home}");
+    let until = Timestamp::MAX;
+    let erasure = Erasure { id, home, bed: None, from: None, until, received_before: None, asked_at: now };
     let view = Arc::clone(&store.view());
     let (files, rows) =
         (view.observations.files.len(), view.observations.files.iter().filter_map(|f| f.rows).sum::<u64>());

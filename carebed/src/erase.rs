@@ -28,7 +28,8 @@ pub struct EraseArguments {
     /// Only what was observed from then on, as in 2026-03-01T00:00:00+08:00.
     #[arg(long, value_parser = time)]
     pub from: Option<Timestamp>,
-    /// Only what was observed before; now when absent. Later rows of the bed may be somebody else's.
+    /// Only what was observed before: later rows of the bed may be somebody else's. When absent, what was observed before now,
+    /// and what the centre has received by now though a clock that runs ahead dated it later.
     #[arg(long, value_parser = time)]
     pub until: Option<Timestamp>,
     /// Names the erasure; asking again with the same name goes on with it.
@@ -87,7 +88,11 @@ pub async fn run(arguments: EraseArguments) -> anyhow::Result<Exit> {
     let now = SystemClock::new().now();
     let EraseArguments { data, home, bed, from, until, id, yes } = arguments;
     let whom = bed.as_ref().map_or_else(|| format!("home {home}"), |bed| format!("bed {bed} of home {home}"));
+    let received_before = until.is_none().then_some(now);
     let until = until.unwrap_or(now);
+    if let Some(from) = from.filter(|from| *from >= until) {
+        bail!("nothing lies between --from {from} and --until {until}\nhint: name a --from that is before --until");
+    }
     if until > now {
         bail!(
             "--until {until} is to come: what is observed by then would be erased as it comes, calls too\nhint: erase up to now"
@@ -101,7 +106,7 @@ pub async fn run(arguments: EraseArguments) -> anyhow::Result<Exit> {
         );
     }
     let id = id.unwrap_or_else(|| format!("{:016x}", rand::random::<u64>()));
-    let report = maintain::erase(&data, Erasure { id, home, bed, from, until, asked_at: now }).await;
+    let report = maintain::erase(&data, Erasure { id, home, bed, from, until, received_before, asked_at: now }).await;
     let report = report.with_context(|| format!("failed to erase {whom}; ask again, it goes on where it was"))?;
     say(&serde_json::to_string_pretty(&report)?);
     if report.left > 0 {

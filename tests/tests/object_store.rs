@@ -117,6 +117,7 @@ async fn the_lake_lives_on_an_object_store() {
         bed: None,
         from: None,
         until: NOW + day * 9,
+        received_before: None,
         asked_at: NOW,
     };
     let report = store.erase(&erasure, Duration::from_secs(10), NOW).await.unwrap();

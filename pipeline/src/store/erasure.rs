@@ -34,6 +34,9 @@ pub struct Erasure {
     pub from: Option<Timestamp>,
     /// Up to this event time, without it. What is observed from then on may be somebody else's.
     pub until: Timestamp,
+    /// Also what the centre received before this time, however late its event time: of clocks that run ahead.
+    #[serde(default)]
+    pub received_before: Option<Timestamp>,
     /// When it was asked for.
     pub asked_at: Timestamp,
 }
@@ -67,18 +70,19 @@ pub enum ErasureError {
 }
 
 /// Columns that tell whether a row is erased.
-pub(crate) const COLUMNS: [&str; 3] = ["home_id", "bed_id", "event_time"];
+pub(crate) const COLUMNS: [&str; 4] = ["home_id", "bed_id", "event_time", "received_time"];
 
 impl Erasure {
-    fn covers_cell(&self, bed: Option<&str>, event_time: Timestamp) -> bool {
+    fn covers_cell(&self, bed: Option<&str>, event_time: Timestamp, received_time: Timestamp) -> bool {
         self.bed.as_ref().is_none_or(|erased| bed == Some(erased.as_str()))
             && self.from.is_none_or(|from| event_time >= from)
-            && event_time < self.until
+            && (event_time < self.until || self.received_before.is_some_and(|before| received_time < before))
     }
 
     /// Whether it covers an observation.
     pub(crate) fn covers(&self, row: &Observation) -> bool {
-        row.home == self.home && self.covers_cell(row.bed.as_ref().map(BedId::as_str), row.event_time)
+        row.home == self.home
+            && self.covers_cell(row.bed.as_ref().map(BedId::as_str), row.event_time, row.received_time)
     }
 
     /// Whether a file may hold such rows.
@@ -88,7 +92,9 @@ impl Erasure {
         };
         within(&file.home, self.home.as_str())
             && self.bed.as_ref().is_none_or(|bed| within(&file.bed, bed.as_str()))
-            && file.event_time.is_none_or(|(low, high)| low < self.until && self.from.is_none_or(|from| from <= high))
+            && file.event_time.is_none_or(|(low, high)| {
+                (low < self.until || self.received_before.is_some()) && self.from.is_none_or(|from| from <= high)
+            })
     }
 
     /// Whether it covers some of these rows.
@@ -106,20 +112,26 @@ impl Erasure {
     }
 
     fn covers_point(&self, about: &About, point: &Point) -> bool {
-        about.home == self.home && self.covers_cell(about.bed.as_ref().map(BedId::as_str), point.event_time)
+        let bed = about.bed.as_ref().map(BedId::as_str);
+        about.home == self.home && self.covers_cell(bed, point.event_time, about.received_time)
     }
 
     /// Which rows it covers, told from [`COLUMNS`].
     pub(crate) fn rows(&self, batch: &RecordBatch) -> Result<BooleanArray, ArrowError> {
-        let [homes, beds, times] = COLUMNS.map(|name| batch.column_by_name(name));
+        let [homes, beds, observed, received] = COLUMNS.map(|name| batch.column_by_name(name));
         let texts = |column: Option<&arrow::array::ArrayRef>| column.and_then(|c| c.as_string_opt::<i32>().cloned());
-        let times = times.and_then(|c| c.as_primitive_opt::<TimestampMillisecondType>());
-        let (Some(homes), Some(beds), Some(times)) = (texts(homes), texts(beds), times) else {
-            return Err(ArrowError::SchemaError("rows without home, bed and event time".to_owned()));
+        let times = |column: Option<&arrow::array::ArrayRef>| {
+            column.and_then(|c| c.as_primitive_opt::<TimestampMillisecondType>().cloned())
+        };
+        let (Some(homes), Some(beds), Some(observed), Some(received)) =
+            (texts(homes), texts(beds), times(observed), times(received))
+        else {
+            return Err(ArrowError::SchemaError("rows without home, bed, event time and receive time".to_owned()));
         };
         let covered = (0..batch.num_rows()).map(|row| {
             let bed = beds.is_valid(row).then(|| beds.value(row));
-            homes.value(row) == self.home.as_str() && self.covers_cell(bed, Timestamp::from_millis(times.value(row)))
+            let [observed, received] = [&observed, &received].map(|times| Timestamp::from_millis(times.value(row)));
+            homes.value(row) == self.home.as_str() && self.covers_cell(bed, observed, received)
         });
         Ok(covered.collect::<Vec<bool>>().into())
     }
@@ -149,7 +161,7 @@ impl Erasures {
     pub fn cover(&self, row: &Observation) -> bool {
         let of_home = self.of_home.get(&row.home).into_iter().flatten();
         let bed = row.bed.as_ref().map(BedId::as_str);
-        of_home.into_iter().any(|erasure| erasure.covers_cell(bed, row.event_time))
+        of_home.into_iter().any(|erasure| erasure.covers_cell(bed, row.event_time, row.received_time))
     }
 
     /// What they leave of rows.

@@ -75,7 +75,8 @@ async fn what_was_erased_is_in_no_memory() {
     let late = observation("h1", "b1", "mat-late", "bed_occupancy", now, Some(1.0), "good");
     for (until, left) in [(noon, true), (now, false)] {
         let id = format!("until-{}", until.millis());
-        let erasure = Erasure { id, home: h1.clone(), bed: None, from: None, until, asked_at: now };
+        let erasure =
+            Erasure { id, home: h1.clone(), bed: None, from: None, until, received_before: None, asked_at: now };
         store.erase(&erasure, Duration::ZERO, now).await.unwrap();
         latest.forget().await;
         live.forget_home(&h1);

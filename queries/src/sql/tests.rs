@@ -418,6 +418,7 @@ async fn the_last_values_are_remembered_through_commits_merges_and_erasures() {
         bed: None,
         from: Some(at("2026-05-02T00:00:00Z")),
         until: now,
+        received_before: None,
         asked_at: now,
     };
     store.erase(&erasure, Duration::ZERO, now).await.unwrap();

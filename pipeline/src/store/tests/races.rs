@@ -134,6 +134,7 @@ async fn a_commit_that_lands_after_an_erasure_misses_no_file() {
         bed: None,
         from: None,
         until: Timestamp::MAX,
+        received_before: None,
         asked_at: START,
     };
     store.erase(&erasure, std::time::Duration::ZERO, START).await.unwrap();

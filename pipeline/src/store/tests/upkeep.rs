@@ -67,6 +67,7 @@ fn erasure(number: u64, bed: bool) -> Erasure {
         bed: bed.then(|| format!("bed-{number}").parse().unwrap()),
         from: None,
         until: START + DAY * 9,
+        received_before: None,
         asked_at: START,
     }
 }
@@ -241,6 +242,40 @@ async fn a_bed_is_erased_and_the_home_stays() {
     let gone = |seq: &u64| seq % HOMES == 1 && !seq.is_multiple_of(5);
     assert_eq!(report.rows, (0..40).filter(gone).count() as u64);
     assert_eq!(numbers(&store, &store.view()).await, (0..40).filter(|seq| !gone(seq)).collect::<Vec<_>>());
+}
+
+/// Rows of a clock that runs ahead go with the others that were there; those that come afterwards may be somebody else's.
+#[tokio::test]
+async fn what_was_received_is_erased_however_late_it_is_dated() {
+    let lake = tempfile::tempdir().unwrap();
+    let config = || Config::local(lake.path()).unwrap();
+    let store = Store::open(config()).await.unwrap();
+    let mut home = Home::of(&store).await;
+    for _ in 0..10 {
+        commit(&store, &mut home, 2).await;
+    }
+    let on_their_way = batches(&mut home, 20);
+    for rows in &on_their_way.rows {
+        store.show(std::slice::from_ref(rows), &[]);
+    }
+    // All of the bed's rows are dated later than this.
+    let until = START - DAY * 2;
+    for (before, from, n_gone) in [
+        (START, None, 0),
+        (START + Duration::from_millis(1), Some(START + DAY), 0),
+        (START + Duration::from_millis(1), None, 8),
+    ] {
+        let id = format!("{}-{}", before.millis(), from.is_some());
+        let erasure = Erasure { id, until, from, received_before: Some(before), ..erasure(1, true) };
+        let report = store.erase(&erasure, PATIENCE, START).await.unwrap();
+        assert_eq!(report.left, 0);
+        let gone = |seq: &u64| n_gone > 0 && seq % HOMES == 1 && !seq.is_multiple_of(5);
+        let left: Vec<u64> = (0..40).filter(|seq| !gone(seq)).collect();
+        assert_eq!(numbers(&store, &store.view()).await, left, "{erasure:?}");
+        assert_eq!(40 - left.len(), n_gone);
+    }
+    let later = Observation { received_time: START + DAY, ..row(1) };
+    assert!(store.erasures().cover(&row(1)) && !store.erasures().cover(&later));
 }
 
 #[tokio::test]
