@@ -91,11 +91,11 @@ pub enum UsersCommand {
         file: PathBuf,
         /// What they sign in as.
         name: String,
-        /// Areas they may read; all when none is named.
+        /// Areas they may read: all whose codes begin so, a district with its streets and communities. All when none is named.
         #[arg(long = "area")]
         areas: Vec<String>,
     },
-    /// Lets someone in no more. A connection that is open stays until it ends.
+    /// Lets someone in no more; the running centre knows it at the next connection.
     Remove {
         /// The file.
         #[arg(long)]

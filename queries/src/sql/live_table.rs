@@ -78,14 +78,15 @@ impl LiveTable {
 
     /// The rows of a fact table that the session's user may see.
     fn visible(&self, rows: &RecordBatch, snapshot: &Snapshot) -> Result<RecordBatch> {
-        let Scope::Areas(areas) = &self.scope else { return Ok(rows.clone()) };
+        if self.scope == Scope::All {
+            return Ok(rows.clone());
+        }
         let column = |name: &str| rows.column_by_name(name).map(|c| cast(c, &DataType::Utf8)).transpose();
-        let areas: BTreeSet<&str> = areas.iter().map(|area| area.as_str()).collect();
         let keep: BooleanArray = if let Some(column) = column("area")? {
-            column.as_string::<i32>().iter().map(|area| Some(area.is_some_and(|a| areas.contains(a)))).collect()
+            column.as_string::<i32>().iter().map(|area| Some(area.is_some_and(|area| self.scope.holds(area)))).collect()
         } else if let Some(column) = column("home_id")? {
             let homes: BTreeSet<&str> =
-                snapshot.homes.iter().filter(|f| self.scope.holds(&f.area)).map(|f| f.home.as_str()).collect();
+                snapshot.homes.iter().filter(|f| self.scope.holds(f.area.as_str())).map(|f| f.home.as_str()).collect();
             column.as_string::<i32>().iter().map(|home| Some(home.is_some_and(|h| homes.contains(h)))).collect()
         } else {
             BooleanArray::from(vec![false; rows.num_rows()])
@@ -95,7 +96,7 @@ impl LiveTable {
 
     /// The homes whose episodes a statement can ask for: those of the scope that its filters on `home_id` leave.
     fn homes_asked(&self, state: &dyn Session, snapshot: &Snapshot, filters: &[Expr]) -> Result<Vec<HomeFacts>> {
-        let homes: Vec<&HomeFacts> = snapshot.homes.iter().filter(|f| self.scope.holds(&f.area)).collect();
+        let homes: Vec<&HomeFacts> = snapshot.homes.iter().filter(|f| self.scope.holds(f.area.as_str())).collect();
         let Some(filter) = conjunction(filters.iter().filter(|f| only_home(f)).cloned()) else {
             return Ok(homes.into_iter().cloned().collect());
         };

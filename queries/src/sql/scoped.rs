@@ -11,7 +11,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, Result, Statistics, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator, col, lit};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter::FilterExec;
@@ -50,7 +50,7 @@ pub(super) async fn scan(
     filters: &[Expr],
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let Scope::Areas(areas) = scope else { return table.scan(state, projection, filters, limit).await };
+    let Some(kept) = scope.filter() else { return table.scan(state, projection, filters, limit).await };
     let area = table.schema().index_of("area")?;
     let mut columns = projection.cloned().unwrap_or_else(|| (0..table.schema().fields().len()).collect());
     let n_asked = columns.len();
@@ -58,7 +58,7 @@ pub(super) async fn scan(
         columns.push(area);
     }
     let mut filters = filters.to_vec();
-    filters.push(col("area").in_list(areas.iter().map(|area| lit(area.as_str())).collect(), false));
+    filters.push(kept);
     let input = table.scan(state, Some(&columns), &filters, None).await?;
     let Some(filter) = conjunction(filters) else { return internal_err!("a scope is a filter") };
     let schema = input.schema();

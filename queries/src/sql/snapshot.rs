@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use carebed_contract::id::Area;
 use carebed_pipeline::view::View;
+use datafusion::logical_expr::{Expr, col, lit};
 use tokio::sync::Mutex;
 
 use super::made::Made;
@@ -76,16 +77,30 @@ pub trait Source: Send + Sync + 'static {
 pub enum Scope {
     /// All.
     All,
-    /// Those of these areas. Rows that belong to no area are not among them.
+    /// Those of the areas whose codes begin so: a district's code begins those of its streets and communities. Rows that belong
+    /// to no area are not among them.
     Areas(BTreeSet<Area>),
 }
 
 impl Scope {
-    pub(super) fn holds(&self, area: &Area) -> bool {
+    pub(super) fn holds(&self, area: &str) -> bool {
         match self {
             Self::All => true,
-            Self::Areas(areas) => areas.contains(area),
+            Self::Areas(codes) => codes.iter().any(|code| area.starts_with(code.as_str())),
         }
+    }
+
+    /// What keeps its rows of a table with a column `area`; none: all are kept. It fails on no row, and statistics answer it.
+    pub(super) fn filter(&self) -> Option<Expr> {
+        let Self::Areas(codes) = self else { return None };
+        let begins_so = |code: &Area| {
+            let mut after = code.as_str().to_owned();
+            // Codes are ASCII, and none ends with its last character.
+            let next = after.pop().and_then(|last| char::from_u32(u32::from(last) + 1));
+            after.extend(next);
+            col("area").gt_eq(lit(code.as_str())).and(col("area").lt(lit(after)))
+        };
+        Some(codes.iter().map(begins_so).reduce(Expr::or).unwrap_or_else(|| lit(false)))
     }
 }
 
