@@ -428,6 +428,9 @@ async fn the_last_values_are_remembered_through_commits_merges_and_erasures() {
         .await
         .unwrap();
     check(store.view(), 2, "a home erased").await;
+    let ahead = at("2030-01-01T00:00:00Z");
+    commit(vec![observation("h7", "b7", "mat", "heart_rate", ahead, Some(61.0), "good")]).await;
+    check(store.view(), 3, "one whose clock is years ahead makes no other old").await;
 }
 
 /// Ten days of one bed with stretches of all lengths: a statement that asks from a day on reads less, and is told the same.
