@@ -27,7 +27,7 @@ pub struct BackupArguments {
     /// The centre's data folder.
     #[arg(long, env = "CAREBED_DATA")]
     pub data: PathBuf,
-    /// A folder that is empty or not there.
+    /// A folder that is empty or not there, outside of the data folder.
     #[arg(long)]
     pub to: PathBuf,
 }
@@ -63,7 +63,7 @@ struct Entry {
 /// `carebed backup`
 pub async fn run(arguments: BackupArguments) -> anyhow::Result<Exit> {
     let BackupArguments { data, to } = arguments;
-    let fresh = Fresh::begin(&to)?;
+    let fresh = Fresh::begin(&to, &data)?;
     let mut attempt = 1;
     let manifest = loop {
         match copy(&data, &to).await {
@@ -91,7 +91,7 @@ pub async fn restore(arguments: RestoreArguments) -> anyhow::Result<Exit> {
     let manifest: Manifest =
         serde_json::from_slice(&text).with_context(|| format!("{} is damaged", place.display()))?;
     ensure!(manifest.format == FORMAT, "{} is of another format ({})", place.display(), manifest.format);
-    let fresh = Fresh::begin(&data)?;
+    let fresh = Fresh::begin(&data, &from)?;
     for entry in &manifest.files {
         let path = inside(&entry.path)?;
         let found = copy_file(&from.join(&path), &data.join(&path))?;

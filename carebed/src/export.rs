@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use carebed_contract::time::Timestamp;
 use carebed_queries::engine::Limits;
 use carebed_queries::export::{self, Areas, Selection};
@@ -22,6 +22,9 @@ use crate::fresh::Fresh;
 
 /// Nobody's calls wait for an export: it is a process of its own.
 const LIMITS: Limits = Limits { memory_bytes: 2 << 30, partitions: 2, time: std::time::Duration::from_secs(24 * 3600) };
+
+/// The checksums once more, as `sha256sum -c` reads them.
+const SUMS: &str = "SHA256SUMS";
 
 /// Whom an export is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,7 +68,7 @@ pub struct ExportArguments {
     /// The centre's data folder.
     #[arg(long, env = "CAREBED_DATA")]
     pub data: PathBuf,
-    /// A folder that is empty or not there.
+    /// A folder that is empty or not there, outside of the data folder.
     #[arg(long)]
     pub to: PathBuf,
     /// Only areas whose code begins so.
@@ -120,7 +123,12 @@ struct Entry {
 /// `carebed export`
 pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
     let ExportArguments { data, to, area, tier, from, to_day, fhir, zone } = arguments;
-    let fresh = Fresh::begin(&to)?;
+    if let (Some(from), Some(to_day)) = (from, to_day)
+        && from >= to_day
+    {
+        bail!("nothing lies between --from {from} and --to-day {to_day}\nhint: --to-day is the day after the last");
+    }
+    let fresh = Fresh::begin(&to, &data)?;
     let store = crate::sql::open(&data).await?;
     let (lake, view) = (Lake::of(&store), store.view());
     let span = Span { from: from.unwrap_or(Timestamp::MIN), to: to_day.unwrap_or(Timestamp::MAX) };
@@ -152,8 +160,20 @@ pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
     let rows: u64 = files.iter().filter(|file| file.path.ends_with(".parquet")).map(|file| file.rows).sum();
     let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
     let version = view.observations.version;
-    let manifest = Manifest { format: "carebed-export 1", version, area, from: text(from), to: text(to_day), files };
-    std::fs::write(to.join("manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
+    let manifest =
+        Manifest { format: "carebed-export 1", version, area: area.clone(), from: text(from), to: text(to_day), files };
+    if rows == 0 && !area.is_empty() {
+        let ever = Span { from: Timestamp::MIN, to: Timestamp::MAX };
+        let selection = Selection { areas: Areas::Beginning(area.clone()), span: ever };
+        if export::areas(&lake, &view, &selection, LIMITS).await?.is_empty() {
+            bail!(
+                "no area whose code begins with {area} has observations\nhint: carebed sql -c \"SELECT DISTINCT area FROM observations\""
+            );
+        }
+    }
+    write(&to.join("manifest.json"), &serde_json::to_vec_pretty(&manifest)?)?;
+    let sums = manifest.files.iter().map(|Entry { path, sha256, .. }| format!("{sha256}  {path}\n"));
+    write(&to.join(SUMS), sums.collect::<String>().as_bytes())?;
     fresh.whole();
     say(&format!("{rows} rows, {} files in {}", manifest.files.len(), to.display()));
     Ok(Exit::Done)
@@ -161,6 +181,10 @@ pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
 
 fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
     Ok(BufWriter::new(File::create(path).with_context(|| format!("failed to make {}", path.display()))?))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("failed to write {}", path.display()))
 }
 
 /// Ends a file and says what is in it.

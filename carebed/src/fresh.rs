@@ -14,11 +14,15 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    /// Makes a folder, or takes one that is empty.
+    /// Makes a folder, or takes one that is empty, outside of the one that it is made from: a backup in the data folder would
+    /// go with it.
     ///
     /// # Errors
-    /// When there is something in it, or it cannot be made.
-    pub(crate) fn begin(folder: &Path) -> anyhow::Result<Self> {
+    /// When there is something in it, it lies inside, or it cannot be made.
+    pub(crate) fn begin(folder: &Path, outside: &Path) -> anyhow::Result<Self> {
+        if is_inside(folder, outside) {
+            bail!("{} lies in {}\nhint: name a folder outside of it", folder.display(), outside.display());
+        }
         let was_there = folder.is_dir();
         if was_there && std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
             bail!("{} is not empty\nhint: name a folder that is not there yet", folder.display());
@@ -31,6 +35,13 @@ impl Fresh {
     pub(crate) fn whole(mut self) {
         self.is_whole = true;
     }
+}
+
+/// Whether a folder, which need not be there yet, lies in another or is it.
+fn is_inside(folder: &Path, other: &Path) -> bool {
+    let (Ok(folder), Ok(other)) = (std::path::absolute(folder), other.canonicalize()) else { return false };
+    let nearest = folder.ancestors().find_map(|part| part.canonicalize().ok());
+    nearest.is_some_and(|nearest| nearest.starts_with(other))
 }
 
 impl Drop for Fresh {
@@ -54,20 +65,36 @@ mod tests {
     fn what_is_not_whole_leaves_nothing() {
         let place = tempfile::tempdir().unwrap();
         for (name, was_there) in [("new/deeper", false), ("empty", true)] {
-            let folder = place.path().join(name);
+            let (folder, other) = (place.path().join(name), place.path().join("other"));
             if was_there {
                 std::fs::create_dir(&folder).unwrap();
             }
-            let fresh = Fresh::begin(&folder).unwrap();
+            let fresh = Fresh::begin(&folder, &other).unwrap();
             std::fs::create_dir(folder.join("lake")).unwrap();
             std::fs::write(folder.join("lake/file"), "half").unwrap();
             drop(fresh);
             assert_eq!(folder.is_dir(), was_there, "{name}");
-            let fresh = Fresh::begin(&folder).unwrap();
+            let fresh = Fresh::begin(&folder, &other).unwrap();
             std::fs::write(folder.join("file"), "all").unwrap();
             fresh.whole();
-            assert!(Fresh::begin(&folder).unwrap_err().to_string().contains("is not empty"), "{name}");
+            assert!(Fresh::begin(&folder, &other).unwrap_err().to_string().contains("is not empty"), "{name}");
             assert_eq!(std::fs::read(folder.join("file")).unwrap(), b"all", "what was there stays");
+        }
+    }
+
+    #[test]
+    fn nothing_is_made_in_what_it_is_made_from() {
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path().join("data");
+        std::fs::create_dir_all(data.join("empty")).unwrap();
+        std::os::unix::fs::symlink(data.join("empty"), place.path().join("link")).unwrap();
+        for inside in ["data", "data/empty", "data/new/deeper", "link", "link/new", "data/../data/new"] {
+            let refused = Fresh::begin(&place.path().join(inside), &data).unwrap_err().to_string();
+            assert!(refused.contains("lies in") && refused.contains("outside of it"), "{inside}: {refused}");
+        }
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1, "nothing was made");
+        for outside in ["data2", "data/../copy", "new/deeper"] {
+            Fresh::begin(&place.path().join(outside), &data).unwrap().whole();
         }
     }
 }

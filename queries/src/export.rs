@@ -12,6 +12,7 @@ use carebed_contract::digest::Digest;
 use carebed_contract::quantity::Quantity;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::view::View;
+use chrono::{NaiveDate, TimeZone as _};
 use chrono_tz::Tz;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::functions::expr_fn::starts_with;
@@ -151,7 +152,7 @@ GROUP BY home_id, bed_id, quantity, night
 ORDER BY home_id, bed_id, night, quantity";
 
 /// Writes one FHIR R5 Observation a bed, night and vital sign, as NDJSON. The subject is the bed: who lay in it, the receiver
-/// must know. Returns how many.
+/// must know. A night of which a part is outside of the selection, or may yet arrive, is `preliminary`. Returns how many.
 ///
 /// # Errors
 /// When the lake cannot be read or the output not be written.
@@ -170,7 +171,13 @@ pub async fn nightly_vitals(
     let mut n = 0;
     for batch in context.sql(&sql).await?.collect().await? {
         for row in 0..batch.num_rows() {
-            if let Some(resource) = resource(&batch, row)? {
+            let is_whole = |home: &str, night: &str| {
+                let known = view.complete.get(home).map(|complete| complete.complete_to);
+                of_night(night, zone).is_some_and(|(begin, end)| {
+                    selection.span.from <= begin && end <= selection.span.to && known.is_some_and(|known| end <= known)
+                })
+            };
+            if let Some(resource) = resource(&batch, row, is_whole)? {
                 serde_json::to_writer(&mut out, &resource).map_err(std::io::Error::from)?;
                 out.write_all(b"\n")?;
                 n += 1;
@@ -181,8 +188,22 @@ pub async fn nightly_vitals(
     Ok(n)
 }
 
-/// None for a quantity that has no LOINC code.
-fn resource(batch: &RecordBatch, row: usize) -> Result<Option<Value>, ArrowError> {
+/// When a night begins and ends.
+fn of_night(night: &str, zone: Tz) -> Option<(Timestamp, Timestamp)> {
+    let evening: NaiveDate = night.parse().ok()?;
+    let at = |day: NaiveDate, hour| {
+        let at = zone.from_local_datetime(&day.and_hms_opt(hour, 0, 0)?).earliest()?;
+        Some(Timestamp::from_millis(at.timestamp_millis()))
+    };
+    Some((at(evening, 20)?, at(evening.succ_opt()?, 8)?))
+}
+
+/// None for a quantity that has no LOINC code. `is_whole` knows of a home and a night whether all of it is known.
+fn resource(
+    batch: &RecordBatch,
+    row: usize,
+    is_whole: impl Fn(&str, &str) -> bool,
+) -> Result<Option<Value>, ArrowError> {
     let column = |name: &str, kind: &DataType| cast(batch.column(batch.schema().index_of(name)?), kind);
     let text = |name: &str| column(name, &DataType::Utf8).map(|c| c.as_string::<i32>().value(row).to_owned());
     let number = |name: &str| column(name, &DataType::Float64).map(|c| c.as_primitive::<Float64Type>().value(row));
@@ -209,7 +230,7 @@ fn resource(batch: &RecordBatch, row: usize) -> Result<Option<Value>, ArrowError
     let mut observation = json!({
         "resourceType": "Observation",
         "id": id,
-        "status": "final",
+        "status": if is_whole(&home, &night) { "final" } else { "preliminary" },
         "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category",
             "code": "vital-signs", "display": "Vital Signs"}]}],
         "code": {"coding": [{"system": "http://loinc.org", "code": loinc}], "text": definition.title.en},

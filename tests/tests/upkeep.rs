@@ -19,32 +19,37 @@ async fn data(folder: &Path) {
     let store = Store::open(Config::local(&folder.join("lake")).unwrap()).await.unwrap();
     let start = Timestamp::parse(START).unwrap();
     for n in 0..40_u32 {
-        let home = n % 2;
         let at = start + Duration::from_secs(60 * u64::from(n));
-        let row = Observation {
-            area: format!("36070200{home}").parse().unwrap(),
-            home: format!("home-{home}").parse().unwrap(),
-            bed: Some(format!("bed-{home}").parse().unwrap()),
-            device: "mat-1".parse().unwrap(),
-            room: None,
-            quantity: carebed_contract::quantity::Quantity::new("heart_rate").unwrap(),
-            unit: "/min".into(),
-            event_time: at,
-            value: carebed_contract::value::Value::Number(f64::from(60 + n)),
-            quality: carebed_contract::quality::Quality::Good,
-            clock: carebed_contract::time::ClockQuality::Synchronised,
-            gateway: "gw-1".parse().unwrap(),
-            boot: None,
-            epoch: carebed_contract::labels::Epoch::new(1),
-            lane: carebed_contract::labels::Lane::Routine,
-            seq: n.into(),
-            gateway_time: at,
-            received_time: at,
-        };
-        let marks = [("gw-1".parse().unwrap(), Marks::default())].into_iter().collect();
-        let commit = Commit { rows: vec![vec![row].into()], marks, ..Commit::default() };
-        store.commit(&commit, at).await.unwrap();
+        commit(&store, n, at, at).await;
     }
+}
+
+/// A row of one of the two homes.
+async fn commit(store: &Store, n: u32, observed: Timestamp, received: Timestamp) {
+    let home = n % 2;
+    let row = Observation {
+        area: format!("36070200{home}").parse().unwrap(),
+        home: format!("home-{home}").parse().unwrap(),
+        bed: Some(format!("bed-{home}").parse().unwrap()),
+        device: "mat-1".parse().unwrap(),
+        room: None,
+        quantity: carebed_contract::quantity::Quantity::new("heart_rate").unwrap(),
+        unit: "/min".into(),
+        event_time: observed,
+        value: carebed_contract::value::Value::Number(f64::from(60 + n)),
+        quality: carebed_contract::quality::Quality::Good,
+        clock: carebed_contract::time::ClockQuality::Synchronised,
+        gateway: "gw-1".parse().unwrap(),
+        boot: None,
+        epoch: carebed_contract::labels::Epoch::new(1),
+        lane: carebed_contract::labels::Lane::Routine,
+        seq: n.into(),
+        gateway_time: observed,
+        received_time: received,
+    };
+    let marks = [("gw-1".parse().unwrap(), Marks::default())].into_iter().collect();
+    let commit = Commit { rows: vec![vec![row].into()], marks, ..Commit::default() };
+    store.commit(&commit, received).await.unwrap();
 }
 
 async fn carebed(arguments: &[&str]) -> Output {
@@ -91,6 +96,11 @@ async fn an_operator_keeps_gives_away_restores_and_forgets() {
         }
     }
 
+    let mut check = Command::new("sha256sum");
+    let checked = check.args(["-c", "--strict", "SHA256SUMS"]).current_dir(&export).output().await.unwrap();
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.status.success() && said.lines().filter(|line| line.ends_with(": OK")).count() == 6, "{said}");
+
     done(&["backup", "--data", &folder, "--to", &copy]).await;
     done(&["restore", "--from", &copy, "--data", &restored]).await;
     assert_eq!((count(&folder).await, count(&restored).await), ("40".to_owned(), "40".to_owned()));
@@ -100,6 +110,10 @@ async fn an_operator_keeps_gives_away_restores_and_forgets() {
         (vec!["--home", "home-1"], "the lake holds 20 of home home-1"),
         (vec!["--home", "hmoe-1", "--yes"], "did you mean \"home-1\"?"),
         (vec!["--home", "home-1", "--yes", "--until", "2999-01-01T00:00:00Z"], "is to come"),
+        (
+            vec!["--home", "home-1", "--yes", "--from", "2026-03-02T00:00:00Z", "--until", "2026-03-01T00:00:00Z"],
+            "nothing lies between",
+        ),
     ] {
         let refused = carebed(&[&["erase", "--data", &folder][..], &arguments].concat()).await;
         let why = String::from_utf8_lossy(&refused.stderr);
@@ -126,12 +140,68 @@ async fn an_operator_keeps_gives_away_restores_and_forgets() {
     for (what, arguments) in [
         ("holds no lake", ["maintain", "--data", &path("nothing")].as_slice()),
         ("is not empty", &["backup", "--data", &folder, "--to", &copy]),
+        ("lies in", &["backup", "--data", &folder, "--to", &format!("{folder}/copy")]),
+        ("lies in", &["export", "--data", &folder, "--to", &format!("{folder}/lake/export")]),
+        ("no area whose code begins with 99", &["export", "--data", &folder, "--to", &path("none"), "--area", "99"]),
+        (
+            "nothing lies between",
+            &["export", "--data", &folder, "--to", &path("none"), "--from", "2026-03-02", "--to-day", "2026-03-01"],
+        ),
         ("is no backup", &["restore", "--from", &folder, "--data", &path("other")]),
     ] {
         let output = carebed(arguments).await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(what), "{arguments:?}: {said}");
     }
+}
+
+/// What others before it said is there, what comes after it is not run, and it is named with its line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_statements_stops_at_the_one_that_fails_and_names_its_line() {
+    let place = tempfile::tempdir().unwrap();
+    data(place.path()).await;
+    let file = place.path().join("monday.sql");
+    let (data, name) = (place.path().to_string_lossy().into_owned(), file.to_string_lossy().into_owned());
+    let begin = "-- What is there?\nSELECT count(*) AS n FROM observations;\n\n;/* a long\nword */\n";
+    for (statement, told) in [
+        (
+            "SELECT no_such\nFROM observations",
+            vec![":6: statement 2 of 3: SELECT no_such FROM observations", "no_such"],
+        ),
+        ("SELECT 1 AS a; SELECT * FROM observation", vec![":6: statement 3 of 4", "did you mean observations?"]),
+        ("DELETE FROM observations", vec![":6: statement 2 of 3", "only SELECT"]),
+        ("SELECT CAST('x' AS int)", vec![":6: statement 2 of 3", "'x'"]),
+    ] {
+        std::fs::write(&file, format!("{begin}{statement};\nSELECT 'never' AS never;\n")).unwrap();
+        let output = carebed(&["sql", "--data", &data, "--format", "csv", "-f", &name]).await;
+        let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{statement}: {why}");
+        assert!(said.starts_with("n\n40\n") && !said.contains("never"), "{statement}: {said}");
+        assert!(told.iter().all(|told| why.contains(told)) && why.contains(&name), "{statement}: {why}");
+    }
+    // What cannot be understood is told before anything is run.
+    std::fs::write(&file, format!("{begin}SELEKT 1;")).unwrap();
+    let output = carebed(&["sql", "--data", &data, "-f", &name]).await;
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.stdout.is_empty() && output.status.code() == Some(1), "{why}");
+    assert!(why.contains(&name) && why.contains("Line: 6"), "{why}");
+}
+
+/// A box whose clock was far ahead: its rows are a person's as all others are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_dated_later_than_now_are_forgotten_with_the_others() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("data").to_string_lossy().into_owned();
+    data(folder.as_ref()).await;
+    let store = Store::open(Config::local(&Path::new(&folder).join("lake")).unwrap()).await.unwrap();
+    let [ahead, received] = ["2999-01-01T00:00:00Z", START].map(|text| Timestamp::parse(text).unwrap());
+    commit(&store, 41, ahead, received).await;
+    drop(store);
+    assert_eq!(count(&folder).await, "41");
+    let report = done(&["erase", "--data", &folder, "--home", "home-1", "--yes"]).await;
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((&report["rows"], &report["left"]), (&21.into(), &0.into()), "{report}");
+    assert_eq!(count(&folder).await, "20");
 }
 
 /// Small files and merged ones, with a home erased from both: what other programs read is what carebed answers.

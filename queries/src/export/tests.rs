@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use carebed_pipeline::store::{Commit, Config, Store};
+use carebed_pipeline::view::Complete;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
@@ -73,7 +74,7 @@ async fn a_night_is_one_observation_for_fhir() {
     let night: Value = serde_json::from_slice(&out).unwrap();
     for (pointer, expected) in [
         ("/resourceType", json!("Observation")),
-        ("/status", json!("final")),
+        ("/status", json!("preliminary")),
         ("/category/0/coding/0/code", json!("vital-signs")),
         ("/code/coding/0/system", json!("http://loinc.org")),
         ("/code/coding/0/code", json!("8867-4")),
@@ -91,4 +92,29 @@ async fn a_night_is_one_observation_for_fhir() {
         assert_eq!(night.pointer(pointer), Some(&expected), "{pointer}");
     }
     assert!(night["id"].as_str().unwrap().len() <= 64);
+}
+
+#[tokio::test]
+async fn a_night_of_which_something_may_be_missing_is_preliminary() {
+    let (_directory, lake, view) = lake().await;
+    let at = |text| Timestamp::parse(text).unwrap();
+    let (evening, morning) = (at("2026-05-01T20:00:00+08:00"), at("2026-05-02T08:00:00+08:00"));
+    let second = Duration::from_secs(1);
+    for (known, from, to, status) in [
+        (Some(morning), evening, morning, "final"),
+        (Some(morning), Timestamp::MIN, Timestamp::MAX, "final"),
+        (Some(morning - second), evening, morning, "preliminary"),
+        (None, evening, morning, "preliminary"),
+        (Some(morning), evening + second, morning, "preliminary"),
+        (Some(morning), evening, morning - second, "preliminary"),
+    ] {
+        let complete =
+            known.map(|complete_to| ("h1".parse().unwrap(), Complete { complete_to, received: complete_to }));
+        let view = Arc::new(View { complete: Arc::new(complete.into_iter().collect()), ..View::clone(&view) });
+        let selection = Selection { span: Span { from, to }, ..all("360702") };
+        let (zone, mut out) = (chrono_tz::Asia::Shanghai, Vec::new());
+        nightly_vitals(&lake, &view, &selection, zone, Limits::default(), &mut out).await.unwrap();
+        let night: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(night["status"], status, "{known:?} {from} {to}");
+    }
 }
