@@ -19,7 +19,7 @@ use carebed_contract::time::Timestamp;
 use carebed_pipeline::store::Store;
 use carebed_queries::engine::Limits;
 use carebed_queries::home::HomeFacts;
-use carebed_queries::postgres::{self, Server, Users};
+use carebed_queries::postgres::{self, Server, UsersFile};
 use carebed_queries::sql::{Lake, Latest, Recent, Snapshot, Source, SqlError};
 use tokio::sync::{Mutex, oneshot, watch};
 
@@ -124,7 +124,7 @@ impl Analysts {
         source: CentreTables,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let users = Users::load(&sql.users).context("SQL cannot be served")?;
+        let users = UsersFile::open(&sql.users).context("SQL cannot be served")?;
         let settings = postgres::Config {
             listen: sql.listen,
             tls: sql.tls(),

@@ -75,7 +75,10 @@ fn read(file: &Path) -> anyhow::Result<File> {
 
 /// Written beside and moved into place, readable to its owner only; what the server would refuse never lies there.
 fn write(file: &Path, users: &File) -> anyhow::Result<Exit> {
-    let text = format!("# Kept by `carebed users`; the centre reads it when it starts.\n\n{}", toml::to_string(users)?);
+    let text = format!(
+        "# Kept by `carebed users`; the centre reads it again when it has changed.\n\n{}",
+        toml::to_string(users)?
+    );
     let new = file.with_extension("new");
     let written = || -> std::io::Result<()> {
         let mut open = std::fs::OpenOptions::new();

@@ -39,7 +39,7 @@ use crate::sql::{self, Source};
 
 use audit::Audit;
 use stops::Stops;
-pub use users::{User, Users, UsersError, password_line};
+pub use users::{User, Users, UsersError, UsersFile, password_line};
 
 /// How SQL is served.
 #[derive(Debug, Clone)]
@@ -123,7 +123,7 @@ impl std::fmt::Debug for Server {
 /// What all connections use together.
 struct Shared {
     config: Config,
-    users: Users,
+    users: UsersFile,
     source: Arc<dyn Source>,
     clock: Arc<dyn Clock>,
     runtime: Arc<RuntimeEnv>,
@@ -149,7 +149,7 @@ impl Server {
     /// When it would listen off loopback without TLS, or a file or the port cannot be used.
     pub async fn bind(
         config: Config,
-        users: Users,
+        users: UsersFile,
         source: Arc<dyn Source>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {

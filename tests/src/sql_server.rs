@@ -12,7 +12,7 @@ use carebed_contract::clock::SystemClock;
 use carebed_pipeline::store::{Config as StoreConfig, Store};
 use carebed_queries::engine::Limits;
 use carebed_queries::home::HomeFacts;
-use carebed_queries::postgres::{self, Config, Server, Users, password_line};
+use carebed_queries::postgres::{self, Config, Server, UsersFile, password_line};
 use carebed_queries::sql::{Lake, Snapshot, Source, SqlError};
 
 use tokio::sync::oneshot;
@@ -82,7 +82,7 @@ pub async fn serve(change: impl FnOnce(&mut Config)) -> Served {
     let mut config = config(data.path());
     change(&mut config);
     let source = Arc::new(Growing { store: store.clone() });
-    let (users, shutdown) = (Users::load(&users).unwrap(), Shutdown::new());
+    let (users, shutdown) = (UsersFile::open(&users).unwrap(), Shutdown::new());
     let (told, address) = oneshot::channel();
     let stop = shutdown.clone();
     // On threads as the centre has them.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use carebed_contract::clock::SystemClock;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::store::{Config as StoreConfig, Store};
-use carebed_queries::postgres::{Config, Error, Server, Tls, Users};
+use carebed_queries::postgres::{Config, Error, Server, Tls, UsersFile};
 use carebed_tests::sql_server::{Growing, PASSWORD, config, err, out, output, serve};
 use carebed_tests::{lake, real};
 
@@ -71,6 +71,45 @@ async fn nobody_gets_in_without_the_password() {
         assert!(refused.contains("assword"), "{user}: {refused}");
     }
     assert_eq!(out(&served.psql("analyst", &["-c", "SELECT 1"]).await.unwrap()), "1", "the server goes on");
+    let audit = std::fs::read_to_string(served.data.path().join("audit/sql.jsonl")).unwrap();
+    let sign_ins = |user: &str, outcome: &str| {
+        let line = format!("\"user\":\"{user}\",\"peer\":\"127.0.0.1:");
+        audit.lines().filter(|told| told.contains(&line) && told.contains(outcome)).count()
+    };
+    let (refused, done) = ("\"sign_in\":\"refused: ", "\"sign_in\":\"done\"");
+    assert!(sign_ins("analyst", refused) >= 1 && sign_ins("nobody", refused) == 1, "{audit}");
+    assert_eq!((sign_ins("analyst", done), sign_ins("nobody", done)), (1, 0), "{audit}");
+}
+
+/// The file of users counts as it is, without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_removed_is_out_and_who_is_added_is_in() {
+    let served = serve(|_| ()).await;
+    let count = ["observations", "latest", "homes"]
+        .map(|table| format!("(SELECT count(*) FROM {table}) AS {table}"))
+        .join(", ");
+    let count = format!("SELECT {count}");
+    let ask = async |user: &str| served.psql(user, &["-c", &count]).await;
+    let Some(first) = ask("street").await else { return };
+    assert_eq!(out(&first), "10|1|1");
+    let file = served.data.path().join("users.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    for (text, street, newcomer) in [
+        (before.replace("\"street\"", "\"newcomer\""), None, Some("10|1|1")),
+        // While there are mistakes in it, those who were in it before.
+        ("[[user]]\nnam = \"street\"\n".to_owned(), None, Some("10|1|1")),
+        // A district's analyst sees its communities.
+        (before.replace("\"310104\"", "\"3101\""), Some("20|2|2"), None),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        for (user, expected) in [("street", street), ("newcomer", newcomer)] {
+            let answer = ask(user).await.unwrap();
+            match expected {
+                Some(expected) => assert_eq!(out(&answer), expected, "{user}: {text}"),
+                None => assert!(err(&answer).contains("assword"), "{user}: {text}"),
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,7 +226,9 @@ async fn a_statement_over_its_limits_ends_and_the_service_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_certificate_only_tls_is_taken_and_off_loopback_nothing_else() {
     let data = tempfile::tempdir().unwrap();
-    let users = Users::default();
+    let file = data.path().join("users.toml");
+    std::fs::write(&file, "").unwrap();
+    let users = UsersFile::open(&file).unwrap();
     let store = Store::open(StoreConfig::local(&data.path().join("lake")).unwrap()).await.unwrap();
     let open = Config { listen: ([0, 0, 0, 0], 0).into(), ..config(data.path()) };
     let refused = Server::bind(open, users, Arc::new(Growing { store }), Arc::new(SystemClock::new())).await;

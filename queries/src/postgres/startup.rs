@@ -13,9 +13,10 @@ use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use futures::Sink;
 
-use super::Shared;
 use super::guard::error;
 use super::service::Session;
+use super::users::Users;
+use super::{Shared, audit};
 
 /// A wrong password costs this much before it is told, on each connection.
 const WRONG_PASSWORD_PAUSE: Duration = Duration::from_millis(500);
@@ -23,6 +24,8 @@ const WRONG_PASSWORD_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Startup {
     shared: Arc<Shared>,
     session: Arc<Session>,
+    /// Who may ask, as it was when the client came: password and areas are those of one reading.
+    users: Arc<Users>,
     sasl: SASLAuthStartupHandler<DefaultServerParameterProvider>,
 }
 
@@ -31,10 +34,19 @@ impl Startup {
         let mut parameters = DefaultServerParameterProvider::default();
         parameters.is_superuser = false;
         parameters.default_transaction_read_only = true;
+        let users = shared.users.now();
         let sasl = SASLAuthStartupHandler::new(Arc::new(parameters))
-            .with_scram(ScramAuth::new(Arc::new(shared.users.clone())))
+            .with_scram(ScramAuth::new(Arc::<Users>::clone(&users)))
             .with_connection_manager(Arc::clone(&shared.connections));
-        Self { shared: Arc::clone(shared), session: Arc::clone(session), sasl }
+        Self { shared: Arc::clone(shared), session: Arc::clone(session), users, sasl }
+    }
+}
+
+impl Startup {
+    fn write_down(&self, client: &impl ClientInfo, sign_in: &str) {
+        let user = client.metadata().get(METADATA_USER).map_or("", String::as_str);
+        let (time, peer) = (self.shared.clock.now(), client.socket_addr().to_string());
+        self.shared.audit.write_sign_in(&audit::SignIn { time, user: audit::cut(user), peer: &peer, sign_in });
     }
 }
 
@@ -54,16 +66,16 @@ impl StartupHandler for Startup {
         }
         let answered = matches!(message, PgWireFrontendMessage::PasswordMessageFamily(_));
         // The tables are opened before the client is told that it is signed in, so that its first statement finds them.
-        if answered
-            && let Some(user) = client.metadata().get(METADATA_USER).and_then(|name| self.shared.users.get(name))
-        {
+        if answered && let Some(user) = client.metadata().get(METADATA_USER).and_then(|name| self.users.get(name)) {
             self.session.open(user.clone(), client.socket_addr()).await?;
         }
         let outcome = self.sasl.on_startup(client, message).await;
-        if answered && outcome.is_err() {
+        if answered && let Err(refused) = &outcome {
+            self.write_down(client, &format!("refused: {refused}"));
             tokio::time::sleep(WRONG_PASSWORD_PAUSE).await;
         }
         if matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            self.write_down(client, "done");
             self.session.sign_in();
         }
         outcome

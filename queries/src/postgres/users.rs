@@ -7,10 +7,14 @@
 //! areas = ["310104"]                                          # or ["*"]
 //! ```
 //!
+//! It is looked at whenever somebody connects or asks, and read again when it has changed.
+//!
 //! A salted password lets its holder sign in: keep the file readable to the centre only.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -47,6 +51,69 @@ impl std::fmt::Debug for User {
 /// Everyone who may ask, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Users(BTreeMap<String, User>);
+
+/// A file of users: who may ask at this moment.
+#[derive(Debug)]
+pub struct UsersFile {
+    path: PathBuf,
+    read: Mutex<Read>,
+}
+
+#[derive(Debug)]
+struct Read {
+    users: Arc<Users>,
+    /// The file as it was looked at last; none when it could not be.
+    stamp: Option<Stamp>,
+}
+
+/// Changes whenever the file does: `carebed users` puts a new one in its place, editors write into the old.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self { inode: found.ino(), bytes: found.len(), modified: (found.mtime(), found.mtime_nsec()) })
+    }
+}
+
+impl UsersFile {
+    /// Reads a file of users.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn open(path: &Path) -> Result<Self, UsersError> {
+        // Looked at before it is read: what changes in between is read again.
+        let stamp = Stamp::of(path);
+        let users = Arc::new(Users::load(path)?);
+        Ok(Self { path: path.to_owned(), read: Mutex::new(Read { users, stamp }) })
+    }
+
+    /// Who may ask now. While the file is away or has mistakes, those who were in it before; that is told once.
+    #[must_use]
+    pub fn now(&self) -> Arc<Users> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = Stamp::of(&self.path);
+        if read.stamp != stamp {
+            match Users::load(&self.path) {
+                Ok(users) => {
+                    tracing::info!(path = %self.path.display(), n_users = users.0.len(), "the users of SQL were read again");
+                    read.users = Arc::new(users);
+                }
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, "the users of SQL stay as they were: mend their file");
+                }
+            }
+            read.stamp = stamp;
+        }
+        Arc::clone(&read.users)
+    }
+}
 
 /// Why a file of users cannot be used.
 #[derive(Debug, thiserror::Error)]
