@@ -7,6 +7,7 @@
 mod audit;
 mod comments;
 mod guard;
+mod prepared;
 mod service;
 mod settings;
 mod socket;

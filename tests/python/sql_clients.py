@@ -64,4 +64,29 @@ def psycopg_checks():
         check("Grafana finds the columns", {"home_id", "event_time", "value"} <= columns, True)
 
 
+def prepared_checks():
+    """What a connection keeps on the server is bounded; who closes what is not needed goes on for ever."""
+    with psycopg.connect(host="127.0.0.1", port=PORT, dbname="carebed", autocommit=True) as connection:
+        wire = connection.pgconn
+        kept, told = 0, ""
+        while not told and kept < 2_000:
+            told = wire.prepare(f"mine_{kept}".encode(), f"SELECT {kept}".encode()).error_message.decode()
+            kept += not told
+        check("so many are kept", kept, 512)
+        check("the next one is refused", "too many prepared statements" in told, True)
+        check("those that are there run", wire.exec_prepared(b"mine_7", []).get_value(0, 0), b"7")
+        for number in range(10):
+            connection.execute(f"DEALLOCATE mine_{number}")
+        connection.prepared_max = 5
+        for number in range(30):  # psycopg closes the oldest of them by itself
+            connection.execute(f"SELECT {number}", prepare=True).fetchall()
+        check("the other nine fit in", wire.prepare(b"another", b"SELECT 1").error_message, b"")
+        connection.execute("DISCARD ALL")
+        long = f"SELECT '{'x' * 200_000}'".encode()
+        taken = [not wire.prepare(f"long_{n}".encode(), long).error_message for n in range(12)]
+        check("long ones are fewer", taken, [True] * 10 + [False] * 2)
+        check("the connection goes on", connection.execute("SELECT 1", prepare=False).fetchone(), (1,))
+
+
 psycopg_checks()
+prepared_checks()

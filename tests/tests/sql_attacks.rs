@@ -75,8 +75,11 @@ async fn a_statement_is_deep_and_long_up_to_a_bound() {
         served.psql("analyst", &["-f", &file.path().to_string_lossy()]).await
     };
     let chain = |n: usize| format!("SELECT 1{}", "+1".repeat(n));
-    let Some(deep) = ask(&chain(4_900)).await else { return };
-    assert_eq!(out(&deep), "4901");
+    // As deep as its words allow: each cast is a level of its own.
+    let Some(deep) = ask(&format!("SELECT 1{}", "::int".repeat(4_900))).await else { return };
+    assert_eq!(out(&deep), "1");
+    let deep = ask(&chain(500)).await.unwrap();
+    assert_eq!(out(&deep), "501");
     for (what, sql, why) in [
         ("a long chain", chain(6_000), "too long"),
         ("a longer chain", chain(400_000), "too long"),
@@ -93,7 +96,7 @@ async fn a_statement_is_deep_and_long_up_to_a_bound() {
     for sql in [
         format!("SELECT count(*) FROM observations WHERE {}", vec!["value > 0"; 500].join(" AND ")),
         format!("SELECT count(*) FROM observations WHERE home_id IN ({})", vec!["'h1'"; 4_000].join(",")),
-        format!("SELECT {}", vec!["'x'"; 500].join(" || ")),
+        format!("SELECT {}", vec!["'x'"; 60].join(" || ")),
         vec!["SELECT 1"; 100].join(" UNION ALL "),
     ] {
         // Whatever it says of it, it says it.

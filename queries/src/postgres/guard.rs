@@ -19,7 +19,7 @@ use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 
 use super::settings::{Setting, setting};
-use crate::sql::{Scope, hint, read_only};
+use crate::sql::{Scope, hint, hint_of_file, read_only};
 
 /// Refuses every statement that is not on the list, before anyone plans it; and whatever plan would do more than read.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(super) fn error(code: &str, message: impl Into<String>) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), code.to_owned(), message.into())))
 }
 
+/// `io_error`
+const IO_ERROR: &str = "58030";
 /// `read_only_sql_transaction`
 const READ_ONLY: &str = "25006";
 /// `undefined_table`
@@ -130,6 +132,8 @@ impl Guard {
             Statement::Set(set) => set,
             // The query engine would undo what the server has set.
             Statement::Reset(_) => return Some(Ok(Response::Execution(Tag::new("RESET")))),
+            // Where they are kept they are closed by what the client sent.
+            Statement::Deallocate { .. } => return Some(Ok(Response::Execution(Tag::new("DEALLOCATE")))),
             Statement::Discard { .. } => return Some(Ok(Response::Execution(Tag::new("DISCARD")))),
             _ => return None,
         };
@@ -149,6 +153,16 @@ pub(super) fn hinted(error: PgWireError, context: &SessionContext) -> PgWireErro
     let mut info = ErrorInfo::from(error);
     UNDEFINED_TABLE.clone_into(&mut info.code);
     info.hint = Some(hint);
+    PgWireError::UserError(Box::new(info))
+}
+
+/// The same error; of one about a file that cannot be read, with what to do.
+pub(super) fn told(error: PgWireError) -> PgWireError {
+    let PgWireError::ApiError(cause) = &error else { return error };
+    let Some(hint) = cause.downcast_ref::<DataFusionError>().and_then(hint_of_file) else { return error };
+    let mut info = ErrorInfo::from(error);
+    IO_ERROR.clone_into(&mut info.code);
+    info.hint = Some(hint.to_owned());
     PgWireError::UserError(Box::new(info))
 }
 

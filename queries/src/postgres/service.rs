@@ -27,10 +27,11 @@ use datafusion_postgres::pgwire::messages::data::DataRow;
 use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::{Sink, Stream};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::guard::{Guard, TOO_MUCH, error, hinted};
+use super::guard::{Guard, TOO_MUCH, error, hinted, told};
 use super::startup::Startup;
 use super::stops::Stops;
 use super::users::User;
@@ -148,8 +149,7 @@ impl Session {
                 shared,
             },
             deadline,
-            _room: room,
-            _snapshot: snapshot,
+            held: Some((room, snapshot)),
             tables: Arc::clone(&open.tables),
         })
     }
@@ -164,8 +164,7 @@ struct Running {
     connection: i32,
     stop: Shutdown,
     tables: Arc<Tables>,
-    _room: OwnedSemaphorePermit,
-    _snapshot: Arc<Snapshot>,
+    held: Option<(OwnedSemaphorePermit, Arc<Snapshot>)>,
 }
 
 struct Report {
@@ -188,6 +187,7 @@ impl Running {
         match outcome {
             Ok(value) => Ok((value, self)),
             Err(error) => {
+                let error = told(error);
                 self.report.outcome = error.to_string();
                 Err(error)
             }
@@ -223,9 +223,14 @@ fn too_long(limit: Duration) -> PgWireError {
     )
 }
 
+/// Rows that are still to come; none when their time was over.
+type Rows = Arc<std::sync::Mutex<Option<Pin<Box<dyn Stream<Item = PgWireResult<DataRow>> + Send>>>>>;
+
 /// The rows of an answer, up to the bounds.
 struct Bounded {
-    rows: Pin<Box<dyn Stream<Item = PgWireResult<DataRow>> + Send>>,
+    rows: Rows,
+    /// Ends with this.
+    _watch: Option<JoinSet<()>>,
     running: Arc<std::sync::Mutex<Running>>,
     sleep: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -235,24 +240,45 @@ struct Bounded {
     over: bool,
 }
 
-/// Rows are given up to the bounds; what else there is to say is said.
-fn bounded(response: Response, running: &Arc<std::sync::Mutex<Running>>) -> Response {
-    let lock = |running: &Arc<std::sync::Mutex<Running>>| {
-        let running = running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (running.deadline, running.stop.clone(), running.report.shared.config.rows_max)
-    };
+/// When a statement's time is over, whatever it holds is free, also while its client asks for no more rows.
+fn watch(deadline: Instant, rows: &Rows, running: &Arc<std::sync::Mutex<Running>>) -> JoinSet<()> {
+    let (rows, running) = (Arc::downgrade(rows), Arc::downgrade(running));
+    let mut watch = JoinSet::new();
+    watch.spawn(async move {
+        tokio::time::sleep_until(deadline).await;
+        if let Some(rows) = rows.upgrade() {
+            drop(lock(&rows).take());
+        }
+        if let Some(running) = running.upgrade() {
+            drop(lock(&running).held.take());
+        }
+    });
+    watch
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Rows are given up to the bounds, at once or `in_parts`; what else there is to say is said.
+fn bounded(response: Response, running: &Arc<std::sync::Mutex<Running>>, in_parts: bool) -> Response {
     match response {
         Response::Query(QueryResponse { command_tag, row_schema, data_rows, .. }) => {
-            let (deadline, stop, left) = lock(running);
+            let (deadline, stop, left) = {
+                let running = lock(running);
+                (running.deadline, running.stop.clone(), running.report.shared.config.rows_max)
+            };
+            let rows = Arc::new(std::sync::Mutex::new(Some(data_rows)));
+            let watch = in_parts.then(|| watch(deadline, &rows, running));
             let (sleep, stop) = (Box::pin(tokio::time::sleep_until(deadline)), Box::pin(stop.cancelled_owned()));
-            let rows =
-                Bounded { rows: data_rows, running: Arc::clone(running), sleep, stop, left, bytes: 0, over: false };
+            let running = Arc::clone(running);
+            let rows = Bounded { rows, _watch: watch, running, sleep, stop, left, bytes: 0, over: false };
             let mut response = QueryResponse::new(row_schema, rows);
             response.set_command_tag(&command_tag);
             Response::Query(response)
         }
         other => {
-            running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).report.outcome = "done".to_owned();
+            lock(running).report.outcome = "done".to_owned();
             other
         }
     }
@@ -266,13 +292,14 @@ impl Stream for Bounded {
         if this.over {
             return Poll::Ready(None);
         }
-        let next = if this.sleep.as_mut().poll(context).is_ready() {
-            let running = this.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            Some(Err(too_long(running.limit)))
-        } else if this.stop.as_mut().poll(context).is_ready() {
-            Some(Err(PgWireError::QueryCanceled))
-        } else {
-            match this.rows.as_mut().poll_next(context) {
+        let mut rows = lock(&this.rows);
+        let rows = rows.as_mut().filter(|_| this.sleep.as_mut().poll(context).is_pending());
+        let next = if let Some(rows) = rows {
+            let next = match this.stop.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(Some(Err(PgWireError::QueryCanceled))),
+                Poll::Pending => rows.as_mut().poll_next(context),
+            };
+            match next {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(_))) if this.left == 0 => Some(Err(error(
                     TOO_MUCH,
@@ -281,10 +308,12 @@ impl Stream for Bounded {
                 Poll::Ready(Some(Ok(row))) if this.bytes + row.data.len() > ANSWER_BYTES_MAX => {
                     Some(Err(error(TOO_MUCH, "the answer is larger than this server gives: narrow it or aggregate")))
                 }
-                Poll::Ready(next) => next,
+                Poll::Ready(next) => next.map(|row| row.map_err(told)),
             }
+        } else {
+            Some(Err(too_long(lock(&this.running).limit)))
         };
-        let mut running = this.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut running = lock(&this.running);
         match &next {
             Some(Ok(row)) => {
                 this.bytes += row.data.len();
@@ -320,7 +349,7 @@ impl SimpleQueryHandler for Session {
         let work = SimpleQueryHandler::do_query(service, client, &query);
         let (responses, running) = running.within(work).await?;
         let running = Arc::new(std::sync::Mutex::new(running));
-        Ok(responses.into_iter().map(|response| bounded(response, &running)).collect())
+        Ok(responses.into_iter().map(|response| bounded(response, &running, false)).collect())
     }
 }
 
@@ -352,7 +381,7 @@ impl ExtendedQueryHandler for Session {
         let service = &self.signed_in()?.service;
         let work = ExtendedQueryHandler::do_query(service, client, portal, max_rows);
         let (response, running) = running.within(work).await?;
-        Ok(bounded(response, &Arc::new(std::sync::Mutex::new(running))))
+        Ok(bounded(response, &Arc::new(std::sync::Mutex::new(running)), max_rows > 0))
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use datafusion_postgres::pgwire::api::{ClientInfo as _, NoopHandler, PgWireConnectionState};
+use datafusion_postgres::pgwire::api::{ClientInfo as _, ClientPortalStore as _, NoopHandler, PgWireConnectionState};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 use datafusion_postgres::pgwire::messages::PgWireFrontendMessage;
+use datafusion_postgres::pgwire::messages::response::TransactionStatus;
 use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use datafusion_postgres::pgwire::tokio::server::{MaybeTls, negotiate_tls, process_error, process_message};
 use futures::StreamExt as _;
@@ -19,6 +20,7 @@ use tokio_util::codec::{Framed, FramedParts};
 
 use super::Shared;
 use super::guard::TOO_MUCH;
+use super::prepared::{Prepared, Step};
 use super::service::Connection;
 
 /// How long signing in may take.
@@ -49,7 +51,7 @@ pub(super) async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, shared: &
     }
 
     let connection = Connection::new(shared);
-    let mut place = None;
+    let (mut place, mut prepared) = (None, Prepared::default());
     loop {
         let is_signing_in = matches!(
             socket.state(),
@@ -78,14 +80,27 @@ pub(super) async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, shared: &
         let Connection { session, startup, cancel } = &connection;
         let (simple, extended) = (Arc::clone(session), Arc::clone(session));
         let (startup, no_copy, cancel) = (Arc::clone(startup), Arc::new(NoopHandler), Arc::clone(cancel));
-        let done = process_message(message, &mut socket, startup, simple, extended, no_copy, cancel).await;
+        // After an error, everything up to the next Sync is passed over.
+        let is_passed_over = matches!(socket.state(), PgWireConnectionState::AwaitingSync) && !is_sync(&message);
+        let step = if is_passed_over { Step::Nothing } else { prepared.step(&message) };
+        let done = match prepared.check(&step) {
+            Ok(()) => process_message(message, &mut socket, startup, simple, extended, no_copy, cancel).await,
+            Err(full) => Err(full),
+        };
         match done {
-            Ok(()) => {}
+            Ok(()) => {
+                let is_in_transaction = !matches!(socket.transaction_status(), TransactionStatus::Idle);
+                prepared.done(step, is_in_transaction, socket.portal_store());
+            }
             // Whoever could not sign in holds no place any longer.
             Err(error) if is_signing_in => return process_error(&mut socket, last_word(error, "28000"), false).await,
             Err(error) => process_error(&mut socket, error, is_extended).await?,
         }
     }
+}
+
+fn is_sync(message: &PgWireFrontendMessage) -> bool {
+    matches!(message, PgWireFrontendMessage::Sync(_))
 }
 
 /// An error after which the connection is closed. One of the socket bears a code of its own.
