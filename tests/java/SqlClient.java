@@ -4,6 +4,7 @@ import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
+import java.sql.Statement;
 import java.sql.Timestamp;
 import java.time.Instant;
 import java.util.Arrays;
@@ -52,6 +53,19 @@ public class SqlClient {
                     }
                 }
             }
+            // As many rows at once as can be said: no reason to make room for them before they are there.
+            connection.setAutoCommit(false);
+            try (Statement statement = connection.createStatement()) {
+                statement.setFetchSize(Integer.MAX_VALUE);
+                try (ResultSet rows = statement.executeQuery("SELECT value FROM observations WHERE home_id = 'h1'")) {
+                    int n = 0;
+                    while (rows.next()) {
+                        n++;
+                    }
+                    check("all rows at once", n, 10);
+                }
+            }
+            connection.setAutoCommit(true);
             String first = "SELECT event_time, value, text, seq FROM observations WHERE home_id = 'h1' ORDER BY event_time LIMIT 1";
             try (ResultSet rows = connection.createStatement().executeQuery(first)) {
                 rows.next();

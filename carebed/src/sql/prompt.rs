@@ -1,6 +1,7 @@
 //! `carebed sql` without a statement: a prompt with history and completion. A statement ends with a semicolon.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use carebed_queries::sql::{self, SqlSession};
@@ -10,12 +11,19 @@ use reedline::{
     default_emacs_keybindings,
 };
 
+use tokio::sync::Notify;
+
 use crate::cli::{complain, say};
 use crate::exit::Exit;
 
 /// Statements kept in the history file.
 const HISTORY_MAX: usize = 1_000;
+/// Rows shown in the terminal; files take more.
+const SHOWN_MAX: usize = 1_000;
 const MENU: &str = "completion";
+const HELP: &str = "只读查询，以分号结束；\\d 列出各表，\\d 表名 列出各列，\\r 重新读取最新数据，Ctrl-C 中止查询，\\q 退出。\n\
+    Only reading; end with a semicolon. \\d lists the tables, \\d NAME its columns, \\r reads the newest data, Ctrl-C stops a \
+    statement, \\q leaves.";
 const KEYWORDS: &str = "SELECT FROM WHERE GROUP BY ORDER LIMIT JOIN LEFT ON AS AND OR NOT NULL IS IN BETWEEN LIKE WITH UNION ALL \
     DISTINCT HAVING CASE WHEN THEN ELSE END CAST INTERVAL TIMESTAMP DATE EXPLAIN ANALYZE SHOW TABLES DESCRIBE DESC ASC OVER \
     PARTITION COUNT SUM AVG MIN MAX MEDIAN FILTER";
@@ -31,19 +39,35 @@ impl Validator for Semicolon {
     }
 }
 
+/// Tells of each Ctrl-C that comes as a signal, as while a statement runs. On a thread of its own: a statement may keep all others.
+fn interrupts() -> anyhow::Result<Arc<Notify>> {
+    let interrupted = Arc::new(Notify::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let tell = Arc::clone(&interrupted);
+    std::thread::Builder::new().name("interrupts".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                tell.notify_waiters();
+            }
+        });
+    })?;
+    Ok(interrupted)
+}
+
 pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
+    let interrupted = interrupts()?;
     let mut session = super::session(data).await?;
     let words = words(&session).await?;
     let mut editor = tokio::task::spawn_blocking(move || editor(words)).await??;
-    say(
-        "只读查询，以分号结束；\\d 列出各表，\\r 重新读取最新数据，\\q 退出。\nOnly reading; end with a semicolon. \\d lists the tables, \\r reads the newest data, \\q leaves.",
-    );
+    say(HELP);
     loop {
         // The editor blocks on the terminal: it waits on a thread where waiting is allowed.
         let (back, signal) = tokio::task::spawn_blocking(move || {
             let prompt =
                 DefaultPrompt::new(DefaultPromptSegment::Basic("carebed".to_owned()), DefaultPromptSegment::Empty);
             let signal = editor.read_line(&prompt);
+            // At once: whatever ends the program, what was asked is remembered.
+            let _kept = editor.sync_history();
             (editor, signal)
         })
         .await?;
@@ -57,17 +81,20 @@ pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
             "" => {}
             "\\q" | "exit" | "quit" => return Ok(Exit::Done),
             "\\r" => session = super::session(data).await?,
-            "\\d" | "help" => show(
+            "\\?" | "\\h" | "help" => say(HELP),
+            "\\d" | "\\dt" | "\\dv" => show(
                 &session,
                 "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
+                &interrupted,
             )
             .await,
             text => match text.strip_prefix("\\d ") {
-                Some(table) => show(&session, &format!("DESCRIBE {table}")).await,
+                Some(table) => show(&session, &format!("DESCRIBE {table}"), &interrupted).await,
+                None if text.starts_with('\\') => complain(&format!("没有这个命令 · no such command: {text}\n{HELP}")),
                 None => match sql::statements(text) {
                     Ok(statements) => {
                         for statement in statements {
-                            show(&session, &statement.sql).await;
+                            show(&session, &statement.sql, &interrupted).await;
                         }
                     }
                     Err(error) => complain(&format!("error: {error}")),
@@ -77,16 +104,29 @@ pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
     }
 }
 
-async fn show(session: &SqlSession, statement: &str) {
+async fn show(session: &SqlSession, statement: &str, interrupted: &Notify) {
     let mut bytes = Vec::new();
     let shown = async {
-        let answer = session.run(statement).await?;
+        let mut answer = session.run(statement).await?;
         let n_rows = answer.rows();
+        answer.keep(SHOWN_MAX);
         super::write(&answer, sql::Format::Table, &mut bytes)?;
         anyhow::Ok(n_rows)
     };
-    match shown.await {
-        Ok(n_rows) => say(&format!("{}\n{n_rows} rows", String::from_utf8_lossy(&bytes).trim_end())),
+    // While a statement runs the terminal sends Ctrl-C as a signal, which would end the program.
+    let shown = tokio::select! {
+        shown = shown => shown,
+        () = interrupted.notified() => return complain("已中止 · stopped"),
+    };
+    match shown {
+        Ok(n_rows) => {
+            say(&format!("{}\n{n_rows} rows", String::from_utf8_lossy(&bytes).trim_end()));
+            if n_rows > SHOWN_MAX {
+                say(&format!(
+                    "显示前 {SHOWN_MAX} 行，全部请用 -c … -o 文件 · the first {SHOWN_MAX}; all of them: -c … -o FILE"
+                ));
+            }
+        }
         Err(error) => complain(&format!("error: {error:#}")),
     }
 }
@@ -114,6 +154,8 @@ fn editor(words: Vec<String>) -> anyhow::Result<Reedline> {
     );
     let mut editor = Reedline::create()
         .with_validator(Box::new(Semicolon))
+        .with_quick_completions(true)
+        .with_partial_completions(true)
         .with_completer(Box::new(completer))
         .with_menu(ReedlineMenu::EngineCompleter(Box::new(ColumnarMenu::default().with_name(MENU))))
         .with_edit_mode(Box::new(Emacs::new(keys)));

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use carebed_contract::time::Timestamp;
 use carebed_pipeline::view::View;
 
 use super::Span;
@@ -43,6 +42,7 @@ pub(super) fn windows(view: &View, span: Span, n_homes: usize, rows_at_once: u64
 mod tests {
     use std::sync::Arc;
 
+    use carebed_contract::time::Timestamp;
     use carebed_pipeline::view::{DataFile, TableView};
 
     use super::*;

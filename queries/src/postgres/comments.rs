@@ -67,14 +67,16 @@ async fn functions(context: &SessionContext, descriptions: LogicalPlan) -> Resul
     context.register_udf(described("obj_description", DataType::Utf8, false));
     context.register_udf(described("col_description", DataType::Int32, true));
     // Tables here have no size of their own that would help anybody.
-    let nothing = |name: &str, argument: DataType, kind: DataType| {
+    let nothing = |name: &str, arguments: Vec<DataType>, kind: DataType| {
         let null = ScalarValue::try_from(&kind)?;
         let body = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(null.clone()));
-        context.register_udf(create_udf(name, vec![argument], kind, Volatility::Stable, Arc::new(body)));
+        context.register_udf(create_udf(name, arguments, kind, Volatility::Stable, Arc::new(body)));
         Ok::<_, DataFusionError>(())
     };
-    nothing("pg_table_size", DataType::Int32, DataType::Int64)?;
-    nothing("pg_size_pretty", DataType::Int64, DataType::Utf8)
+    nothing("pg_table_size", vec![DataType::Int32], DataType::Int64)?;
+    // What a view is made of is in queries/views; without it psql shows nothing at all of a view.
+    nothing("pg_get_viewdef", vec![DataType::Int32, DataType::Boolean], DataType::Utf8)?;
+    nothing("pg_size_pretty", vec![DataType::Int64], DataType::Utf8)
 }
 
 /// What psql asks for `\d+` that the query engine cannot plan, and what has the same answer here.

@@ -63,7 +63,7 @@ pub(super) async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, shared: &
         };
         let message = match message {
             Some(Ok(PgWireFrontendMessage::Terminate(_))) | None => return Ok(()),
-            Some(Ok(message)) => message,
+            Some(Ok(message)) => bounded(message, shared.config.rows_max),
             Some(Err(error)) => return process_error(&mut socket, last_word(error, TOO_MUCH), false).await,
         };
         // Who only wants a statement of another connection to end needs no place.
@@ -101,6 +101,20 @@ pub(super) async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, shared: &
 
 fn is_sync(message: &PgWireFrontendMessage) -> bool {
     matches!(message, PgWireFrontendMessage::Sync(_))
+}
+
+/// The same message; of one that asks for rows of a portal, so many at once as an answer may have. pgwire 0.42 makes room for as
+/// many as are asked for before there is one: for 2^31 the process would end, for fewer than none the connection.
+fn bounded(message: PgWireFrontendMessage, rows_max: usize) -> PgWireFrontendMessage {
+    match message {
+        PgWireFrontendMessage::Execute(mut execute) => {
+            // One more, so that the bound is told and not taken for the end of the portal.
+            let most = i32::try_from(rows_max.saturating_add(1)).unwrap_or(i32::MAX).min(1 << 20);
+            execute.max_rows = execute.max_rows.clamp(0, most);
+            PgWireFrontendMessage::Execute(execute)
+        }
+        other => other,
+    }
 }
 
 /// An error after which the connection is closed. One of the socket bears a code of its own.

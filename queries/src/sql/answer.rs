@@ -29,6 +29,15 @@ impl Answer {
     pub fn rows(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
     }
+
+    /// Keeps the first rows only.
+    pub fn keep(&mut self, mut n_rows: usize) {
+        for batch in &mut self.batches {
+            let n = batch.num_rows().min(n_rows);
+            *batch = batch.slice(0, n);
+            n_rows -= n;
+        }
+    }
 }
 
 /// How rows are written.

@@ -1,0 +1,96 @@
+"""Sits at the prompt of `carebed sql` as an analyst does: a terminal of its own, keys, what is seen.
+
+usage: prompt.py CENTRE DATA_FOLDER"""
+
+import os
+import pty
+import re
+import select
+import sys
+import time
+
+CURSOR_ASKED, CURSOR = b"\x1b[6n", b"\x1b[1;1R"
+PATIENCE = 120
+
+
+class Terminal:
+    def __init__(self, command):
+        self.seen = b""
+        self.child, self.line = pty.fork()
+        if self.child == 0:
+            os.execv(command[0], command)
+
+    def keys(self, text):
+        os.write(self.line, text.encode())
+
+    def read(self):
+        ready, _, _ = select.select([self.line], [], [], 1)
+        if not ready:
+            return True
+        try:
+            got = os.read(self.line, 65536)
+        except OSError:
+            return False
+        for _ in range(got.count(CURSOR_ASKED)):
+            os.write(self.line, CURSOR)
+        self.seen += got
+        return bool(got)
+
+    def expect(self, pattern):
+        end = time.monotonic() + PATIENCE
+        while not re.search(pattern.encode(), self.seen):
+            if time.monotonic() > end or not self.read():
+                sys.exit(f"never seen: {pattern}\n{self.seen[-3000:].decode(errors='replace')}")
+        self.seen = re.split(pattern.encode(), self.seen, maxsplit=1)[-1]
+
+    def ended(self):
+        while self.read():
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
+
+
+centre, data = sys.argv[1:]
+terminal = Terminal([centre, "sql", "--data", data])
+terminal.expect("Only reading")
+terminal.expect("carebed")
+# Completion, and a statement over two lines.
+terminal.keys("SELECT count(*) + 0 AS many FROM observa\t")
+terminal.expect("observations")
+terminal.keys("\r;\r")
+terminal.expect("2000")
+terminal.expect("1 rows")
+# A mistake, and commands.
+terminal.keys("SELECT nothing FROM nowhere;\r")
+terminal.expect("error: .*nowhere")
+terminal.keys("\\?\r")
+terminal.expect("Only reading")
+terminal.keys("\\x\r")
+terminal.expect("no such command")
+terminal.keys("\\d latest\r")
+terminal.expect("received_time")
+# More rows than anybody reads.
+terminal.keys("SELECT a.value FROM observations a, observations b LIMIT 5000;\r")
+terminal.expect("5000 rows")
+terminal.expect("the first 1000")
+# What takes too long is stopped, and the prompt goes on.
+terminal.keys("SELECT sum(a.value * b.value * c.value) FROM observations a, observations b, observations c;\r")
+terminal.expect("sum.a.value")
+terminal.keys("\x03")
+terminal.expect("stopped")
+terminal.keys("SELECT 41 + 1 AS answer;\r")
+terminal.expect(" 42 ")
+terminal.keys("\x04")
+if terminal.ended() != 0:
+    sys.exit("it did not end well")
+# What was asked is remembered.
+terminal = Terminal([centre, "sql", "--data", data])
+terminal.expect("Only reading")
+terminal.expect("carebed")
+terminal.keys("\x1b[A")
+terminal.expect("41 .{0,40}1 .{0,40}AS|SELECT 41")
+terminal.keys("\r")
+terminal.expect(" 42 ")
+terminal.keys("\\q\r")
+if terminal.ended() != 0:
+    sys.exit("it did not end well")
+print("done")
