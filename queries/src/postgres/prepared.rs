@@ -123,7 +123,7 @@ impl Kept {
 fn size(text: &str) -> usize {
     let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte >= 0x80;
     // Signs are words of their own.
-    let is_start = |pair: &[u8]| matches!(pair, [before, byte] if !byte.is_ascii_whitespace() && !(is_of_word(before) && is_of_word(byte)));
+    let is_start = |pair: &[u8]| matches!(pair, [before, byte] if !(byte.is_ascii_whitespace() || is_of_word(before) && is_of_word(byte)));
     let n_words = 1 + text.as_bytes().windows(2).filter(|pair| is_start(pair)).count();
     text.len().max(n_words * WORD_BYTES)
 }

@@ -151,14 +151,14 @@ fn groups(chance: &mut StdRng) -> (String, bool) {
         return (sql, false);
     }
     let places = (1..=keys.len()).map(|place| place.to_string()).collect::<Vec<_>>();
-    sql += &format!(" GROUP BY {}", places.join(", "));
+    sql.extend([" GROUP BY ", &places.join(", ")]);
     if chance.random_bool(0.2) {
         sql += " HAVING count(*) > 2";
     }
     let is_ordered = chance.random_bool(0.4);
     if is_ordered {
         let order = places.iter().map(|place| format!("{place}{}", one_of(chance, &["", " DESC", " NULLS FIRST"])));
-        sql += &format!(" ORDER BY {}", order.collect::<Vec<_>>().join(", "));
+        sql.extend([" ORDER BY ", &order.collect::<Vec<_>>().join(", ")]);
         sql += one_of(chance, &["", " LIMIT 3", " LIMIT 5 OFFSET 2"]);
     }
     (sql, is_ordered)

@@ -214,7 +214,7 @@ async fn a_run_of_several_files_comes_in_order() {
     // As one run, as merging would have made it.
     let run = files[0].part.clone().unwrap().run;
     for (number, file) in files.iter_mut().enumerate() {
-        file.part = Some(Part { run: run.clone(), number: number.try_into().unwrap(), revision: 0 });
+        file.part = Some(Part { run: Arc::clone(&run), number: number.try_into().unwrap(), revision: 0 });
     }
     let files = files.into_iter().map(Arc::new).collect();
     let view = Arc::new(View { observations: TableView { files, ..view.observations.clone() }, ..view });
