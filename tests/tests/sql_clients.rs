@@ -94,6 +94,11 @@ async fn who_is_removed_is_out_and_who_is_added_is_in() {
     assert_eq!(out(&first), "10|1|1");
     let file = served.data.path().join("users.toml");
     let before = std::fs::read_to_string(&file).unwrap();
+    // A connection that is open sees nothing any more, either.
+    let remove = format!("\\! sed -i s/street/nobody/ {}", file.display());
+    let open = ["-c", "SELECT 1 AS one", "-c", &remove, "-c", "SELECT 2 AS two"];
+    let open = served.psql("street", &open).await.unwrap();
+    assert!(err(&open).contains("connect again"), "{}{}", String::from_utf8_lossy(&open.stdout), err(&open));
     for (text, street, newcomer) in [
         (before.replace("\"street\"", "\"newcomer\""), None, Some("10|1|1")),
         // While there are mistakes in it, those who were in it before.
@@ -125,6 +130,10 @@ async fn python_reads_with_parameters_and_binary_values_and_grafana_finds_its_wa
         String::from_utf8_lossy(&asked.stdout),
         String::from_utf8_lossy(&asked.stderr)
     );
+    // Who looked at whom can be told, and what was refused before it ran.
+    let audit = std::fs::read_to_string(served.data.path().join("audit/sql.jsonl")).unwrap();
+    assert!(audit.lines().any(|line| line.contains("\"parameters\":[\"h1\"")), "{audit}");
+    assert!(!audit.contains("ErrorInfo"), "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,9 @@ pub(super) struct Entry<'a> {
     pub(super) user: &'a str,
     pub(super) peer: &'a str,
     pub(super) statement: &'a str,
+    /// The values of its `$1`, `$2` and so on.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) parameters: &'a [Option<String>],
     pub(super) rows: u64,
     pub(super) millis: u64,
     /// `done`, `stopped` (the client went away or asked for no more), or what went wrong.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use carebed_contract::Shutdown;
 use datafusion::prelude::SessionContext;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
@@ -40,6 +41,9 @@ use crate::sql::{self, CATALOG, Snapshot, Tables};
 
 /// Most bytes of an answer; one with more ends with an error. A row may be as large as what it was made of.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
+/// Most values of a statement that are written down, and most characters of each.
+const VALUES_MAX: usize = 64;
+const VALUE_CHARS_MAX: usize = 256;
 /// `query_canceled`, as for a statement timeout
 const TOO_LONG: &str = "57014";
 /// `invalid_authorization_specification`
@@ -107,7 +111,8 @@ impl Session {
         let hooks: Vec<Arc<dyn QueryHook>> =
             vec![Arc::new(Guard::new(&user.scope)), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
         let service = DfSessionService::new_with_hooks(Arc::new(context.clone()), hooks);
-        let parser = Arc::new(SessionParser { inner: Some((service.query_parser(), context)) });
+        let asker = Asker { shared: Arc::clone(shared), user: user.name.clone(), peer: peer.to_string() };
+        let parser = Arc::new(SessionParser { inner: Some((service.query_parser(), context, asker)) });
         Ok(Open { user, peer, tables, service, parser })
     }
 
@@ -117,9 +122,17 @@ impl Session {
     }
 
     /// Waits for room and takes the newest snapshot.
-    async fn begin<C: ClientInfo + Sync>(&self, client: &C, statement: &str) -> PgWireResult<Running> {
+    async fn begin<C: ClientInfo + Sync>(
+        &self,
+        client: &C,
+        statement: &str,
+        parameters: Vec<Option<String>>,
+    ) -> PgWireResult<Running> {
         let open = self.signed_in()?;
         let shared = Arc::clone(&self.shared);
+        if shared.users.now().get(&open.user.name) != Some(&open.user) {
+            return Err(error(NOT_SIGNED_IN, "who may read what has changed: connect again"));
+        }
         let begun = Instant::now();
         let limit = settings::statement_timeout(client)
             .map_or(shared.config.limits.time, |asked| asked.min(shared.config.limits.time));
@@ -140,13 +153,12 @@ impl Session {
             connection,
             limit,
             report: Report {
-                user: open.user.name.clone(),
-                peer: open.peer.to_string(),
+                asker: Asker { shared, user: open.user.name.clone(), peer: open.peer.to_string() },
                 statement: statement.to_owned(),
+                parameters,
                 begun,
                 rows: 0,
                 outcome: "stopped".to_owned(),
-                shared,
             },
             deadline,
             held: Some((room, snapshot)),
@@ -167,11 +179,32 @@ struct Running {
     held: Option<(OwnedSemaphorePermit, Arc<Snapshot>)>,
 }
 
-struct Report {
+/// Who asks, for the audit log.
+struct Asker {
     shared: Arc<Shared>,
     user: String,
     peer: String,
+}
+
+impl Asker {
+    fn write_down(&self, statement: &str, parameters: &[Option<String>], (rows, took): (u64, Duration), outcome: &str) {
+        self.shared.audit.write(audit::Entry {
+            time: self.shared.clock.now(),
+            user: &self.user,
+            peer: &self.peer,
+            statement,
+            parameters,
+            rows,
+            millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            outcome,
+        });
+    }
+}
+
+struct Report {
+    asker: Asker,
     statement: String,
+    parameters: Vec<Option<String>>,
     begun: Instant,
     rows: u64,
     outcome: String,
@@ -188,7 +221,7 @@ impl Running {
             Ok(value) => Ok((value, self)),
             Err(error) => {
                 let error = told(error);
-                self.report.outcome = error.to_string();
+                self.report.outcome = outcome_of(&error);
                 Err(error)
             }
         }
@@ -198,22 +231,32 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.tables.put(None);
-        self.report.shared.stops.end(self.connection);
+        self.report.asker.shared.stops.end(self.connection);
     }
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
-        self.shared.audit.write(audit::Entry {
-            time: self.shared.clock.now(),
-            user: &self.user,
-            peer: &self.peer,
-            statement: &self.statement,
-            rows: self.rows,
-            millis: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            outcome: &self.outcome,
-        });
+        let cost = (self.rows, self.begun.elapsed());
+        self.asker.write_down(&self.statement, &self.parameters, cost, &self.outcome);
     }
+}
+
+/// What went wrong, in short: its code, and what the client was told.
+fn outcome_of(error: &PgWireError) -> String {
+    match error {
+        PgWireError::UserError(info) => format!("{}: {}", info.code, info.message),
+        other => other.to_string(),
+    }
+}
+
+/// The values of a statement, for people: numbers and times in binary as hexadecimal digits.
+fn values(parameters: &[Option<Bytes>]) -> Vec<Option<String>> {
+    let text = |bytes: &Bytes| match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.chars().take(VALUE_CHARS_MAX).collect(),
+        _ => bytes.iter().take(VALUE_CHARS_MAX / 2).fold("\\x".to_owned(), |text, byte| format!("{text}{byte:02x}")),
+    };
+    parameters.iter().take(VALUES_MAX).map(|value| value.as_ref().map(text)).collect()
 }
 
 fn too_long(limit: Duration) -> PgWireError {
@@ -266,7 +309,7 @@ fn bounded(response: Response, running: &Arc<std::sync::Mutex<Running>>, in_part
         Response::Query(QueryResponse { command_tag, row_schema, data_rows, .. }) => {
             let (deadline, stop, left) = {
                 let running = lock(running);
-                (running.deadline, running.stop.clone(), running.report.shared.config.rows_max)
+                (running.deadline, running.stop.clone(), running.report.asker.shared.config.rows_max)
             };
             let rows = Arc::new(std::sync::Mutex::new(Some(data_rows)));
             let watch = in_parts.then(|| watch(deadline, &rows, running));
@@ -322,7 +365,7 @@ impl Stream for Bounded {
             }
             Some(Err(error)) => {
                 this.over = true;
-                running.report.outcome = error.to_string();
+                running.report.outcome = outcome_of(error);
             }
             None => {
                 this.over = true;
@@ -343,7 +386,7 @@ impl SimpleQueryHandler for Session {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         check_size(query)?;
-        let running = self.begin(client, query).await?;
+        let running = self.begin(client, query, Vec::new()).await?;
         let service = &self.signed_in()?.service;
         let query = comments::plannable(query);
         let work = SimpleQueryHandler::do_query(service, client, &query);
@@ -377,7 +420,7 @@ impl ExtendedQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let running = self.begin(client, &portal.statement.statement.0).await?;
+        let running = self.begin(client, &portal.statement.statement.0, values(&portal.parameters)).await?;
         let service = &self.signed_in()?.service;
         let work = ExtendedQueryHandler::do_query(service, client, portal, max_rows);
         let (response, running) = running.within(work).await?;
@@ -391,11 +434,11 @@ fn check_size(statement: &str) -> PgWireResult<()> {
 
 /// Parses for those who have signed in.
 pub(super) struct SessionParser {
-    inner: Option<(Arc<Parser>, SessionContext)>,
+    inner: Option<(Arc<Parser>, SessionContext, Asker)>,
 }
 
 impl SessionParser {
-    fn inner(&self) -> PgWireResult<&(Arc<Parser>, SessionContext)> {
+    fn inner(&self) -> PgWireResult<&(Arc<Parser>, SessionContext, Asker)> {
         self.inner.as_ref().ok_or_else(|| error(NOT_SIGNED_IN, "sign in first"))
     }
 }
@@ -408,9 +451,10 @@ impl QueryParser for SessionParser {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let (parser, context) = self.inner()?;
+        let (parser, context, asker) = self.inner()?;
         check_size(sql)?;
-        parser.parse_sql(client, sql, types).await.map_err(|error| hinted(error, context))
+        let parsed = parser.parse_sql(client, sql, types).await.map_err(|error| hinted(error, context));
+        parsed.inspect_err(|error| asker.write_down(sql, &[], (0, Duration::ZERO), &outcome_of(error)))
     }
 
     fn get_parameter_types(&self, statement: &Self::Statement) -> PgWireResult<Vec<Type>> {

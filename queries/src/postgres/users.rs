@@ -7,7 +7,8 @@
 //! areas = ["310104"]                                          # or ["*"]
 //! ```
 //!
-//! It is looked at whenever somebody connects or asks, and read again when it has changed.
+//! It is looked at whenever somebody connects or asks, and read again when it has changed: whoever is no user any more, or may read
+//! something else, has to sign in again.
 //!
 //! A salted password lets its holder sign in: keep the file readable to the centre only.
 
