@@ -121,7 +121,6 @@ impl<'a> Reader<'a> {
     /// No more rows of this home in this window.
     pub(super) fn leave(&mut self, episodes: &mut Episodes) {
         self.release(episodes);
-        self.seal(episodes);
         self.known.extend(self.home.take());
     }
 

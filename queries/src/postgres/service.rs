@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use carebed_contract::Shutdown;
 use datafusion::prelude::SessionContext;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
@@ -251,12 +250,12 @@ fn outcome_of(error: &PgWireError) -> String {
 }
 
 /// The values of a statement, for people: numbers and times in binary as hexadecimal digits.
-fn values(parameters: &[Option<Bytes>]) -> Vec<Option<String>> {
-    let text = |bytes: &Bytes| match std::str::from_utf8(bytes) {
+fn values(parameters: &[Option<impl AsRef<[u8]>>]) -> Vec<Option<String>> {
+    let text = |bytes: &[u8]| match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => text.chars().take(VALUE_CHARS_MAX).collect(),
         _ => bytes.iter().take(VALUE_CHARS_MAX / 2).fold("\\x".to_owned(), |text, byte| format!("{text}{byte:02x}")),
     };
-    parameters.iter().take(VALUES_MAX).map(|value| value.as_ref().map(text)).collect()
+    parameters.iter().take(VALUES_MAX).map(|value| value.as_ref().map(|value| text(value.as_ref()))).collect()
 }
 
 fn too_long(limit: Duration) -> PgWireError {
