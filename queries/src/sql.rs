@@ -44,6 +44,7 @@ use datafusion::prelude::{SQLOptions, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::Statement as Sql;
 use datafusion::sql::sqlparser::dialect::{GenericDialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use futures::StreamExt;
 use object_store::ObjectStore;
@@ -82,6 +83,8 @@ const BOUNDLESS: [&str; 9] = [
 /// takes a part of a thread's stack.
 const STATEMENT_BYTES_MAX: usize = 256 << 10;
 const STATEMENT_WORDS_MAX: usize = 10_000;
+/// Operators of a kind, which chain, in one statement: to plan a chain takes the square of its length, and nothing can end that.
+const STATEMENT_OPERATORS_MAX: usize = 512;
 /// The stack of threads that plan and run statements: five thousand levels, unoptimised, stay below half of it.
 pub const STACK_BYTES: usize = 64 << 20;
 /// The tables of the lake.
@@ -123,7 +126,7 @@ pub enum SqlError {
     },
     /// It is longer than any that is taken.
     #[error(
-        "the statement is too long: {STATEMENT_BYTES_MAX} bytes and {STATEMENT_WORDS_MAX} words are the most; join with a list of VALUES, or ask in parts"
+        "the statement is too long: {STATEMENT_BYTES_MAX} bytes and {STATEMENT_WORDS_MAX} words are the most, and {STATEMENT_OPERATORS_MAX} operators of a kind; join with a list of VALUES, or ask in parts"
     )]
     TooLong,
     /// It took longer than it may.
@@ -426,9 +429,25 @@ fn check_words(sql: &str) -> Result<(), SqlError> {
     let words = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().unwrap_or_default();
     let mut statements = words.split(|word| matches!(word, Token::SemiColon));
     let is_too_long = |words: &[Token]| {
-        words.iter().filter(|word| !matches!(word, Token::Whitespace(_))).count() > STATEMENT_WORDS_MAX
+        let count = |of: fn(&Token) -> bool| words.iter().filter(|word| of(word)).count();
+        count(|word| !matches!(word, Token::Whitespace(_))) > STATEMENT_WORDS_MAX
+            || count(joins) > STATEMENT_OPERATORS_MAX
+            || count(compares) > STATEMENT_OPERATORS_MAX
     };
     if statements.any(is_too_long) { Err(SqlError::TooLong) } else { Ok(()) }
+}
+
+fn joins(word: &Token) -> bool {
+    match word {
+        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => true,
+        Token::Ampersand | Token::Pipe | Token::Caret | Token::ShiftLeft | Token::ShiftRight => true,
+        Token::Word(word) => matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::XOR),
+        _ => false,
+    }
+}
+
+fn compares(word: &Token) -> bool {
+    matches!(word, Token::Eq | Token::DoubleEq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq)
 }
 
 fn check_reads(statement: &Statement) -> Result<(), SqlError> {

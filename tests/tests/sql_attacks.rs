@@ -83,6 +83,8 @@ async fn a_statement_is_deep_and_long_up_to_a_bound() {
     for (what, sql, why) in [
         ("a long chain", chain(6_000), "too long"),
         ("a longer chain", chain(400_000), "too long"),
+        ("a chain of conditions", format!("SELECT 1 WHERE {}", vec!["1 <> 2"; 514].join(" AND ")), "too long"),
+        ("a chain of texts", format!("SELECT {}", vec!["'x'"; 514].join(" || ")), "too long"),
         ("a long comment", format!("SELECT 1 /*{}*/", "x".repeat(300 << 10)), "too long"),
         ("a message without end", format!("SELECT '{}'", "x".repeat(3 << 20)), "not taken"),
         ("parentheses", format!("SELECT {}1{}", "(".repeat(4_000), ")".repeat(4_000)), ""),
