@@ -1,4 +1,4 @@
-//! The prompt of `carebed sql`, in a terminal: completion, lines, mistakes, Ctrl-C, history.
+//! The prompt of `carebed sql`, in a terminal: completion, lines, mistakes, history.
 
 use carebed_pipeline::store::{Config, Store};
 use carebed_tests::{lake, real};
