@@ -46,9 +46,12 @@ impl Queue {
         self.batches.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
     }
 
-    /// The digest of batch `seq - 1`, as far as it is known.
+    /// The digest of batch `seq - 1`, as far as it is known: what is released is forgotten at once, before the disk does.
     fn digest_before(&self, seq: u64) -> Option<Digest> {
-        if seq == self.next() { Some(self.last) } else { self.batch(seq).map(|batch| batch.prev) }
+        if seq == self.next() {
+            return Some(self.last);
+        }
+        self.batch(seq).filter(|_| seq >= self.base).map(|batch| batch.prev)
     }
 
     fn append(&mut self, epoch: Epoch, lane: Lane, (obs, origin): (Obs, Origin)) -> Key {
@@ -247,11 +250,11 @@ impl Gateway {
     /// The next run finds damage, if there is any, and then begins the epoch it is given.
     pub(super) fn crash(&mut self, kept: u64, next: Option<(u64, &mut u64)>) -> Vec<Key> {
         for queue in &mut self.queues {
+            queue.base = queue.first;
             let survive = (queue.synced + kept).min(queue.next());
             queue.last = queue.digest_before(survive).unwrap_or(queue.last);
             queue.batches.truncate(usize::try_from(survive - queue.first).unwrap_or(usize::MAX));
             queue.synced = survive;
-            queue.base = queue.first;
             queue.sent = queue.first;
             queue.went_back_on = Few::default();
         }

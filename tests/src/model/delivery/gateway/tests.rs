@@ -109,7 +109,7 @@ impl Real {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
     fn the_model_is_the_product(ops in prop::collection::vec(op(), 0..40)) {
