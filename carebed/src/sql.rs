@@ -1,6 +1,7 @@
 //! `carebed sql` and `carebed report`: questions over everything that was recorded, also while the centre runs.
 
 mod prompt;
+mod terminal;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};

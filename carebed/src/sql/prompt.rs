@@ -1,7 +1,6 @@
 //! `carebed sql` without a statement: a prompt with history and completion. A statement ends with a semicolon.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use carebed_queries::sql::{self, SqlSession};
@@ -10,11 +9,11 @@ use reedline::{
     KeyModifiers, MenuBuilder as _, Reedline, ReedlineEvent, ReedlineMenu, Signal, ValidationResult, Validator,
     default_emacs_keybindings,
 };
-
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::cli::{complain, say};
 use crate::exit::Exit;
+use crate::sql::terminal::TypedAhead;
 
 /// Statements kept in the history file.
 const HISTORY_MAX: usize = 1_000;
@@ -24,6 +23,8 @@ const MENU: &str = "completion";
 const HELP: &str = "只读查询，以分号结束；\\d 列出各表，\\d 表名 列出各列，\\r 重新读取最新数据，Ctrl-C 中止查询，\\q 退出。\n\
     Only reading; end with a semicolon. \\d lists the tables, \\d NAME its columns, \\r reads the newest data, Ctrl-C stops a \
     statement, \\q leaves.";
+const TABLES: &str =
+    "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";
 const KEYWORDS: &str = "SELECT FROM WHERE GROUP BY ORDER LIMIT JOIN LEFT ON AS AND OR NOT NULL IS IN BETWEEN LIKE WITH UNION ALL \
     DISTINCT HAVING CASE WHEN THEN ELSE END CAST INTERVAL TIMESTAMP DATE EXPLAIN ANALYZE SHOW TABLES DESCRIBE DESC ASC OVER \
     PARTITION COUNT SUM AVG MIN MAX MEDIAN FILTER";
@@ -40,27 +41,25 @@ impl Validator for Semicolon {
 }
 
 /// Tells of each Ctrl-C that comes as a signal, as while a statement runs. On a thread of its own: a statement may keep all others.
-fn interrupts() -> anyhow::Result<Arc<Notify>> {
-    let interrupted = Arc::new(Notify::new());
+fn interrupts() -> anyhow::Result<watch::Receiver<()>> {
+    let (tell, interrupts) = watch::channel(());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let tell = Arc::clone(&interrupted);
     std::thread::Builder::new().name("interrupts".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                tell.notify_waiters();
-            }
-        });
+        runtime.block_on(async { while tokio::signal::ctrl_c().await.is_ok() && tell.send(()).is_ok() {} });
     })?;
-    Ok(interrupted)
+    Ok(interrupts)
 }
 
 pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
-    let interrupted = interrupts()?;
+    let mut interrupts = interrupts()?;
+    let _terminal = TypedAhead::keep();
     let mut session = super::session(data).await?;
     let words = words(&session).await?;
     let mut editor = tokio::task::spawn_blocking(move || editor(words)).await??;
     say(HELP);
     loop {
+        // Those that come from here on, also before the statement has begun, are for the next one.
+        interrupts.mark_unchanged();
         // The editor blocks on the terminal: it waits on a thread where waiting is allowed.
         let (back, signal) = tokio::task::spawn_blocking(move || {
             let prompt =
@@ -77,49 +76,57 @@ pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
             Signal::CtrlC => continue,
             _ => return Ok(Exit::Done),
         };
-        match text.trim() {
-            "" => {}
+        let statements = match text.trim() {
+            "" => continue,
             "\\q" | "exit" | "quit" => return Ok(Exit::Done),
-            "\\r" => session = super::session(data).await?,
-            "\\?" | "\\h" | "help" => say(HELP),
-            "\\d" | "\\dt" | "\\dv" => show(
-                &session,
-                "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
-                &interrupted,
-            )
-            .await,
+            "\\r" => {
+                session = super::session(data).await?;
+                continue;
+            }
+            "\\?" | "\\h" | "help" => {
+                say(HELP);
+                continue;
+            }
+            "\\d" | "\\dt" | "\\dv" => vec![TABLES.to_owned()],
             text => match text.strip_prefix("\\d ") {
-                Some(table) => show(&session, &format!("DESCRIBE {table}"), &interrupted).await,
-                None if text.starts_with('\\') => complain(&format!("没有这个命令 · no such command: {text}\n{HELP}")),
+                Some(table) => vec![format!("DESCRIBE {table}")],
+                None if text.starts_with('\\') => {
+                    complain(&format!("没有这个命令 · no such command: {text}\n{HELP}"));
+                    continue;
+                }
                 None => match sql::statements(text) {
-                    Ok(statements) => {
-                        for statement in statements {
-                            show(&session, &statement.sql, &interrupted).await;
-                        }
+                    Ok(statements) => statements.into_iter().map(|written| written.sql).collect(),
+                    Err(error) => {
+                        complain(&format!("error: {error}"));
+                        continue;
                     }
-                    Err(error) => complain(&format!("error: {error}")),
                 },
             },
+        };
+        let shown = async {
+            for statement in &statements {
+                show(&session, statement).await;
+            }
+        };
+        // While statements run the terminal sends Ctrl-C as a signal, which would end the program.
+        tokio::select! {
+            () = shown => {}
+            Ok(()) = interrupts.changed() => complain("已中止 · stopped"),
         }
     }
 }
 
-async fn show(session: &SqlSession, statement: &str, interrupted: &Notify) {
-    let mut bytes = Vec::new();
+async fn show(session: &SqlSession, statement: &str) {
     let shown = async {
         let mut answer = session.run(statement).await?;
         let n_rows = answer.rows();
         answer.keep(SHOWN_MAX);
+        let mut bytes = Vec::new();
         super::write(&answer, sql::Format::Table, &mut bytes)?;
-        anyhow::Ok(n_rows)
+        anyhow::Ok((bytes, n_rows))
     };
-    // While a statement runs the terminal sends Ctrl-C as a signal, which would end the program.
-    let shown = tokio::select! {
-        shown = shown => shown,
-        () = interrupted.notified() => return complain("已中止 · stopped"),
-    };
-    match shown {
-        Ok(n_rows) => {
+    match shown.await {
+        Ok((bytes, n_rows)) => {
             say(&format!("{}\n{n_rows} rows", String::from_utf8_lossy(&bytes).trim_end()));
             if n_rows > SHOWN_MAX {
                 say(&format!(
