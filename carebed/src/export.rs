@@ -52,7 +52,7 @@ impl Tier {
 
     /// The folders, and the areas of which each holds the rows: every area is in one of them. An area whose code is too short
     /// for the tier has a folder of its own.
-    fn folders(self, areas: Vec<String>) -> BTreeMap<String, Vec<String>> {
+    fn folders(self, areas: impl IntoIterator<Item = String>) -> BTreeMap<String, Vec<String>> {
         let mut folders = BTreeMap::<_, Vec<_>>::new();
         for area in areas {
             let code = area.get(..self.digits()).unwrap_or(&area).to_owned();
@@ -131,12 +131,13 @@ pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
     let fresh = Fresh::begin(&to, &data)?;
     let store = crate::sql::open(&data).await?;
     let (lake, view) = (Lake::of(&store), store.view());
+    let session = crate::sql::session_over(&data, &store, LIMITS).await?;
     let span = Span { from: from.unwrap_or(Timestamp::MIN), to: to_day.unwrap_or(Timestamp::MAX) };
     let all = Areas::Beginning(area.clone());
     let folders: BTreeMap<String, Areas> = match tier {
         Tier::All => BTreeMap::from([(String::new(), all)]),
         _ => {
-            let areas = export::areas(&lake, &view, &Selection { areas: all, span }, LIMITS).await?;
+            let areas = export::areas(&session, &Selection { areas: all, span }).await?;
             tier.folders(areas).into_iter().map(|(code, areas)| (code, Areas::These(areas))).collect()
         }
     };
@@ -144,11 +145,13 @@ pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
     for (folder, areas) in folders {
         let (selection, folder) = (Selection { areas, span }, PathBuf::from(folder));
         std::fs::create_dir_all(to.join(&folder)).with_context(|| format!("failed to make {}", to.display()))?;
-        let (parquet, lines) = (folder.join("observations.parquet"), folder.join("observations.jsonl"));
-        let (mut parquet_out, mut lines_out) = (create(&to.join(&parquet))?, create(&to.join(&lines))?);
-        let rows = export::observations(&lake, &view, &selection, LIMITS, &mut parquet_out, &mut lines_out).await?;
-        for (path, out) in [(parquet, parquet_out), (lines, lines_out)] {
-            files.push(finish(&to, &path, out, rows)?);
+        for table in export::TABLES {
+            let [parquet, lines] = ["parquet", "jsonl"].map(|form| folder.join(format!("{}.{form}", table.name)));
+            let (mut parquet_out, mut lines_out) = (create(&to.join(&parquet))?, create(&to.join(&lines))?);
+            let rows = export::rows(&session, table, &selection, &mut parquet_out, &mut lines_out).await?;
+            for (path, out) in [(parquet, parquet_out), (lines, lines_out)] {
+                files.push(finish(&to, &path, out, rows)?);
+            }
         }
         if fhir {
             let path = folder.join("nightly-vitals.ndjson");
@@ -165,9 +168,9 @@ pub async fn run(arguments: ExportArguments) -> anyhow::Result<Exit> {
     if rows == 0 && !area.is_empty() {
         let ever = Span { from: Timestamp::MIN, to: Timestamp::MAX };
         let selection = Selection { areas: Areas::Beginning(area.clone()), span: ever };
-        if export::areas(&lake, &view, &selection, LIMITS).await?.is_empty() {
+        if export::areas(&session, &selection).await?.is_empty() {
             bail!(
-                "no area whose code begins with {area} has observations\nhint: carebed sql -c \"SELECT DISTINCT area FROM observations\""
+                "no area whose code begins with {area} has any data\nhint: carebed sql -c \"SELECT DISTINCT area FROM observations\""
             );
         }
     }

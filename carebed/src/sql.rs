@@ -1,10 +1,11 @@
 //! `carebed sql` and `carebed report`: questions over everything that was recorded, also while the centre runs.
 
+mod output;
 mod prompt;
 mod terminal;
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Write};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -13,18 +14,19 @@ use carebed_console::log::Log;
 use carebed_console::registry::Registry;
 use carebed_pipeline::store::Store;
 use carebed_queries::engine::Limits;
-use carebed_queries::sql::{self, Answer, Lake, Snapshot, SqlSession, Written};
+use carebed_queries::sql::{self, Lake, Snapshot, SqlSession, Written};
 
 use crate::analysts::tables;
 use crate::cli::{Format, ReportArguments, SqlArguments, complain, say};
 use crate::config::Config;
 use crate::exit::{Exit, Misuse};
 use crate::{facts, storage};
+use output::Output;
 
 /// How much is told of a statement that failed.
 const BEGINNING_CHARS: usize = 72;
-/// Most rows given; more are cut, and that is said.
-const ROWS_MAX: usize = 1_000_000;
+/// Most rows of a table for people; more are cut, and that is said.
+const TABLE_ROWS_MAX: usize = 1_000_000;
 /// A question may use both cores of a small machine and take its time: nobody's calls wait for it here.
 const LIMITS: Limits = Limits { memory_bytes: 2 << 30, partitions: 2, time: std::time::Duration::from_secs(600) };
 
@@ -44,7 +46,7 @@ impl From<Format> for sql::Format {
 pub async fn run(arguments: SqlArguments) -> anyhow::Result<Exit> {
     let read = |text: &str, place: &str| sql::statements(text).with_context(|| place.to_owned());
     let (place, statements) = match (&arguments.command, &arguments.file) {
-        (Some(command), _) => (String::new(), vec![Written { sql: command.clone(), line: 1 }]),
+        (Some(command), _) => ("--command".to_owned(), read(command, "--command")?),
         (None, Some(file)) => {
             let place = file.display().to_string();
             let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {place}"))?;
@@ -63,21 +65,23 @@ pub async fn run(arguments: SqlArguments) -> anyhow::Result<Exit> {
         bail!("a Parquet file holds the answer to one statement; these are {}", statements.len());
     }
     let session = session(&arguments.data).await?;
-    let (mut bytes, n) = (Vec::new(), statements.len());
+    let mut output = Output::open(arguments.output.as_deref())?;
+    let n = statements.len();
     for (number, Written { sql, line }) in statements.iter().enumerate() {
-        let answered = session.run(sql).await.map_err(anyhow::Error::from);
-        let written = answered.and_then(|answer| write(&answer, format, &mut bytes));
-        if !place.is_empty()
-            && let Err(error) = written
-        {
-            // What the others before it said is an answer all the same.
-            give(&bytes, arguments.output.as_deref())?;
-            let which = format!("statement {} of {n}", number + 1);
-            return Err(error.context(format!("{place}:{line}: {which}: {}", beginning(sql))));
+        match answer_into(&session, sql, &[], format, &mut output).await {
+            Err(_) if output.is_closed() => break,
+            Err(error) if n == 1 && arguments.command.is_some() => return Err(error),
+            Err(error) => {
+                // What the others before it said is an answer all the same.
+                output.flush()?;
+                let which = format!("statement {} of {n}", number + 1);
+                return Err(error.context(format!("{place}:{line}: {which}: {}", beginning(sql))));
+            }
+            Ok(()) => {}
         }
-        written?;
     }
-    give(&bytes, arguments.output.as_deref())
+    output.finish()?;
+    Ok(Exit::Done)
 }
 
 /// `carebed report`
@@ -114,9 +118,12 @@ pub async fn report(arguments: ReportArguments) -> anyhow::Result<Exit> {
     }
     let session = session(&arguments.data).await?;
     let values: Vec<_> = values.into_iter().collect();
-    let mut bytes = Vec::new();
-    write(&session.run_with(&report.sql, &values).await?, arguments.format.into(), &mut bytes)?;
-    give(&bytes, arguments.output.as_deref())
+    let mut output = Output::open(arguments.output.as_deref())?;
+    match answer_into(&session, &report.sql, &values, arguments.format.into(), &mut output).await {
+        Err(error) if !output.is_closed() => return Err(error),
+        _ => output.finish()?,
+    }
+    Ok(Exit::Done)
 }
 
 /// By which a statement is known again.
@@ -129,27 +136,29 @@ fn beginning(statement: &str) -> String {
     words
 }
 
-fn write(answer: &Answer, format: sql::Format, bytes: &mut Vec<u8>) -> anyhow::Result<()> {
-    if answer.cut {
-        complain(&format!("warning: the answer is cut after {ROWS_MAX} rows"));
-    }
-    Ok(sql::write(answer, format, bytes)?)
-}
-
-/// To a file, or to stdout.
-fn give(bytes: &[u8], output: Option<&Path>) -> anyhow::Result<Exit> {
-    match output {
-        Some(path) => std::fs::write(path, bytes).with_context(|| format!("failed to write {}", path.display()))?,
-        None => {
-            let mut out = std::io::stdout().lock();
-            match out.write_all(bytes).and_then(|()| out.flush()) {
-                // `carebed sql … | head` is no failure.
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-                written => written?,
-            }
+/// Writes what a statement answers. For people at most so many rows as can be looked at; for programs all, as they come.
+async fn answer_into(
+    session: &SqlSession,
+    sql: &str,
+    values: &[(String, String)],
+    format: sql::Format,
+    output: &mut (impl Write + Send),
+) -> anyhow::Result<()> {
+    if format == sql::Format::Table {
+        let answer = session.run_with(sql, values).await?;
+        if answer.cut {
+            complain(&format!(
+                "warning: the first {TABLE_ROWS_MAX} rows; all of them: --format csv, json, jsonl or parquet"
+            ));
         }
+        return Ok(sql::write(&answer, format, output)?);
     }
-    Ok(Exit::Done)
+    let mut rows = session.rows(sql, values).await?;
+    let mut writer = sql::Writer::new(rows.schema(), format, output)?;
+    while let Some(batch) = rows.next().await? {
+        writer.write(&batch)?;
+    }
+    Ok(writer.finish()?)
 }
 
 /// Opens a data folder's lake for reading.
@@ -163,10 +172,14 @@ pub async fn open(data: &Path) -> anyhow::Result<Store> {
 
 /// A session over all that a data folder holds now.
 pub async fn session(data: &Path) -> anyhow::Result<SqlSession> {
+    session_over(data, &open(data).await?, LIMITS).await
+}
+
+/// The same over its lake as it is opened.
+pub async fn session_over(data: &Path, store: &Store, limits: Limits) -> anyhow::Result<SqlSession> {
     let config = Config::at(data.to_owned());
-    let store = open(data).await?;
     let homes = facts::of_data(&config).await?;
-    let mut snapshot = Snapshot::new(&Lake::of(&store), store.view(), &homes);
+    let mut snapshot = Snapshot::new(&Lake::of(store), store.view(), &homes);
     if config.database().exists() {
         let database = Database::open_read(&config.database()).await?;
         let registry = Registry::load(&database).await.context("failed to read the registry")?;
@@ -176,12 +189,12 @@ pub async fn session(data: &Path) -> anyhow::Result<SqlSession> {
             .with_tables(tables::registry(&registry, &registry.homes()))
             .with_tables([("alerts", alerts.table())]);
     }
-    Ok(SqlSession::open(snapshot, LIMITS, ROWS_MAX).await?)
+    Ok(SqlSession::open(snapshot, limits, TABLE_ROWS_MAX).await?)
 }
 
 /// The written answer to one statement.
 pub async fn answer(data: &Path, statement: &str, format: Format) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    write(&session(data).await?.run(statement).await?, format.into(), &mut bytes)?;
+    answer_into(&session(data).await?, statement, &[], format.into(), &mut bytes).await?;
     String::from_utf8(bytes).context("the answer is not text")
 }

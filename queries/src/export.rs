@@ -1,5 +1,7 @@
-//! Observations and nightly vitals for those who keep their own: Parquet, JSON lines, and FHIR R5.
+//! What is given to those who keep their own: observations, alerts, visits and gaps as Parquet and JSON lines, nightly vitals as
+//! FHIR R5.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -7,7 +9,6 @@ use arrow::array::{Array as _, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::error::ArrowError;
-use arrow::json::LineDelimitedWriter;
 use carebed_contract::digest::Digest;
 use carebed_contract::quantity::Quantity;
 use carebed_contract::time::Timestamp;
@@ -17,17 +18,13 @@ use chrono_tz::Tz;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::functions::expr_fn::starts_with;
 use datafusion::logical_expr::{Expr, col, lit};
-use datafusion::prelude::DataFrame;
+use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
 use crate::engine::{EngineError, Limits};
 use crate::history::Span;
-use crate::sql::{Lake, context};
+use crate::sql::{Format, Lake, SqlSession, WriteError, Writer, context};
 
 /// What to give away.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,34 +54,50 @@ pub enum ExportError {
     #[error("failed to read the lake")]
     Read(#[from] DataFusionError),
     /// Rows that cannot be written.
-    #[error("failed to write rows")]
+    #[error("failed to read rows")]
     Rows(#[from] ArrowError),
-    /// Parquet that cannot be written.
-    #[error("failed to write a Parquet file")]
-    Parquet(#[from] ParquetError),
+    /// A file of rows that cannot be written.
+    #[error(transparent)]
+    Written(#[from] WriteError),
     /// The disk.
     #[error("failed to write")]
     Write(#[from] std::io::Error),
 }
 
-/// Writes the observations of a selection as Parquet and as JSON lines. Returns how many rows each has.
+/// A table of which rows are given away: those of the selected areas, and of the times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// Its name, in SQL and of its files.
+    pub name: &'static str,
+    /// The column that says whether a row lies in the selected span.
+    time: &'static str,
+}
+
+const OBSERVATIONS: Table = Table { name: "observations", time: "event_time" };
+
+/// What is given away. An alert goes with all that was done about it, by when it was raised.
+pub const TABLES: [Table; 4] = [
+    OBSERVATIONS,
+    Table { name: "alerts", time: "raised_at" },
+    Table { name: "visits", time: "started_at" },
+    Table { name: "gaps", time: "noted_at" },
+];
+
+/// Writes the rows of a table that are selected as Parquet and as JSON lines. Returns how many rows each has.
 ///
 /// # Errors
 /// When the lake cannot be read, or a file cannot be written; what was written then is no export.
-pub async fn observations(
-    lake: &Lake,
-    view: &Arc<View>,
+pub async fn rows(
+    session: &SqlSession,
+    table: Table,
     selection: &Selection,
-    limits: Limits,
     parquet: impl Write + Send,
     lines: impl Write + Send,
 ) -> Result<u64, ExportError> {
-    let frame = selected(lake, view, selection, limits).await?;
+    let frame = selected(session.context(), table, selection).await?;
     let mut stream = frame.execute_stream().await?;
-    let level = ZstdLevel::try_new(3)?;
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
-    let mut parquet = ArrowWriter::try_new(parquet, stream.schema(), Some(properties))?;
-    let mut lines = LineDelimitedWriter::new(lines);
+    let mut parquet = Writer::new(&stream.schema(), Format::Parquet, parquet)?;
+    let mut lines = Writer::new(&stream.schema(), Format::Jsonl, lines)?;
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
@@ -92,39 +105,33 @@ pub async fn observations(
         lines.write(&batch)?;
         rows += batch.num_rows() as u64;
     }
-    parquet.close()?;
+    parquet.finish()?;
     lines.finish()?;
     Ok(rows)
 }
 
-/// The areas that have observations in a selection.
+/// The areas that have rows in a selection.
 ///
 /// # Errors
 /// When the lake cannot be read.
-pub async fn areas(
-    lake: &Lake,
-    view: &Arc<View>,
-    selection: &Selection,
-    limits: Limits,
-) -> Result<Vec<String>, ExportError> {
-    let frame = selected(lake, view, selection, limits).await?;
-    let found =
-        frame.select(vec![col("area")])?.distinct()?.sort(vec![col("area").sort(true, true)])?.collect().await?;
-    let mut areas = Vec::new();
-    for batch in found {
-        let column = cast(batch.column(0), &DataType::Utf8)?;
-        areas.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
+pub async fn areas(session: &SqlSession, selection: &Selection) -> Result<BTreeSet<String>, ExportError> {
+    let mut areas = BTreeSet::new();
+    for table in TABLES {
+        let frame = selected(session.context(), table, selection).await?;
+        for batch in frame.select(vec![col("area")])?.distinct()?.collect().await? {
+            let column = cast(batch.column(0), &DataType::Utf8)?;
+            areas.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
+        }
     }
     Ok(areas)
 }
 
 async fn selected(
-    lake: &Lake,
-    view: &Arc<View>,
+    context: &SessionContext,
+    Table { name, time }: Table,
     selection: &Selection,
-    limits: Limits,
 ) -> Result<DataFrame, ExportError> {
-    let frame = context(lake, view, limits)?.table("observations").await?.filter(within(selection.span))?;
+    let frame = context.table(name).await?.filter(within(time, selection.span))?;
     Ok(match &selection.areas {
         Areas::Beginning(code) if code.is_empty() => frame,
         Areas::Beginning(code) => frame.filter(starts_with(col("area"), lit(code.as_str())))?,
@@ -132,9 +139,9 @@ async fn selected(
     })
 }
 
-fn within(span: Span) -> Expr {
+fn within(column: &str, span: Span) -> Expr {
     let time = |at: Timestamp| lit(ScalarValue::TimestampMillisecond(Some(at.millis()), Some("UTC".into())));
-    col("event_time").gt_eq(time(span.from)).and(col("event_time").lt(time(span.to)))
+    col(column).gt_eq(time(span.from)).and(col(column).lt(time(span.to)))
 }
 
 /// What a night is: from 20:00 to 08:00 of the home's local time, named by the day on which it begins.
@@ -164,8 +171,8 @@ pub async fn nightly_vitals(
     limits: Limits,
     mut out: impl Write,
 ) -> Result<u64, ExportError> {
-    let frame = selected(lake, view, selection, limits).await?;
     let context = context(lake, view, limits)?;
+    let frame = selected(&context, OBSERVATIONS, selection).await?;
     context.register_table("selected", frame.into_view())?;
     let sql = NIGHTLY.replace("{zone}", &format!("Timestamp(Millisecond, Some(\"{zone}\"))"));
     let mut n = 0;

@@ -38,8 +38,8 @@ use carebed_pipeline::store::Store;
 use carebed_pipeline::view::View;
 use datafusion::common::utils::datafusion_strsim;
 use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::Statement as Sql;
@@ -48,11 +48,12 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use futures::StreamExt;
 use object_store::ObjectStore;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::engine::{EngineError, Limits, runtime, session};
 
-pub use answer::{Answer, Format, WriteError, write};
+pub use answer::{Answer, Format, WriteError, Writer, write};
 pub use latest::Latest;
 use live_table::LiveTable;
 pub(crate) use newest_row::NewestRow;
@@ -282,6 +283,10 @@ impl SqlSession {
         Ok(Self { tables, limits, rows_max })
     }
 
+    pub(crate) fn context(&self) -> &SessionContext {
+        self.tables.context()
+    }
+
     /// What statements from now on see; its tables have the same columns. What the session remembers of files stays of use.
     pub fn see(&self, snapshot: Snapshot) {
         self.tables.put(Some(Arc::new(snapshot)));
@@ -300,11 +305,34 @@ impl SqlSession {
     /// # Errors
     /// As [`Self::run`], and when a parameter has no value.
     pub async fn run_with(&self, sql: &str, values: &[(String, String)]) -> Result<Answer, SqlError> {
-        let limit = self.limits.time;
-        tokio::time::timeout(limit, self.run_unlimited(sql, values)).await.map_err(|_| SqlError::Time(limit))?
+        let mut rows = self.rows(sql, values).await?;
+        let mut answer = Answer { schema: Arc::clone(rows.schema()), batches: Vec::new(), cut: false };
+        let mut room = self.rows_max;
+        while let Some(batch) = rows.next().await? {
+            if batch.num_rows() > room {
+                answer.batches.push(batch.slice(0, room));
+                answer.cut = true;
+                break;
+            }
+            room -= batch.num_rows();
+            answer.batches.push(batch);
+        }
+        Ok(answer)
     }
 
-    async fn run_unlimited(&self, sql: &str, values: &[(String, String)]) -> Result<Answer, SqlError> {
+    /// The same, row by row and however many: an answer need not fit into memory.
+    ///
+    /// # Errors
+    /// As [`Self::run_with`].
+    pub async fn rows(&self, sql: &str, values: &[(String, String)]) -> Result<Rows, SqlError> {
+        let limit = self.limits.time;
+        let deadline = Instant::now() + limit;
+        let begun = tokio::time::timeout_at(deadline, self.begin(sql, values)).await;
+        let stream = begun.map_err(|_| SqlError::Time(limit))??;
+        Ok(Rows { schema: stream.schema(), stream, deadline, limit })
+    }
+
+    async fn begin(&self, sql: &str, values: &[(String, String)]) -> Result<SendableRecordBatchStream, SqlError> {
         check_size(sql)?;
         let state = self.tables.context.state();
         let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
@@ -317,26 +345,38 @@ impl SqlSession {
             plan = plan.with_param_values(values)?;
         }
         read_only().verify_plan(&plan)?;
-        self.collect(plan).await
+        Ok(self.tables.context.execute_logical_plan(plan).await?.execute_stream().await?)
+    }
+}
+
+/// The rows of an answer, as they come.
+pub struct Rows {
+    schema: SchemaRef,
+    stream: SendableRecordBatchStream,
+    deadline: Instant,
+    limit: std::time::Duration,
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+impl Rows {
+    /// Their columns.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
     }
 
-    async fn collect(&self, plan: LogicalPlan) -> Result<Answer, SqlError> {
-        let frame = self.tables.context.execute_logical_plan(plan).await?;
-        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let mut stream = frame.execute_stream().await?;
-        let mut answer = Answer { schema, batches: Vec::new(), cut: false };
-        let mut room = self.rows_max;
-        while let Some(batch) = stream.next().await {
-            let batch: RecordBatch = batch?;
-            if batch.num_rows() > room {
-                answer.batches.push(batch.slice(0, room));
-                answer.cut = true;
-                break;
-            }
-            room -= batch.num_rows();
-            answer.batches.push(batch);
-        }
-        Ok(answer)
+    /// The next of them; none after the last.
+    ///
+    /// # Errors
+    /// When the statement fails, or takes longer than it may.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, SqlError> {
+        let next = tokio::time::timeout_at(self.deadline, self.stream.next()).await;
+        Ok(next.map_err(|_| SqlError::Time(self.limit))?.transpose()?)
     }
 }
 

@@ -1,4 +1,7 @@
 -- title.zh: 登记的上门探访
 -- title.en: Visits that were entered
 -- grain: home, visit
-SELECT home_id, bed_id, started_at, ended_at, entered_at FROM intervals WHERE kind = 'visit'
+SELECT i.home_id, i.bed_id, h.area, i.started_at, i.ended_at, i.entered_at
+FROM intervals i
+LEFT JOIN homes h ON h.home_id = i.home_id
+WHERE i.kind = 'visit'

@@ -119,15 +119,15 @@ pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
 async fn show(session: &SqlSession, statement: &str) {
     let shown = async {
         let mut answer = session.run(statement).await?;
-        let n_rows = answer.rows();
+        let (n_rows, more) = (answer.rows(), if answer.cut { ">" } else { "" });
         answer.keep(SHOWN_MAX);
         let mut bytes = Vec::new();
-        super::write(&answer, sql::Format::Table, &mut bytes)?;
-        anyhow::Ok((bytes, n_rows))
+        sql::write(&answer, sql::Format::Table, &mut bytes)?;
+        anyhow::Ok((bytes, n_rows, more))
     };
     match shown.await {
-        Ok((bytes, n_rows)) => {
-            say(&format!("{}\n{n_rows} rows", String::from_utf8_lossy(&bytes).trim_end()));
+        Ok((bytes, n_rows, more)) => {
+            say(&format!("{}\n{more}{n_rows} rows", String::from_utf8_lossy(&bytes).trim_end()));
             if n_rows > SHOWN_MAX {
                 say(&format!(
                     "显示前 {SHOWN_MAX} 行，全部请用 -c … -o 文件 · the first {SHOWN_MAX}; all of them: -c … -o FILE"

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use arrow::array::{ArrayRef, Int64Array, StringArray, new_null_array};
 use carebed_pipeline::store::{Commit, Config, Store};
 use carebed_pipeline::view::Complete;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -7,6 +8,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::*;
 
 use crate::common::observation;
+use crate::sql::{Snapshot, facts};
 
 /// Two homes of two areas, one night of May: a heart rate of 60 and 64 by night, 90 by day.
 async fn lake() -> (tempfile::TempDir, Lake, Arc<View>) {
@@ -37,31 +39,61 @@ fn all(area: &str) -> Selection {
     Selection { areas: Areas::Beginning(area.to_owned()), span: Span { from: Timestamp::MIN, to: Timestamp::MAX } }
 }
 
+/// An alert of each area, with two transitions.
+fn alerts() -> RecordBatch {
+    let schema = facts::alerts();
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
+        match field.name().as_str() {
+            "area" => Arc::new(StringArray::from(["360702001", "360702001", "360703009", "360703009"].to_vec())),
+            "raised_at" => {
+                let raised = Timestamp::parse("2026-05-02T03:00:00+08:00").unwrap().millis();
+                cast(&Int64Array::from(vec![raised; 4]), field.data_type()).unwrap()
+            }
+            _ => new_null_array(field.data_type(), 4),
+        }
+    });
+    RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
+}
+
+async fn session() -> (tempfile::TempDir, SqlSession) {
+    let (directory, lake, view) = lake().await;
+    let snapshot = Snapshot::new(&lake, view, &[]).with_tables([("alerts", alerts())]);
+    (directory, SqlSession::open(snapshot, Limits::default(), 1).await.unwrap())
+}
+
 #[tokio::test]
 async fn each_tier_gets_its_rows_in_both_forms() {
-    let (_directory, lake, view) = lake().await;
-    for (area, expected) in [("", 10), ("3607", 10), ("360702", 5), ("360702001", 5), ("99", 0)] {
-        let (mut parquet, mut lines) = (Vec::new(), Vec::new());
-        let selection = all(area);
-        let rows = observations(&lake, &view, &selection, Limits::default(), &mut parquet, &mut lines).await.unwrap();
-        assert_eq!(rows, expected, "{area}");
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(parquet)).unwrap().build().unwrap();
-        assert_eq!(reader.map(|batch| batch.unwrap().num_rows() as u64).sum::<u64>(), expected);
-        let lines = String::from_utf8(lines).unwrap();
-        assert_eq!(lines.lines().count() as u64, expected);
-        assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["area"].is_string()));
+    let (_directory, session) = session().await;
+    let of = |name| TABLES.into_iter().find(|table| table.name == name).unwrap();
+    for (area, observations, alerts) in
+        [("", 10, 4), ("3607", 10, 4), ("360702", 5, 2), ("360702001", 5, 2), ("99", 0, 0)]
+    {
+        for (table, expected) in [("observations", observations), ("alerts", alerts), ("visits", 0), ("gaps", 0)] {
+            let (mut parquet, mut lines) = (Vec::new(), Vec::new());
+            let n = rows(&session, of(table), &all(area), &mut parquet, &mut lines).await.unwrap();
+            assert_eq!(n, expected, "{table} {area}");
+            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(parquet)).unwrap();
+            let read = reader.build().unwrap().map(|batch| batch.unwrap().num_rows() as u64);
+            assert_eq!(read.sum::<u64>(), expected, "{table} {area}");
+            let lines = String::from_utf8(lines).unwrap();
+            assert_eq!(lines.lines().count() as u64, expected, "{table} {area}");
+            assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["area"].is_string()));
+        }
     }
-    assert_eq!(areas(&lake, &view, &all(""), Limits::default()).await.unwrap(), ["360702001", "360703009"]);
+    let found = areas(&session, &all("")).await.unwrap();
+    assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), ["360702001", "360703009"]);
     for (these, expected) in [(vec!["360702001"], 5), (vec!["360702001", "360703009"], 10), (vec!["360702"], 0)] {
         let areas = Areas::These(these.iter().map(|&area| area.to_owned()).collect());
         let selection = Selection { areas, ..all("") };
-        let rows = observations(&lake, &view, &selection, Limits::default(), Vec::new(), Vec::new()).await.unwrap();
-        assert_eq!(rows, expected, "{these:?}");
+        let n = rows(&session, OBSERVATIONS, &selection, Vec::new(), Vec::new()).await.unwrap();
+        assert_eq!(n, expected, "{these:?}");
     }
     let span = Span { from: Timestamp::parse("2026-05-02T00:00:00Z").unwrap(), to: Timestamp::MAX };
     let late = Selection { span, ..all("360702") };
-    let rows = observations(&lake, &view, &late, Limits::default(), Vec::new(), Vec::new()).await.unwrap();
-    assert_eq!(rows, 1);
+    for (table, expected) in [("observations", 1), ("alerts", 0)] {
+        let n = rows(&session, of(table), &late, Vec::new(), Vec::new()).await.unwrap();
+        assert_eq!(n, expected, "{table}");
+    }
 }
 
 #[tokio::test]

@@ -1,16 +1,21 @@
 //! What a statement returned, and how it is written for people and programs.
 
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::pretty::pretty_format_batches_with_schema;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+
+/// As zstd's own program has it.
+const ZSTD_LEVEL: i32 = 3;
 
 /// Rows that a statement returned.
 #[derive(Debug, Clone)]
@@ -69,47 +74,93 @@ pub enum WriteError {
     Output(#[from] std::io::Error),
 }
 
-/// Writes an answer. In JSON every column stands in every row, null or not.
+/// Writes rows as they come. In JSON every column stands in every row, null or not.
+pub struct Writer<W: Write + Send>(Form<W>);
+
+enum Form<W: Write + Send> {
+    /// Columns are as wide as their widest value: rows wait until all are there.
+    Table(W, SchemaRef, Vec<RecordBatch>),
+    Csv(arrow::csv::Writer<W>),
+    Json(arrow::json::Writer<W, JsonArray>),
+    Jsonl(arrow::json::Writer<W, LineDelimited>),
+    Parquet(Box<ArrowWriter<W>>),
+}
+
+impl<W: Write + Send> fmt::Debug for Writer<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+impl<W: Write + Send> Writer<W> {
+    /// Begins with what stands before the rows.
+    ///
+    /// # Errors
+    /// When the output fails or a column has no form in the format.
+    pub fn new(schema: &SchemaRef, format: Format, output: W) -> Result<Self, WriteError> {
+        let json = || arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+        Ok(Self(match format {
+            Format::Table => Form::Table(output, Arc::clone(schema), Vec::new()),
+            Format::Csv => {
+                // The writer names the columns with the first rows; there may be none.
+                let mut csv = arrow::csv::WriterBuilder::new().with_header(true).build(output);
+                csv.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
+                Form::Csv(csv)
+            }
+            Format::Json => Form::Json(json().build(output)),
+            Format::Jsonl => Form::Jsonl(json().build(output)),
+            Format::Parquet => {
+                let compression = Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?);
+                let properties = WriterProperties::builder().set_compression(compression).build();
+                Form::Parquet(Box::new(ArrowWriter::try_new(output, Arc::clone(schema), Some(properties))?))
+            }
+        }))
+    }
+
+    /// Writes rows.
+    ///
+    /// # Errors
+    /// When the output fails or a value has no form in the format.
+    pub fn write(&mut self, rows: &RecordBatch) -> Result<(), WriteError> {
+        match &mut self.0 {
+            Form::Table(.., waiting) => waiting.push(rows.clone()),
+            Form::Csv(csv) => csv.write(rows)?,
+            Form::Json(json) => json.write(rows)?,
+            Form::Jsonl(json) => json.write(rows)?,
+            Form::Parquet(parquet) => parquet.write(rows)?,
+        }
+        Ok(())
+    }
+
+    /// Ends with what stands behind the rows.
+    ///
+    /// # Errors
+    /// When the output fails.
+    pub fn finish(self) -> Result<(), WriteError> {
+        match self.0 {
+            Form::Table(mut output, schema, rows) => {
+                writeln!(output, "{}", pretty_format_batches_with_schema(schema, &rows)?)?;
+            }
+            Form::Csv(csv) => csv.into_inner().flush()?,
+            Form::Json(mut json) => {
+                json.finish()?;
+                writeln!(json.into_inner())?;
+            }
+            Form::Jsonl(mut json) => json.finish()?,
+            Form::Parquet(parquet) => drop(parquet.close()?),
+        }
+        Ok(())
+    }
+}
+
+/// Writes an answer.
 ///
 /// # Errors
 /// When the output fails or a column has no form in the format.
 pub fn write(answer: &Answer, format: Format, output: &mut (impl Write + Send)) -> Result<(), WriteError> {
-    match format {
-        Format::Table => {
-            let table = pretty_format_batches_with_schema(Arc::clone(&answer.schema), &answer.batches)?;
-            writeln!(output, "{table}")?;
-        }
-        Format::Csv => {
-            // The writer names the columns with the first rows; there may be none.
-            let mut csv = arrow::csv::WriterBuilder::new().with_header(true).build(&mut *output);
-            csv.write(&RecordBatch::new_empty(Arc::clone(&answer.schema)))?;
-            for batch in &answer.batches {
-                csv.write(batch)?;
-            }
-        }
-        Format::Json => {
-            let mut json = arrow::json::WriterBuilder::new()
-                .with_explicit_nulls(true)
-                .build::<_, arrow::json::writer::JsonArray>(&mut *output);
-            json.write_batches(&answer.batches.iter().collect::<Vec<_>>())?;
-            json.finish()?;
-            writeln!(output)?;
-        }
-        Format::Jsonl => {
-            let mut json = arrow::json::WriterBuilder::new()
-                .with_explicit_nulls(true)
-                .build::<_, arrow::json::writer::LineDelimited>(&mut *output);
-            json.write_batches(&answer.batches.iter().collect::<Vec<_>>())?;
-            json.finish()?;
-        }
-        Format::Parquet => {
-            let settings = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-            let mut parquet = ArrowWriter::try_new(&mut *output, Arc::clone(&answer.schema), Some(settings))?;
-            for batch in &answer.batches {
-                parquet.write(batch)?;
-            }
-            parquet.close()?;
-        }
+    let mut writer = Writer::new(&answer.schema, format, output)?;
+    for batch in &answer.batches {
+        writer.write(batch)?;
     }
-    Ok(())
+    writer.finish()
 }
