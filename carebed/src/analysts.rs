@@ -34,6 +34,7 @@ use tables::AlertLog;
 #[derive(Debug)]
 pub struct CentreTables {
     store: Store,
+    lake: Lake,
     registry: Registry,
     board: Board,
     params: Params,
@@ -69,8 +70,18 @@ impl CentreTables {
         let episodes: Arc<dyn Recent> = Arc::new(live);
         let changes = console.intervals().changes();
         let said = Said { alerts: AlertLog::default(), times: Times::default(), intervals: None, changes };
-        let (store, registry, database) = (store.clone(), registry.clone(), database.clone());
-        Self { store, registry, board: console.board(), params, database, said: Mutex::new(said), latest, episodes }
+        let (store, lake, registry, database) = (store.clone(), Lake::of(store), registry.clone(), database.clone());
+        Self {
+            store,
+            lake,
+            registry,
+            board: console.board(),
+            params,
+            database,
+            said: Mutex::new(said),
+            latest,
+            episodes,
+        }
     }
 }
 
@@ -103,7 +114,7 @@ impl Source for CentreTables {
         let mut tables = tables::registry(&self.registry, &homes);
         tables.extend(tables::status(&self.board, &homes));
         tables.push(("alerts", said.alerts.table()));
-        let snapshot = Snapshot::new(&Lake::of(&self.store), self.store.view(), &facts);
+        let snapshot = Snapshot::new(&self.lake, self.store.view(), &facts);
         Ok(snapshot.with_tables(tables).with_latest(&self.latest).with_recent(&self.episodes))
     }
 }

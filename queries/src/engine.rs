@@ -37,7 +37,7 @@ use futures::{Stream, StreamExt as _};
 
 use crate::detection::{Meaning, Refused, Source};
 use crate::episodes::DefinitionsError;
-use crate::sql::NewestRow;
+use crate::sql::{NewestRow, OnlyNewest};
 
 pub use inputs::{Asked, Inputs, baselines_schema};
 pub use learning::Baseline;
@@ -284,6 +284,7 @@ pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState 
         .with_runtime_env(runtime)
         .with_default_features()
         .with_optimizer_rule(Arc::new(NewestRow))
+        .with_optimizer_rule(Arc::new(OnlyNewest))
         .with_physical_optimizer_rule(Arc::new(in_order::UseOrder))
         .with_physical_optimizer_rule(Arc::new(turns::TakeTurns))
         .build();

@@ -15,6 +15,7 @@ mod latest;
 mod live_table;
 mod made;
 mod newest_row;
+mod only_newest;
 mod recent;
 mod scoped;
 mod sized;
@@ -57,6 +58,7 @@ pub use answer::{Answer, Format, WriteError, Writer, write};
 pub use latest::Latest;
 use live_table::LiveTable;
 pub(crate) use newest_row::NewestRow;
+pub(crate) use only_newest::OnlyNewest;
 pub use recent::Recent;
 use snapshot::Seen;
 pub use snapshot::{Scope, Snapshot, Source};
@@ -96,13 +98,15 @@ const LAKE_TABLES: [&str; 3] = ["observations", "gaps", "dead_letters"];
 pub struct Lake {
     url: Url,
     store: Arc<dyn ObjectStore>,
+    /// What was learnt of its files; clones share it.
+    ends: table::Ends,
 }
 
 impl Lake {
-    /// The lake of a store.
+    /// The lake of a store. Whoever takes many snapshots clones one: what was learnt of its files is kept with it.
     #[must_use]
     pub fn of(store: &Store) -> Self {
-        Self { url: store.lake().clone(), store: store.object_store() }
+        Self { url: store.lake().clone(), store: store.object_store(), ends: table::Ends::default() }
     }
 
     fn place(&self) -> Result<ObjectStoreUrl, DataFusionError> {
@@ -425,7 +429,7 @@ fn lake_table(lake: &Lake, view: &View, name: &'static str) -> Option<table::Lak
         _ => return None,
     };
     let prefix = object_store::path::Path::from_url_path(lake.url.path()).ok()?;
-    Some(table::LakeTable::new(lake.place().ok()?, prefix.join(name), schema, part.clone(), by_day))
+    Some(table::LakeTable::new(lake.place().ok()?, prefix.join(name), schema, part.clone(), by_day, &lake.ends))
 }
 
 /// A statement of a text.

@@ -35,8 +35,8 @@ pub(super) struct LiveTable {
 
 #[derive(Debug)]
 enum Kind {
-    /// Files and rows on their way.
-    Lake { cuts: Cuts },
+    /// Files and rows on their way; of many that are not the newest of their bed and quantity, none.
+    Lake { cuts: Cuts, only_newest: bool },
     /// From memory, or made from the observations of the homes asked about.
     Episodes { limits: Limits },
     /// The last values.
@@ -53,7 +53,20 @@ impl LiveTable {
             schema,
             seen: Arc::clone(seen),
             scope: scope.clone(),
-            kind: Kind::Lake { cuts: Cuts::default() },
+            kind: Kind::Lake { cuts: Cuts::default(), only_newest: false },
+        })
+    }
+
+    /// As [`LakeTable::only_newest`](super::table::LakeTable::only_newest).
+    pub(super) fn only_newest(&self) -> Option<Self> {
+        let Kind::Lake { cuts, only_newest: false } = &self.kind else { return None };
+        let is_sorted = self.name == "observations";
+        (is_sorted && self.scope == Scope::All).then(|| Self {
+            name: self.name,
+            schema: Arc::clone(&self.schema),
+            seen: Arc::clone(&self.seen),
+            scope: self.scope.clone(),
+            kind: Kind::Lake { cuts: cuts.clone(), only_newest: true },
         })
     }
 
@@ -162,9 +175,12 @@ impl TableProvider for LiveTable {
         };
         let snapshot = &held.snapshot;
         match &self.kind {
-            Kind::Lake { cuts } => match lake_table(&snapshot.lake, &snapshot.view, self.name) {
+            Kind::Lake { cuts, only_newest } => match lake_table(&snapshot.lake, &snapshot.view, self.name) {
                 Some(table) => {
-                    scoped::scan(&table.with_cuts(cuts), &self.scope, state, projection, filters, limit).await
+                    let table = table.with_cuts(cuts);
+                    let newest = if *only_newest { table.only_newest() } else { None };
+                    scoped::scan(newest.as_ref().unwrap_or(&table), &self.scope, state, projection, filters, limit)
+                        .await
                 }
                 None => exec_err!("the lake has no table {}", self.name),
             },

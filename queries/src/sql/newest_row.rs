@@ -8,7 +8,9 @@ use datafusion::common::{Column, Result, ScalarValue};
 use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::functions_aggregate::first_last::first_value;
 use datafusion::logical_expr::expr::WindowFunctionParams;
-use datafusion::logical_expr::{BinaryExpr, Expr, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Window, col, lit};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Window, col, lit,
+};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 /// The row that is kept, as one value: all its columns come from the same row.
@@ -34,12 +36,22 @@ impl OptimizerRule for NewestRow {
         let rewritten = match &plan {
             LogicalPlan::Filter(filter) => match filter.input.as_ref() {
                 LogicalPlan::Window(window) => rewritten(filter, window)?,
+                // Columns that nobody asks for further up were left out between.
+                LogicalPlan::Projection(Projection { expr, input, .. }) if expr.iter().all(is_plain) => {
+                    let LogicalPlan::Window(window) = input.as_ref() else { return Ok(Transformed::no(plan)) };
+                    let kept = rewritten(filter, window)?;
+                    kept.map(|kept| LogicalPlanBuilder::from(kept).project(expr.clone())?.build()).transpose()?
+                }
                 _ => None,
             },
             _ => None,
         };
         Ok(rewritten.map_or_else(|| Transformed::no(plan), Transformed::yes))
     }
+}
+
+fn is_plain(expression: &Expr) -> bool {
+    matches!(expression, Expr::Column(_))
 }
 
 fn rewritten(filter: &Filter, window: &Window) -> Result<Option<LogicalPlan>> {

@@ -5,6 +5,7 @@
 //! of a run are read one behind the other, runs side by side, and rows on their way come sorted, too.
 
 mod beds;
+mod ends;
 mod files;
 mod groups;
 mod merged;
@@ -46,11 +47,12 @@ use parquet::arrow::arrow_reader::RowSelection;
 
 pub(super) use beds::Cuts;
 use beds::{Cut, Reader};
+pub(super) use ends::Ends;
 use files::Files;
 use groups::{Groups, Piece, Section, group, runs, worth};
 use merged::Merged;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct LakeTable {
     place: ObjectStoreUrl,
     root: Path,
@@ -60,6 +62,9 @@ pub(super) struct LakeTable {
     view: TableView,
     by_day: bool,
     cuts: Cuts,
+    ends: Ends,
+    /// Only the newest row of each bed and quantity is asked for.
+    only_newest: bool,
 }
 
 impl LakeTable {
@@ -69,17 +74,25 @@ impl LakeTable {
         files_schema: SchemaRef,
         view: TableView,
         by_day: bool,
+        ends: &Ends,
     ) -> Self {
         let files_schema = with_views(&files_schema);
         let day = by_day.then(day_field);
         let fields = files_schema.fields().iter().cloned().chain(day);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Self { place, root, files_schema, schema, view, by_day, cuts: Cuts::default() }
+        let (cuts, ends) = (Cuts::default(), ends.clone());
+        Self { place, root, files_schema, schema, view, by_day, cuts, ends, only_newest: false }
     }
 
     /// With cuts that were made before, for whoever makes many tables of one lake.
     pub(super) fn with_cuts(self, cuts: &Cuts) -> Self {
         Self { cuts: cuts.clone(), ..self }
+    }
+
+    /// The same for whoever asks for the newest row of each bed and quantity: of the others many are left out. None where that is
+    /// no different.
+    pub(super) fn only_newest(&self) -> Option<Self> {
+        (!self.only_newest && self.order().is_some()).then(|| Self { only_newest: true, ..self.clone() })
     }
 
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
@@ -118,6 +131,30 @@ impl LakeTable {
 
     fn partitioned(&self, file: &DataFile) -> PartitionedFile {
         PartitionedFile::new(format!("{}/{}", self.root, file.path), file.size)
+    }
+
+    /// The newest row of each bed and quantity of files, and others; none where not enough is known of them.
+    async fn scan_newest(
+        &self,
+        state: &dyn Session,
+        files: &[Arc<DataFile>],
+        projection: Option<&Vec<usize>>,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        if !self.only_newest {
+            return Ok(None);
+        }
+        let reader = self.reader(state)?;
+        let open = |file: &DataFile| -> Result<Reader> {
+            Ok(reader.create_reader(0, self.partitioned(file), None, &ExecutionPlanMetricsSet::new())?)
+        };
+        let Some(pieces) = self.ends.pieces(files, &self.view.files, open).await? else { return Ok(None) };
+        let mut groups = vec![Vec::new(); state.config().target_partitions().min(pieces.len()).max(1)];
+        let n_groups = groups.len();
+        for (n, piece) in pieces.into_iter().enumerate() {
+            groups.get_mut(n % n_groups).into_iter().for_each(|group| group.push(piece.clone()));
+        }
+        let (groups, unknown) = (Groups { groups, sorted: false }, Statistics::new_unknown(&self.schema));
+        self.scan_files(state, groups, None, unknown, projection, None).map(Some)
     }
 
     /// Runs in groups between which no bed is divided.
@@ -196,15 +233,18 @@ impl LakeTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let part = |Piece { file, section }: &Piece| {
             let mut part = self.partitioned(file);
-            match *section {
+            match section {
                 Section::Whole => {}
                 Section::Bytes(from, to) => {
-                    let place = |byte| i64::try_from(byte).unwrap_or(i64::MAX);
+                    let place = |byte: &u64| i64::try_from(*byte).unwrap_or(i64::MAX);
                     part = part.with_range(place(from), place(to));
                 }
                 Section::Rows { from, to, of } => {
-                    let rows = RowSelection::from_consecutive_ranges(std::iter::once(from..to), of);
+                    let rows = RowSelection::from_consecutive_ranges(std::iter::once(*from..*to), *of);
                     part = part.with_extension(ParquetRowSelection::new(rows));
+                }
+                Section::Chosen(rows) => {
+                    part = part.with_extension(ParquetRowSelection::new(RowSelection::clone(rows)));
                 }
             }
             if self.by_day {
@@ -339,17 +379,22 @@ impl TableProvider for LakeTable {
         let predicate = self.predicate(state, filters)?;
         let files = self.relevant(predicate.as_ref())?;
         let hot = self.hot(predicate.as_ref())?;
-        if let Some(plan) = self.scan_beds(state, &files, &hot, filters, projection, limit).await? {
+        let newest = self.scan_newest(state, &files, projection).await?;
+        if newest.is_none()
+            && let Some(plan) = self.scan_beds(state, &files, &hot, filters, projection, limit).await?
+        {
             return Ok(plan);
         }
         let statistics = self.statistics(&files);
         let groups = group(files, state.config().target_partitions());
         // Rows of both are sorted alike, or nobody is told so.
-        let order = self.order().filter(|_| groups.sorted);
+        let order = self.order().filter(|_| groups.sorted && newest.is_none());
 
         let mut parts = Vec::new();
-        if !groups.groups.is_empty() {
-            parts.push(self.scan_files(state, groups, order.clone(), statistics, projection, limit)?);
+        match newest {
+            Some(newest) => parts.push(newest),
+            None if groups.groups.is_empty() => {}
+            None => parts.push(self.scan_files(state, groups, order.clone(), statistics, projection, limit)?),
         }
         if !hot.is_empty() {
             parts.push(self.scan_hot(hot, order, projection)?);

@@ -305,7 +305,7 @@ mod tests {
                     let (from, to) = match *section {
                         Section::Whole => (first, (first + rows_a_file).min(beds.len())),
                         Section::Rows { from, to, .. } => (first + from, first + to),
-                        Section::Bytes(..) => panic!("cut by bytes"),
+                        Section::Bytes(..) | Section::Chosen(_) => panic!("cut otherwise"),
                     };
                     prop_assert_eq!(from, next, "every row once, in order");
                     next = to;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carebed_pipeline::view::DataFile;
+use parquet::arrow::arrow_reader::RowSelection;
 
 /// Each group is open at the same time where order is wanted; beyond so many runs it is not promised.
 const RUNS_MAX: usize = 64;
@@ -32,7 +33,7 @@ pub(super) struct Piece {
 }
 
 /// What of a file is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Section {
     /// All of it.
     Whole,
@@ -47,6 +48,8 @@ pub(super) enum Section {
         /// How many there are.
         of: usize,
     },
+    /// Rows that are chosen one by one.
+    Chosen(Arc<RowSelection>),
 }
 
 impl Piece {
@@ -171,10 +174,11 @@ mod tests {
     fn short(files: Vec<Arc<DataFile>>, wanted: usize) -> String {
         let Groups { groups, sorted, .. } = group(files, wanted);
         let piece = |piece: &Piece| {
-            let section = match piece.section {
+            let section = match &piece.section {
                 Section::Whole => String::new(),
                 Section::Bytes(from, to) => format!("[{},{})", from >> 20, to >> 20),
                 Section::Rows { from, to, .. } => format!("[{from},{to}) rows"),
+                Section::Chosen(rows) => format!("{} rows", rows.row_count()),
             };
             format!("{}{section}", piece.file.path)
         };

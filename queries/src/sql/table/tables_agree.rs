@@ -198,15 +198,45 @@ fn newest(chance: &mut StdRng) -> String {
     let order = one_of(chance, &[" DESC", " DESC", ""]);
     let first = one_of(chance, &["n = 1", "n <= 1", "n < 2", "n = 2", "n <= 2"]);
     format!(
-        "SELECT bed_id, home_id, quantity, event_time, value FROM (SELECT *, row_number() OVER (PARTITION BY {by} ORDER BY event_time\
+        "SELECT {} FROM (SELECT *, row_number() OVER (PARTITION BY {by} ORDER BY event_time\
          {order}) AS n FROM observations WHERE {}) WHERE {first}",
+        one_of(chance, &["bed_id, home_id, quantity, event_time, value", "bed_id, value"]),
         condition(chance)
     )
 }
 
+/// What only the newest rows tell, of beds and quantities.
+fn only_newest(chance: &mut StdRng) -> String {
+    let keys = some_of(chance, &["bed_id", "quantity"], 0.6);
+    let mut columns = some_of(
+        chance,
+        &[
+            "last_value(value ORDER BY event_time)",
+            "first_value(device_id ORDER BY event_time DESC)",
+            "last_value(value + 1 ORDER BY event_time)",
+            "first_value(value ORDER BY event_time DESC) IGNORE NULLS",
+            "last_value(value ORDER BY event_time) FILTER (WHERE value > 50)",
+            "first_value(home_id ORDER BY quantity, event_time DESC)",
+            "last_value(home_id ORDER BY event_time, bed_id)",
+        ],
+        0.25,
+    );
+    columns.push("max(event_time)");
+    let columns = keys.iter().chain(&columns).enumerate().map(|(n, column)| format!("{column} AS c{n}"));
+    let mut sql = format!(
+        "SELECT {} FROM (SELECT *, upper(bed_id) AS bed FROM observations) WHERE {}",
+        columns.collect::<Vec<_>>().join(", "),
+        condition(chance)
+    );
+    if !keys.is_empty() {
+        sql.extend([" GROUP BY ", &keys.join(", ")]);
+    }
+    sql
+}
+
 /// A statement, and whether the order of its answer is given.
 fn statement(chance: &mut StdRng) -> (String, bool) {
-    match chance.random_range(0..9) {
+    match chance.random_range(0..10) {
         0..3 => groups(chance),
         3..5 => windows(chance),
         5 => (newest(chance), false),
@@ -220,7 +250,8 @@ fn statement(chance: &mut StdRng) -> (String, bool) {
             );
             (sql, false)
         }
-        7 => (format!("SELECT DISTINCT bed_id, quantity FROM observations WHERE {}", condition(chance)), false),
+        7 => (only_newest(chance), false),
+        8 => (format!("SELECT DISTINCT bed_id, quantity FROM observations WHERE {}", condition(chance)), false),
         _ => {
             let order = one_of(chance, &["event_time DESC", "bed_id, quantity, event_time", "bed_id DESC, event_time"]);
             let condition = condition(chance);
@@ -251,7 +282,7 @@ async fn any_statement_says_what_it_says_over_rows_in_memory() {
     // Small files are cut between their beds, too.
     PIECE_MIN_HERE.set(512);
     let more = std::env::var("CAREBED_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
-    let (mut n_cut, mut n_merged) = (0, 0);
+    let (mut n_cut, mut n_merged, mut n_ends) = (0, 0, 0);
     for seed in 0..LAKES + more {
         let mut chance = StdRng::seed_from_u64(seed);
         let (_directory, lake, view, rows) = lake(&mut chance).await;
@@ -274,6 +305,8 @@ async fn any_statement_says_what_it_says_over_rows_in_memory() {
                 n_merged += usize::from(plan.contains("Merged"));
             }
         }
+        n_ends += lake.ends.files();
     }
     assert!(n_cut > 20 && n_merged > n_cut, "{n_cut} cut between beds, {n_merged} merged");
+    assert!(n_ends > 5, "of {n_ends} files the ends were asked for");
 }

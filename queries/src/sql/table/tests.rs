@@ -8,7 +8,7 @@ use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::store::{Commit, Config, Part, Store};
 use carebed_pipeline::view::{DataFile, TableView, View};
-use datafusion::physical_plan::displayable;
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 
 use crate::engine::Limits;
 use crate::sql::{Lake, context};
@@ -240,11 +240,8 @@ async fn rows_in_order_are_grouped_and_looked_at_as_any_others() {
         "SELECT bed_id, quantity, first_value(value ORDER BY event_time DESC), median(value), bool_or(value > 230) FROM {} GROUP BY 1, 2",
         "SELECT bed_id, quantity, first_value(device_id ORDER BY event_time), last_value(value ORDER BY event_time), count(*) FROM {} \
          GROUP BY 1, 2",
-        "SELECT bed_id, event_time, value FROM (SELECT bed_id, event_time, value, row_number() OVER (PARTITION BY bed_id ORDER BY \
-         event_time DESC) AS n FROM {} WHERE quantity = 'heart_rate') WHERE n = 1",
         "SELECT bed_id, quantity, first_value(value ORDER BY event_time) FROM {} GROUP BY 1, 2",
         "SELECT bed_id, quantity, array_agg(value ORDER BY event_time) FILTER (WHERE value < 90) FROM {} GROUP BY 1, 2",
-        "SELECT DISTINCT bed_id, quantity FROM {}",
         "SELECT bed_id, quantity, event_time FROM {} GROUP BY 1, 2, 3",
         "SELECT bed_id, event_time, value, lag(value, 2, -1.0) OVER w, lead(value) OVER w, row_number() OVER w, rank() OVER w, \
          sum(value) OVER (PARTITION BY bed_id, quantity ORDER BY event_time ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING), \
@@ -283,4 +280,41 @@ async fn rows_in_order_are_grouped_and_looked_at_as_any_others() {
             }
         }
     }
+}
+
+/// What the files gave.
+fn rows_read(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let of_children: usize = plan.children().into_iter().map(rows_read).sum();
+    let is_of_files = displayable(plan.as_ref()).one_line().to_string().contains("file_type=parquet");
+    of_children + plan.metrics().filter(|_| is_of_files).and_then(|metrics| metrics.output_rows()).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn who_asks_for_the_newest_rows_reads_no_others() {
+    let (_directory, lake, view) = lake(9, true, 0).await;
+    let per_bed = |what: &str| format!("SELECT bed_id, {what} FROM observations GROUP BY bed_id");
+    for (sql, n_read) in [
+        // Six beds with a quantity each, three days.
+        (per_bed("max(event_time)"), 6),
+        (per_bed("last_value(value ORDER BY event_time)"), 6),
+        ("SELECT DISTINCT ON (bed_id) bed_id, value FROM observations ORDER BY bed_id, event_time DESC".to_owned(), 6),
+        ("SELECT bed_id, value FROM (SELECT *, row_number() OVER (PARTITION BY bed_id, quantity ORDER BY event_time DESC) AS n
+            FROM observations WHERE event_time >= '2026-05-02T12:00:00Z') WHERE n = 1".to_owned(), 6),
+        // An earlier row may be the newest of those that count.
+        (per_bed("min(event_time)"), 240),
+        (per_bed("max(event_time) FILTER (WHERE value <> 7)"), 240),
+        (per_bed("last_value(value ORDER BY event_time, quantity)"), 240),
+        ("SELECT bed_id, max(event_time) FROM observations WHERE event_time < '2026-06-01T00:00:00Z' GROUP BY bed_id".to_owned(), 240),
+        ("SELECT home_id, max(event_time) FROM observations GROUP BY home_id".to_owned(), 240),
+    ] {
+        for partitions in [1, 3] {
+            let context = context(&lake, &view, Limits { partitions, ..Limits::default() }).unwrap();
+            let frame = context.sql(&sql).await.unwrap();
+            let plan = frame.clone().create_physical_plan().await.unwrap();
+            collect(Arc::clone(&plan), Arc::new(frame.task_ctx())).await.unwrap();
+            let shown = displayable(plan.as_ref()).indent(false).to_string();
+            assert_eq!(rows_read(&plan), n_read, "{sql}\n{shown}");
+        }
+    }
+    assert_eq!(lake.ends.files(), view.observations.files.len());
 }
