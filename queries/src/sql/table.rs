@@ -147,13 +147,9 @@ impl LakeTable {
         let open = |file: &DataFile| -> Result<Reader> {
             Ok(reader.create_reader(0, self.partitioned(file), None, &ExecutionPlanMetricsSet::new())?)
         };
-        let Some(pieces) = self.ends.pieces(files, &self.view.files, open).await? else { return Ok(None) };
-        let mut groups = vec![Vec::new(); state.config().target_partitions().min(pieces.len()).max(1)];
-        let n_groups = groups.len();
-        for (n, piece) in pieces.into_iter().enumerate() {
-            groups.get_mut(n % n_groups).into_iter().for_each(|group| group.push(piece.clone()));
-        }
-        let (groups, unknown) = (Groups { groups, sorted: false }, Statistics::new_unknown(&self.schema));
+        let wanted = state.config().target_partitions();
+        let Some(groups) = self.ends.groups(files, &self.view.files, wanted, open).await? else { return Ok(None) };
+        let unknown = Statistics::new_unknown(&self.schema);
         self.scan_files(state, groups, None, unknown, projection, None).map(Some)
     }
 

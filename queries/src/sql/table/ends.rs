@@ -16,7 +16,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowS
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 
 use super::beds::Reader;
-use super::groups::{Piece, Section};
+use super::groups::{Groups, Piece, Section};
 
 const COLUMNS: [&str; 2] = ["bed_id", "quantity"];
 /// Remembered at most, over all files; of other files every row is read. Some forty bytes each.
@@ -40,19 +40,22 @@ struct Known {
     rows: usize,
 }
 
-/// Remembers ends. Clones share it.
+/// Remembers ends, by the paths of files; of those that were too many for it, that they were. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(in crate::sql) struct Ends(Arc<Mutex<HashMap<Arc<str>, Known>>>);
+pub(in crate::sql) struct Ends(Arc<Mutex<Remembered>>);
+
+type Remembered = HashMap<Arc<str>, Option<Known>>;
 
 impl Ends {
-    /// What of files has to be read for the newest row of each bed and quantity; none where that would be all of them. `live` are
-    /// the files that the table has.
-    pub(super) async fn pieces(
+    /// What of files has to be read for the newest row of each bed and quantity, in so many groups; none where that would be all of
+    /// them. `live` are the files that the table has.
+    pub(super) async fn groups(
         &self,
         files: &[Arc<DataFile>],
         live: &[Arc<DataFile>],
+        wanted: usize,
         open: impl Fn(&DataFile) -> Result<Reader> + Send + Sync,
-    ) -> Result<Option<Vec<Piece>>> {
+    ) -> Result<Option<Groups>> {
         let of = |file: Arc<DataFile>| self.of(file, live, &open);
         let known: Vec<_> =
             futures::stream::iter(files.iter().cloned().map(of)).buffered(FILES_AT_ONCE).try_collect().await?;
@@ -68,22 +71,25 @@ impl Ends {
                 *newest = least.max(*newest);
             }
         }
-        let mut pieces = Vec::new();
-        for (file, known) in files.iter().zip(&known) {
+        let mut groups = vec![Vec::new(); wanted.max(1)];
+        for (n, (file, known)) in files.iter().zip(&known).enumerate() {
             let Some(Known { ends, rows }) = known else {
-                pieces.push(Piece::whole(Arc::clone(file)));
+                let n = n % groups.len();
+                groups.get_mut(n).into_iter().for_each(|group| group.push(Piece::whole(Arc::clone(file))));
                 continue;
             };
             let is_older = |End { bed, quantity, .. }: &End| {
                 file.event_time.zip(newest.get(&(bed, quantity))).is_some_and(|((_, most), newest)| most < *newest)
             };
-            let mut kept = ends.iter().filter(|end| !is_older(end)).map(|end| end.row..end.row + 1).peekable();
-            if kept.peek().is_some() {
-                let chosen = RowSelection::from_consecutive_ranges(kept, *rows);
-                pieces.push(Piece { file: Arc::clone(file), section: Section::Chosen(Arc::new(chosen)) });
+            let kept: Vec<usize> = ends.iter().filter(|end| !is_older(end)).map(|end| end.row).collect();
+            // Each core takes its part of the pages of a file.
+            for (group, rows_of) in groups.iter_mut().zip(kept.chunks(kept.len().div_ceil(wanted.max(1)).max(1))) {
+                let chosen = RowSelection::from_consecutive_ranges(rows_of.iter().map(|row| *row..row + 1), *rows);
+                group.push(Piece { file: Arc::clone(file), section: Section::Chosen(Arc::new(chosen)) });
             }
         }
-        Ok(Some(pieces))
+        groups.retain(|group| !group.is_empty());
+        Ok((!groups.is_empty()).then_some(Groups { groups, sorted: false }))
     }
 
     /// None of a file that is not known to be sorted, or when there would be too many.
@@ -97,17 +103,16 @@ impl Ends {
             return Ok(None);
         }
         if let Some(known) = self.lock().get(&file.path) {
-            return Ok(Some(known.clone()));
+            return Ok(known.clone());
         }
         let made = read(open(&file)?).await?;
         let mut remembered = self.lock();
         let live: BTreeSet<&Arc<str>> = live.iter().map(|file| &file.path).collect();
         remembered.retain(|path, _| live.contains(path));
-        if remembered.values().map(|known| known.ends.len()).sum::<usize>() + made.ends.len() > ENDS_MAX {
-            return Ok(None);
-        }
-        remembered.insert(Arc::clone(&file.path), made.clone());
-        Ok(Some(made))
+        let n_ends: usize = remembered.values().flatten().map(|known| known.ends.len()).sum();
+        let known = (n_ends + made.ends.len() <= ENDS_MAX).then_some(made);
+        remembered.insert(Arc::clone(&file.path), known.clone());
+        Ok(known)
     }
 
     /// How many files are remembered.
@@ -116,7 +121,7 @@ impl Ends {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
