@@ -1,5 +1,4 @@
 //! The prompt of `carebed sql`, in a terminal: completion, lines, mistakes, Ctrl-C, history.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use carebed_pipeline::store::{Config, Store};
 use carebed_tests::{lake, real};

@@ -80,7 +80,7 @@ pub struct Writer<W: Write + Send>(Form<W>);
 enum Form<W: Write + Send> {
     /// Columns are as wide as their widest value: rows wait until all are there.
     Table(W, SchemaRef, Vec<RecordBatch>),
-    Csv(arrow::csv::Writer<W>),
+    Csv(Box<arrow::csv::Writer<W>>),
     Json(arrow::json::Writer<W, JsonArray>),
     Jsonl(arrow::json::Writer<W, LineDelimited>),
     Parquet(Box<ArrowWriter<W>>),
@@ -105,7 +105,7 @@ impl<W: Write + Send> Writer<W> {
                 // The writer names the columns with the first rows; there may be none.
                 let mut csv = arrow::csv::WriterBuilder::new().with_header(true).build(output);
                 csv.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
-                Form::Csv(csv)
+                Form::Csv(Box::new(csv))
             }
             Format::Json => Form::Json(json().build(output)),
             Format::Jsonl => Form::Jsonl(json().build(output)),
