@@ -153,7 +153,8 @@ pub struct SqlArguments {
     #[arg(long, env = "CAREBED_DATA")]
     pub data: PathBuf,
     /// The statement; SELECT, EXPLAIN, SHOW or DESCRIBE. Without it and without a file: a prompt, or what comes on standard input.
-    #[arg(short, long)]
+    // A statement may begin with a comment.
+    #[arg(short, long, allow_hyphen_values = true)]
     pub command: Option<String>,
     /// A file of statements, separated by semicolons.
     #[arg(short, long, conflicts_with = "command")]

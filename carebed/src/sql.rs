@@ -60,6 +60,9 @@ pub async fn run(arguments: SqlArguments) -> anyhow::Result<Exit> {
             (place, statements)
         }
     };
+    if statements.is_empty() {
+        bail!("{place}: no statement");
+    }
     let format = arguments.format.into();
     if matches!(format, sql::Format::Parquet) && statements.len() != 1 {
         bail!("a Parquet file holds the answer to one statement; these are {}", statements.len());
@@ -72,7 +75,7 @@ pub async fn run(arguments: SqlArguments) -> anyhow::Result<Exit> {
             Err(_) if output.is_closed() => break,
             Err(error) if n == 1 && arguments.command.is_some() => return Err(error),
             Err(error) => {
-                // What the others before it said is an answer all the same.
+                // What the others before it said is an answer all the same, where somebody reads along.
                 output.flush()?;
                 let which = format!("statement {} of {n}", number + 1);
                 return Err(error.context(format!("{place}:{line}: {which}: {}", beginning(sql))));

@@ -329,11 +329,10 @@ impl SqlSession {
     /// # Errors
     /// As [`Self::run_with`].
     pub async fn rows(&self, sql: &str, values: &[(String, String)]) -> Result<Rows, SqlError> {
-        let limit = self.limits.time;
-        let deadline = Instant::now() + limit;
-        let begun = tokio::time::timeout_at(deadline, self.begin(sql, values)).await;
-        let stream = begun.map_err(|_| SqlError::Time(limit))??;
-        Ok(Rows { schema: stream.schema(), stream, deadline, limit })
+        let (limit, begun) = (self.limits.time, Instant::now());
+        let stream = tokio::time::timeout(limit, self.begin(sql, values)).await;
+        let stream = stream.map_err(|_| SqlError::Time(limit))??;
+        Ok(Rows { schema: stream.schema(), stream, left: limit.saturating_sub(begun.elapsed()), limit })
     }
 
     async fn begin(&self, sql: &str, values: &[(String, String)]) -> Result<SendableRecordBatchStream, SqlError> {
@@ -357,7 +356,8 @@ impl SqlSession {
 pub struct Rows {
     schema: SchemaRef,
     stream: SendableRecordBatchStream,
-    deadline: Instant,
+    /// Of its time. What whoever reads them takes for themselves is not counted.
+    left: std::time::Duration,
     limit: std::time::Duration,
 }
 
@@ -379,7 +379,9 @@ impl Rows {
     /// # Errors
     /// When the statement fails, or takes longer than it may.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, SqlError> {
-        let next = tokio::time::timeout_at(self.deadline, self.stream.next()).await;
+        let asked = Instant::now();
+        let next = tokio::time::timeout(self.left, self.stream.next()).await;
+        self.left = self.left.saturating_sub(asked.elapsed());
         Ok(next.map_err(|_| SqlError::Time(self.limit))?.transpose()?)
     }
 }

@@ -63,6 +63,8 @@ async fn several_statements_of_a_line_are_answered_in_turn() {
     for (asked, said, why) in [
         ("SELECT 1 AS a; SELECT count(*) AS n FROM observations;", "a\n1\nn\n40\n", ""),
         ("SELECT 1 AS a; SELECT nothing", "a\n1\n", "--command:1: statement 2 of 2"),
+        ("-- one\nSELECT 1 AS a", "a\n1\n", ""),
+        ("-- nothing", "", "--command: no statement"),
     ] {
         let output = carebed(&["sql", "--data", &data, "--format", "csv", "-c", asked]).await;
         let told = String::from_utf8_lossy(&output.stderr);
@@ -106,4 +108,17 @@ async fn a_file_that_is_written_is_whole_or_not_there() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "three\n3\n");
     let left: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
+
+    // A link is followed, and keeps its place; a folder is none; a device stays one.
+    let link = place.path().join("link.csv");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let to = async |path: &str| {
+        carebed(&["sql", "--data", &data, "--format", "csv", "-o", path, "-c", "SELECT 4 AS four"]).await
+    };
+    assert!(to(&link.to_string_lossy()).await.status.success());
+    assert!(link.is_symlink() && std::fs::read_to_string(&file).unwrap() == "four\n4\n");
+    let refused = to(&place.path().to_string_lossy()).await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is a folder"));
+    let streamed = to("/dev/stdout").await;
+    assert_eq!(String::from_utf8_lossy(&streamed.stdout), "four\n4\n");
 }

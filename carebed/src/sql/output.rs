@@ -1,12 +1,13 @@
 //! Where answers go: standard output, or a file that is whole or not there.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufWriter, ErrorKind, Stdout, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
-/// An output that is being written. A file has its name once it is [finished](Self::finish); until then its name ends in `.part`.
+/// An output that is being written. A file has its name once it is [finished](Self::finish); what was begun and is not goes
+/// again.
 #[derive(Debug)]
 pub(super) struct Output {
     to: To,
@@ -17,20 +18,49 @@ pub(super) struct Output {
 #[derive(Debug)]
 enum To {
     Stdout(BufWriter<Stdout>),
-    File { part: BufWriter<File>, path: PathBuf },
+    /// A pipe or a device: there is nothing to put in its place.
+    Stream(BufWriter<File>),
+    File(BufWriter<File>, Part),
+}
+
+/// A file beside the one that it will be.
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    whole: PathBuf,
+    permissions: Option<Permissions>,
+    is_whole: bool,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            let _nothing_else_can_be_done = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Output {
     pub(super) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let to = match path {
-            None => To::Stdout(BufWriter::new(std::io::stdout())),
-            Some(path) => {
-                let part = part(path);
-                let file = File::create(&part).with_context(|| format!("failed to make {}", part.display()))?;
-                To::File { part: BufWriter::new(file), path: path.to_owned() }
-            }
+        let Some(path) = path else {
+            return Ok(Self { to: To::Stdout(BufWriter::new(std::io::stdout())), is_closed: false });
         };
-        Ok(Self { to, is_closed: false })
+        let (whole, permissions) = match std::fs::metadata(path) {
+            Ok(there) if there.is_dir() => bail!("{} is a folder\nhint: name a file in it", path.display()),
+            Ok(there) if !there.is_file() => {
+                let opened = File::options().write(true).open(path);
+                let stream = opened.with_context(|| format!("failed to write to {}", path.display()))?;
+                return Ok(Self { to: To::Stream(BufWriter::new(stream)), is_closed: false });
+            }
+            // What a link names is replaced, and not the link.
+            Ok(there) => (path.canonicalize()?, Some(there.permissions())),
+            Err(_) => (path.to_owned(), None),
+        };
+        let mut name = whole.as_os_str().to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let part = Part { path: PathBuf::from(name), whole, permissions, is_whole: false };
+        let file = File::create(&part.path).with_context(|| format!("failed to make {}", part.path.display()))?;
+        Ok(Self { to: To::File(BufWriter::new(file), part), is_closed: false })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -43,39 +73,37 @@ impl Output {
             Err(_) if self.is_closed => return Ok(()),
             flushed => flushed.context("failed to write the answer")?,
         }
-        let To::File { part, path } = self.to else { return Ok(()) };
-        let named = part.get_ref().sync_all().and_then(|()| std::fs::rename(self::part(&path), &path));
-        named.with_context(|| format!("failed to write {}", path.display()))
+        let To::File(file, mut part) = self.to else { return Ok(()) };
+        let named = file.get_ref().sync_all().and_then(|()| {
+            part.permissions.take().map_or(Ok(()), |as_before| std::fs::set_permissions(&part.path, as_before))?;
+            std::fs::rename(&part.path, &part.whole)
+        });
+        named.with_context(|| format!("failed to write {}", part.whole.display()))?;
+        part.is_whole = true;
+        Ok(())
     }
-}
 
-fn part(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    PathBuf::from(name)
+    fn writer(&mut self) -> &mut dyn Write {
+        match &mut self.to {
+            To::Stdout(out) => out,
+            To::Stream(file) | To::File(file, _) => file,
+        }
+    }
+
+    fn note<T>(&mut self, result: std::io::Result<T>) -> std::io::Result<T> {
+        self.is_closed |= result.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe);
+        result
+    }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = match &mut self.to {
-            To::Stdout(out) => out.write(bytes),
-            To::File { part, .. } => part.write(bytes),
-        };
+        let written = self.writer().write(bytes);
         self.note(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        let flushed = match &mut self.to {
-            To::Stdout(out) => out.flush(),
-            To::File { part, .. } => part.flush(),
-        };
+        let flushed = self.writer().flush();
         self.note(flushed)
-    }
-}
-
-impl Output {
-    fn note<T>(&mut self, result: std::io::Result<T>) -> std::io::Result<T> {
-        self.is_closed |= result.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe);
-        result
     }
 }

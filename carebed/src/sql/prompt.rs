@@ -23,6 +23,7 @@ const MENU: &str = "completion";
 const HELP: &str = "只读查询，以分号结束；\\d 列出各表，\\d 表名 列出各列，\\r 重新读取最新数据，Ctrl-C 中止查询，\\q 退出。\n\
     Only reading; end with a semicolon. \\d lists the tables, \\d NAME its columns, \\r reads the newest data, Ctrl-C stops a \
     statement, \\q leaves.";
+const STOPPED: &str = "已中止 · stopped";
 const TABLES: &str =
     "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";
 const KEYWORDS: &str = "SELECT FROM WHERE GROUP BY ORDER LIMIT JOIN LEFT ON AS AND OR NOT NULL IS IN BETWEEN LIKE WITH UNION ALL \
@@ -51,10 +52,10 @@ fn interrupts() -> anyhow::Result<watch::Receiver<()>> {
 }
 
 pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
-    let mut interrupts = interrupts()?;
-    let _terminal = TypedAhead::keep();
     let mut session = super::session(data).await?;
     let words = words(&session).await?;
+    let mut interrupts = interrupts()?;
+    let _terminal = TypedAhead::keep();
     let mut editor = tokio::task::spawn_blocking(move || editor(words)).await??;
     say(HELP);
     loop {
@@ -80,7 +81,10 @@ pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
             "" => continue,
             "\\q" | "exit" | "quit" => return Ok(Exit::Done),
             "\\r" => {
-                session = super::session(data).await?;
+                tokio::select! {
+                    newest = super::session(data) => session = newest?,
+                    Ok(()) = interrupts.changed() => complain(STOPPED),
+                }
                 continue;
             }
             "\\?" | "\\h" | "help" => {
@@ -111,7 +115,7 @@ pub(super) async fn run(data: &Path) -> anyhow::Result<Exit> {
         // While statements run the terminal sends Ctrl-C as a signal, which would end the program.
         tokio::select! {
             () = shown => {}
-            Ok(()) = interrupts.changed() => complain("已中止 · stopped"),
+            Ok(()) = interrupts.changed() => complain(STOPPED),
         }
     }
 }

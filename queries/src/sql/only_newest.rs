@@ -49,10 +49,13 @@ impl OptimizerRule for OnlyNewest {
     }
 }
 
-/// Whether each group is rows alike, and nothing but its newest row counts. Of rows of the same instant any is the newest.
+/// Whether each group is rows alike, and nothing but its newest row counts. Of rows of the same instant any is the newest. What
+/// is asked of all rows together the log may know.
 fn wants_newest(aggregate: &Aggregate) -> bool {
     let keys = &aggregate.group_expr;
-    keys.iter().all(|key| is_column(key, &ALIKE)) && aggregate.aggr_expr.iter().all(|what| is_of_newest(what, keys))
+    !keys.is_empty()
+        && keys.iter().all(|key| is_column(key, &ALIKE))
+        && aggregate.aggr_expr.iter().all(|what| is_of_newest(what, keys))
 }
 
 fn is_of_newest(expression: &Expr, keys: &[Expr]) -> bool {
@@ -110,7 +113,7 @@ fn keeps_newest(predicate: &Expr) -> bool {
 
 /// Whether a column keeps its name, and nothing else takes it.
 fn keeps_names(expression: &Expr) -> bool {
-    let name = expression.schema_name().to_string();
+    let (_, name) = expression.qualified_name();
     matches!(expression, Expr::Column(_)) || (!ALIKE.contains(&name.as_str()) && name != TIME && is_plain(expression))
 }
 

@@ -138,9 +138,11 @@ impl LakeTable {
         &self,
         state: &dyn Session,
         files: &[Arc<DataFile>],
+        filters: &[Expr],
         projection: Option<&Vec<usize>>,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        if !self.only_newest {
+        // The pages of one bed are few.
+        if !self.only_newest || filters.iter().any(asks_for_one) {
             return Ok(None);
         }
         let reader = self.reader(state)?;
@@ -375,7 +377,7 @@ impl TableProvider for LakeTable {
         let predicate = self.predicate(state, filters)?;
         let files = self.relevant(predicate.as_ref())?;
         let hot = self.hot(predicate.as_ref())?;
-        let newest = self.scan_newest(state, &files, projection).await?;
+        let newest = self.scan_newest(state, &files, filters, projection).await?;
         if newest.is_none()
             && let Some(plan) = self.scan_beds(state, &files, &hot, filters, projection, limit).await?
         {

@@ -1,6 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{ArrayRef, Int64Array, StringArray, new_null_array};
+use arrow::compute::cast;
+use carebed_contract::interval::{Interval, IntervalKind};
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::memory::Rows;
@@ -528,4 +531,40 @@ async fn recent_episodes_come_from_memory_and_older_ones_from_the_lake() {
         assert!(ended(&told).len() > 2, "{filter}: {told}");
         assert_eq!(memory.1.lock().unwrap().1, asked, "{filter}: how often memory was asked");
     }
+}
+
+/// A home that moved: each visit belongs to the area in which the home was then, before anything is known to the one it is in now.
+#[tokio::test]
+async fn a_visit_belongs_to_where_the_home_was() {
+    let (_directory, lake, view) = lake(0).await;
+    let visit = |day: u32| Interval {
+        bed: None,
+        kind: IntervalKind::Visit,
+        started_at: at(&format!("2026-05-{day:02}T10:00:00Z")),
+        ended_at: at(&format!("2026-05-{day:02}T11:00:00Z")),
+        entered_at: at(&format!("2026-05-{day:02}T12:00:00Z")),
+    };
+    let home = HomeFacts {
+        intervals: [1, 3, 10, 20].map(visit).to_vec(),
+        ..HomeFacts::unregistered("h1".parse().unwrap(), "new".parse().unwrap())
+    };
+    let schema = facts::registrations();
+    let day = |day: u32| at(&format!("2026-05-{day:02}T10:00:00Z")).millis();
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
+        match field.name().as_str() {
+            "kind" => Arc::new(StringArray::from(vec!["home"; 2])),
+            "id" | "home_id" => Arc::new(StringArray::from(vec!["h1"; 2])),
+            "area" => Arc::new(StringArray::from(vec!["old", "new"])),
+            "valid_from" => cast(&Int64Array::from(vec![day(2), day(10)]), field.data_type()).unwrap(),
+            "valid_to" => cast(&Int64Array::from(vec![Some(day(10)), None]), field.data_type()).unwrap(),
+            _ => new_null_array(field.data_type(), 2),
+        }
+    });
+    let registrations = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap();
+    let snapshot = Snapshot::new(&lake, view, &[home]).with_tables([("registrations", registrations)]);
+    let session = SqlSession::open(snapshot, Limits::default(), 100).await.unwrap();
+    assert_eq!(
+        text(&session, "SELECT date_part('day', started_at) AS d, area FROM visits ORDER BY 1").await,
+        "d,area\n1,new\n3,old\n10,new\n20,new\n"
+    );
 }

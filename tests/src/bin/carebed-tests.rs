@@ -16,8 +16,8 @@ const USAGE: &str = "usage: carebed-tests COMMAND [--broker embedded|mosquitto] 
   herd    [--homes 1000] [--within 600] [--memory 192]
   flood   [--homes 50] [--within 120] [--memory 192]
   dropped [--within 300]
-  ingest  [--gateways 200] [--packs 1000] [--areas 2] [--other 50] [--memory 192]
-(seconds and MiB; with CAREBED_PYTHON set, ingest also runs benchmarks/ingest/peer.py, with so many packs of each gateway)";
+  ingest  [--gateways 200] [--packs 1000] [--areas 2] [--other 50] [--memory 192] [--rate VALUES]
+(seconds, MiB and values a second; with CAREBED_PYTHON set, ingest also runs benchmarks/ingest/peer.py, with so many packs of each gateway)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,7 +49,7 @@ impl Arguments {
             "faults" => &["n", "seed", "homes"],
             "drain" | "dropped" => &["within"],
             "herd" | "flood" => &["homes", "within", "memory"],
-            "ingest" => &["gateways", "packs", "areas", "other", "memory"],
+            "ingest" => &["gateways", "packs", "areas", "other", "memory", "rate"],
             _ => return None,
         };
         let (mut broker, mut numbers) = (BrokerKind::Embedded, BTreeMap::new());
@@ -97,6 +97,7 @@ fn go(arguments: Arguments) -> anyhow::Result<bool> {
             packs: arguments.number("packs", 1_000),
             areas: arguments.count("areas", 2)?,
             memory_mib: arguments.count("memory", 192)?,
+            rate: arguments.number("rate", 0),
             python: std::env::var_os("CAREBED_PYTHON").map(Into::into),
             packs_of_other: arguments.number("other", 50),
         };

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 use super::Shown;
 use super::cpu::{self, Cpu, PUBLISHERS};
-use super::packs::{Packs, VALUES};
+use super::packs::{Pace, Packs, VALUES};
 use crate::process::{Program, until};
 use crate::world::{PATIENCE, Programs};
 
@@ -46,6 +46,8 @@ pub struct Plan {
     pub areas: usize,
     /// Memory of ingest, in MiB.
     pub memory_mib: usize,
+    /// Values a second to keep to; 0 for as many as are taken.
+    pub rate: u64,
     /// A Python with paho-mqtt, cbor2, pyarrow and deltalake, to run the other program with; none runs ours only.
     pub python: Option<PathBuf>,
     /// Packs of each gateway for the other program.
@@ -105,7 +107,7 @@ async fn ours(programs: &Programs, plan: &Plan) -> anyhow::Result<(f64, String, 
     let seeing = tokio::spawn(see(store.clone(), shutdown.clone()));
 
     let before = Cpu::now(broker.id());
-    let (publishers, seconds, n_packs) = publish(packs, broker.address()).await?;
+    let (publishers, seconds, n_packs) = publish(packs, plan.rate, broker.address()).await?;
     let cpu = Cpu::now(broker.id()).since(before);
     publishers.shutdown_background();
     shutdown.cancel();
@@ -164,7 +166,7 @@ async fn other(programs: &Programs, plan: &Plan, python: &Path) -> anyhow::Resul
     if until(PATIENCE, || async { peer.said().contains("listening").then_some(()) }).await.is_none() {
         bail!("peer.py does not listen\n{}", peer.said());
     }
-    let (publishers, seconds, n_packs) = publish(packs, broker.address()).await.with_context(|| peer.said())?;
+    let (publishers, seconds, n_packs) = publish(packs, 0, broker.address()).await.with_context(|| peer.said())?;
     publishers.shutdown_background();
     peer.kill().await;
     let counted = tokio::process::Command::new(python).args([script.as_os_str(), table.as_os_str()]).output().await?;
@@ -186,15 +188,16 @@ fn make(plan: &Plan, packs: u64) -> anyhow::Result<Vec<Packs>> {
     areas.iter().enumerate().map(|(n, area)| Packs::make(area, n * each, each, packs, start)).collect()
 }
 
-/// Publishes everything, from threads of its own; seconds it took, and packs receipted in them.
-async fn publish(packs: Vec<Packs>, broker: SocketAddr) -> anyhow::Result<(Runtime, f64, u64)> {
+/// Publishes everything, from threads of its own, at so many values a second; seconds it took, and packs receipted in them.
+async fn publish(packs: Vec<Packs>, rate: u64, broker: SocketAddr) -> anyhow::Result<(Runtime, f64, u64)> {
     let threads = packs.len().min(2);
     let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name(PUBLISHERS).enable_all().build()?;
     let receipted = watch::Sender::new(0);
+    let pace = Pace::of(rate.div_ceil(VALUES * packs.len() as u64));
     let began = Instant::now();
     let mut publishing = JoinSet::new();
     for packs in packs {
-        publishing.spawn_on(packs.publish(broker, receipted.clone()), runtime.handle());
+        publishing.spawn_on(packs.publish(broker, pace, receipted.clone()), runtime.handle());
     }
     let mut ended = Ok(());
     while let Some(one) = publishing.join_next().await {

@@ -36,8 +36,18 @@ const REQUESTS_MAX: usize = 256;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Until somebody takes them in, a first pack is sent again after so long.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Whoever keeps a pace looks so often whether more is due.
+const PACE_EVERY: Duration = Duration::from_millis(5);
 /// Without any receipt for so long, every gateway goes back.
 const BACK_AFTER: Duration = Duration::from_secs(3);
+
+/// At most so many packs a second, from the first receipt on; with 0 as many as are taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    packs_per_second: u64,
+    began: Option<Instant>,
+    handed: u64,
+}
 
 /// The gateways of one area and all they will send.
 #[derive(Debug)]
@@ -62,6 +72,22 @@ struct Sealed {
     payload: Bytes,
 }
 
+impl Pace {
+    /// So many packs a second.
+    pub fn of(packs_per_second: u64) -> Self {
+        Self { packs_per_second, ..Self::default() }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.packs_per_second > 0
+    }
+
+    fn allows(&self) -> bool {
+        let Some(began) = self.began.filter(|_| self.is_kept()) else { return true };
+        self.handed as f64 <= began.elapsed().as_secs_f64() * self.packs_per_second as f64
+    }
+}
+
 impl Packs {
     /// So many gateways with so many packs each, from `start` on; `first` numbers the first of them.
     pub fn make(area: &Area, first: usize, gateways: usize, packs: u64, start: Timestamp) -> anyhow::Result<Self> {
@@ -71,7 +97,12 @@ impl Packs {
 
     /// Publishes until everything is receipted; `receipted` counts packs. What is published before anybody listens is lost, so the
     /// first pack goes out alone, again and again, until it has its receipt.
-    pub async fn publish(mut self, broker: SocketAddr, receipted: watch::Sender<u64>) -> anyhow::Result<()> {
+    pub async fn publish(
+        mut self,
+        broker: SocketAddr,
+        mut pace: Pace,
+        receipted: watch::Sender<u64>,
+    ) -> anyhow::Result<()> {
         let mut options = MqttOptions::new(format!("packs-{}", self.area), broker.ip().to_string(), broker.port());
         options.set_clean_start(true).set_keep_alive(Duration::from_secs(30)).set_max_packet_size(Some(1 << 20));
         let mut network = NetworkOptions::new();
@@ -80,7 +111,10 @@ impl Packs {
         let (client, mut polling) = AsyncClient::new(options, REQUESTS_MAX);
         let (mut next, mut open, mut heard, began) = (0, false, None, Instant::now());
         while self.gateways.iter().any(|gateway| gateway.receipted < gateway.batches.len()) {
-            while open && let Some(index) = self.ready(next, heard.is_some()) {
+            while open
+                && pace.allows()
+                && let Some(index) = self.ready(next, heard.is_some())
+            {
                 let Some(sender) = self.gateways.get_mut(index) else { break };
                 let Some(batch) = sender.batches.get(sender.sent) else { break };
                 let properties = PublishProperties {
@@ -94,10 +128,15 @@ impl Packs {
                     break;
                 }
                 sender.sent += 1;
+                pace.handed += 1;
                 next = index + 1;
             }
             // Only an open connection may be looked away from: one that is being made would begin anew.
-            let wait = if open { AGAIN_AFTER } else { SILENCE_MAX };
+            let wait = match (open, heard) {
+                (true, Some(_)) if pace.is_kept() => PACE_EVERY,
+                (true, _) => AGAIN_AFTER,
+                (false, _) => SILENCE_MAX,
+            };
             let event = tokio::time::timeout(wait, polling.poll()).await;
             let silent = heard.unwrap_or(began).elapsed();
             if silent > SILENCE_MAX {
@@ -128,6 +167,7 @@ impl Packs {
                     }
                     let more = told.saturating_sub(sender.receipted);
                     heard = heard.filter(|_| more == 0).or_else(|| Some(Instant::now()));
+                    pace.began.get_or_insert_with(Instant::now);
                     sender.receipted += more;
                     // The first may have been sent again meanwhile.
                     sender.sent = sender.sent.max(sender.receipted);

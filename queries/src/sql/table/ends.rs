@@ -2,7 +2,7 @@
 //!
 //! Their two columns are read once: files never change, so what they say is remembered, for all sessions over a lake.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{Array, AsArray, DictionaryArray};
@@ -56,7 +56,8 @@ impl Ends {
         wanted: usize,
         open: impl Fn(&DataFile) -> Result<Reader> + Send + Sync,
     ) -> Result<Option<Groups>> {
-        let of = |file: Arc<DataFile>| self.of(file, live, &open);
+        self.forget_all_but(live);
+        let of = |file: Arc<DataFile>| self.of(file, &open);
         let known: Vec<_> =
             futures::stream::iter(files.iter().cloned().map(of)).buffered(FILES_AT_ONCE).try_collect().await?;
         if known.iter().all(Option::is_none) {
@@ -96,7 +97,6 @@ impl Ends {
     async fn of(
         &self,
         file: Arc<DataFile>,
-        live: &[Arc<DataFile>],
         open: &(impl Fn(&DataFile) -> Result<Reader> + Send + Sync),
     ) -> Result<Option<Known>> {
         if file.part.is_none() {
@@ -105,14 +105,24 @@ impl Ends {
         if let Some(known) = self.lock().get(&file.path) {
             return Ok(known.clone());
         }
-        let made = read(open(&file)?).await?;
+        // What is wrong with a file is told where its rows are read.
+        let Ok(made) = read(open(&file)?).await else { return Ok(None) };
         let mut remembered = self.lock();
-        let live: BTreeSet<&Arc<str>> = live.iter().map(|file| &file.path).collect();
-        remembered.retain(|path, _| live.contains(path));
+        remembered.remove(&file.path);
         let n_ends: usize = remembered.values().flatten().map(|known| known.ends.len()).sum();
         let known = (n_ends + made.ends.len() <= ENDS_MAX).then_some(made);
         remembered.insert(Arc::clone(&file.path), known.clone());
         Ok(known)
+    }
+
+    /// With files that are gone, what was too much for them.
+    fn forget_all_but(&self, live: &[Arc<DataFile>]) {
+        let mut remembered = self.lock();
+        let (live, n_before) = (live.iter().map(|file| &file.path).collect::<HashSet<_>>(), remembered.len());
+        remembered.retain(|path, _| live.contains(path));
+        if remembered.len() < n_before {
+            remembered.retain(|_, known| known.is_some());
+        }
     }
 
     /// How many files are remembered.
