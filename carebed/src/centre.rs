@@ -31,6 +31,7 @@ use crate::facts::Params;
 use crate::live::{Heard, LiveTask, Memories};
 use crate::maintain::{Around, Keeper};
 use crate::notices;
+use crate::storage;
 
 /// Events of one kind on their way from ingest to live detection. When detection falls behind, ingest takes no more
 /// routine data, and the spools keep it; calls have a channel of their own.
@@ -69,7 +70,9 @@ impl Centre {
     pub async fn open(config: &Config, broker: String, clock: Arc<dyn Clock>, speed: u32) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&config.data)
             .with_context(|| format!("failed to make the data folder {}", config.data.display()))?;
-        let store = Store::open(config.storage.store(config)?).await.context("failed to open the lake")?;
+        let lake = config.storage.store(config)?;
+        let store = Store::open(lake.clone()).await.context("failed to open the lake")?;
+        storage::note_begun(&lake, &config.data)?;
         let detections = detections::load(carebed_queries::engine::Limits::default()).await?;
         let params = Params::load(&config.params())?;
         let database = Database::open(&config.database()).await.context("failed to open the centre's database")?;

@@ -15,6 +15,8 @@ use crate::config::{Config, DAY, duration};
 
 /// In the data folder: the URL of a lake that is elsewhere, for commands that are told the folder only.
 const ELSEWHERE: &str = "lake.url";
+/// In the data folder: which lake this centre has written to.
+const BEGUN: &str = "lake.begun";
 /// What may be named in `keep` besides quantities.
 const CLASSES: [&str; 3] = ["vitals", "activity", "others"];
 
@@ -96,28 +98,64 @@ impl Storage {
     /// When the place cannot be named or the note not be written.
     pub fn store(&self, config: &Config) -> anyhow::Result<StoreConfig> {
         let note = config.data.join(ELSEWHERE);
-        let Some(text) = &self.url else {
+        let store = if let Some(text) = &self.url {
+            let url = lake_url(text).map_err(anyhow::Error::msg)?;
+            std::fs::write(&note, url.as_str()).with_context(|| format!("failed to write {}", note.display()))?;
+            StoreConfig::at(url)
+        } else {
             drop(std::fs::remove_file(&note));
-            return Ok(StoreConfig::local(&config.lake())?);
+            StoreConfig::local(&config.lake())?
         };
-        let url = lake_url(text).map_err(anyhow::Error::msg)?;
-        std::fs::write(&note, url.as_str()).with_context(|| format!("failed to write {}", note.display()))?;
-        Ok(StoreConfig::at(url))
+        known(store, &config.data)
     }
 }
 
 /// The lake of a data folder, for commands. None where there is none.
 ///
 /// # Errors
-/// When the note of a lake elsewhere cannot be read.
+/// When a note about the lake cannot be read.
 pub fn of_data(data: &Path) -> anyhow::Result<Option<StoreConfig>> {
-    let note = data.join(ELSEWHERE);
-    match std::fs::read_to_string(&note) {
-        Ok(text) => Ok(Some(StoreConfig::at(lake_url(text.trim()).map_err(anyhow::Error::msg)?))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    let store = match read(&data.join(ELSEWHERE))? {
+        Some(text) => StoreConfig::at(lake_url(text.trim()).map_err(anyhow::Error::msg)?),
+        None => {
             let lake = Config::at(data.to_owned()).lake();
-            if lake.is_dir() { Ok(Some(StoreConfig::local(&lake)?)) } else { Ok(None) }
+            if !lake.is_dir() {
+                return Ok(None);
+            }
+            StoreConfig::local(&lake)?
         }
+    };
+    known(store, data).map(Some)
+}
+
+/// Notes that a lake was opened for a data folder: from now on, if it is empty, its disk is not there.
+///
+/// # Errors
+/// When the note cannot be written.
+pub fn note_begun(store: &StoreConfig, data: &Path) -> anyhow::Result<()> {
+    let note = data.join(BEGUN);
+    // One that stands there is not written again: the disk may be full.
+    if store.begun.is_some() {
+        return Ok(());
+    }
+    std::fs::write(&note, name(store)).with_context(|| format!("failed to write {}", note.display()))
+}
+
+fn known(store: StoreConfig, data: &Path) -> anyhow::Result<StoreConfig> {
+    let note = data.join(BEGUN);
+    let is_begun = read(&note)?.is_some_and(|lake| lake.trim() == name(&store));
+    Ok(StoreConfig { begun: is_begun.then_some(note), ..store })
+}
+
+/// A data folder may be moved with the lake in it.
+fn name(store: &StoreConfig) -> &str {
+    if store.lake.scheme() == "file" { "lake" } else { store.lake.as_str() }
+}
+
+fn read(note: &Path) -> anyhow::Result<Option<String>> {
+    match std::fs::read_to_string(note) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("failed to read {}", note.display())),
     }
 }

@@ -24,7 +24,7 @@ mod watermark;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::Path as FsPath;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ::parquet::errors::ParquetError;
@@ -68,6 +68,9 @@ pub struct Config {
     pub shard: String,
     /// For an object store, what the `AWS_…` variables do not say, by their names: `aws_endpoint`, `aws_region`, …
     pub options: BTreeMap<String, String>,
+    /// A note outside of the lake which says that it was begun. Where the lake is empty then, its disk is not there, and it is not
+    /// begun anew.
+    pub begun: Option<PathBuf>,
 }
 
 impl Config {
@@ -81,7 +84,7 @@ impl Config {
     /// A lake at a URL, written by one process.
     #[must_use]
     pub fn at(lake: Url) -> Self {
-        Self { lake, shard: "0".to_owned(), options: BTreeMap::new() }
+        Self { lake, shard: "0".to_owned(), options: BTreeMap::new(), begun: None }
     }
 }
 
@@ -128,6 +131,16 @@ pub enum StoreError {
     Lost {
         /// Where the lake is.
         lake: String,
+    },
+    /// Nothing where a lake was.
+    #[error(
+        "the lake {lake} is empty, but it was begun: mount its disk or restore it from a backup; to begin anew, remove {}", .note.display()
+    )]
+    Empty {
+        /// Where the lake is.
+        lake: String,
+        /// What says that it was begun.
+        note: PathBuf,
     },
     /// An earlier commit left doubt. What the lake holds is read anew now.
     #[error("nothing is committed before it is known what the lake holds; gateways send it again")]
@@ -211,6 +224,7 @@ struct Opening {
     root: Arc<dyn ObjectStore>,
     access: Access,
     shard: String,
+    begun: Option<PathBuf>,
     /// Rooted at the lake.
     store: Arc<dyn ObjectStore>,
 }
@@ -268,10 +282,14 @@ impl Opening {
         let log = Path::from("observations/_delta_log");
         let first = self.store.list(Some(&log)).next().await.transpose();
         let first = first.map_err(|source| TableError::Data { path: log.to_string(), source })?;
-        if first.is_none() && watermark::last_tried(self.store.as_ref(), &self.shard).await? > 0 {
-            return Err(StoreError::Lost { lake: self.lake.to_string() });
+        if first.is_some() {
+            return Ok(());
         }
-        Ok(())
+        let lake = self.lake.to_string();
+        if watermark::last_tried(self.store.as_ref(), &self.shard).await? > 0 {
+            return Err(StoreError::Lost { lake });
+        }
+        self.begun.clone().map_or(Ok(()), |note| Err(StoreError::Empty { lake, note }))
     }
 
     /// `earlier`: the writer of this process until now.
@@ -315,12 +333,12 @@ impl Store {
 
     async fn open_with(config: Config, place: Place) -> Result<Self, StoreError> {
         let Place { root, access, lock } = place;
-        let Config { lake, shard, .. } = config;
+        let Config { lake, shard, begun, .. } = config;
         let place = |_| StoreError::Place { place: lake.to_string() };
         let prefix = Path::from_url_path(lake.path()).map_err(place)?;
         let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&root), prefix));
         let writes = matches!(access, Access::Write(_));
-        let opening = Opening { root, access, lake, shard, store };
+        let opening = Opening { root, access, lake, shard, begun, store };
 
         let (view, writer) = if writes {
             let writer = opening.writer(None).await?;

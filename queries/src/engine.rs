@@ -292,8 +292,10 @@ pub(crate) fn session(limits: Limits, runtime: Arc<RuntimeEnv>) -> SessionState 
         let shadowed = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));
         debug_assert!(shadowed.is_ok_and(|old| old.is_none()), "our functions have names of their own");
     }
-    let shadowed = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(functions::date_trunc()));
-    debug_assert!(shadowed.is_ok_and(|old| old.is_some()), "it stands in the place of another");
+    for function in [functions::date_trunc(), functions::to_char()] {
+        let shadowed = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));
+        debug_assert!(shadowed.is_ok_and(|old| old.is_some()), "it stands in the place of another");
+    }
     state
 }
 

@@ -14,6 +14,7 @@ pub mod facts;
 mod latest;
 mod live_table;
 mod made;
+mod misread;
 mod newest_row;
 mod only_newest;
 mod recent;
@@ -57,6 +58,7 @@ use crate::engine::{EngineError, Limits, runtime, session};
 pub use answer::{Answer, Format, WriteError, Writer, write};
 pub use latest::Latest;
 use live_table::LiveTable;
+pub(crate) use misread::misread;
 pub(crate) use newest_row::NewestRow;
 pub(crate) use only_newest::OnlyNewest;
 pub use recent::Recent;
@@ -503,9 +505,11 @@ fn check_reads(statement: &Statement) -> Result<(), SqlError> {
     };
     match statement {
         Statement::Statement(sql) => match &**sql {
-            Sql::Query(_)
-            | Sql::Explain { .. }
-            | Sql::ExplainTable { .. }
+            Sql::Query(_) | Sql::Explain { .. } => match misread(sql) {
+                Some(what) => Err(SqlError::Failed { message: what.to_owned() }),
+                None => Ok(()),
+            },
+            Sql::ExplainTable { .. }
             | Sql::ShowTables { .. }
             | Sql::ShowColumns { .. }
             | Sql::ShowVariable { .. }

@@ -7,8 +7,11 @@
 //! - `next_at_hour(time, zone, hour)`: the first instant after a time at which the clock on the wall of a place shows that hour (6.5 is half
 //!   past six). In the hour that summer time skips, an hour later; in the one it repeats, the first.
 //! - `attribute(attributes, name)`: one attribute of an episode as text; null when it is not there.
+//! - `to_char(time, format)` also takes PostgreSQL's formats.
 
 mod date_trunc;
+mod instead;
+mod to_char;
 
 use std::sync::Arc;
 
@@ -23,6 +26,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf}
 use crate::episodes::time_type;
 
 pub(super) use date_trunc::date_trunc;
+pub(super) use to_char::to_char;
 
 /// All of them.
 pub fn all() -> Vec<ScalarUDF> {

@@ -19,7 +19,7 @@ use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 
 use super::settings::{Setting, setting};
-use crate::sql::{Scope, hint, hint_of_file, read_only};
+use crate::sql::{Scope, hint, hint_of_file, misread, read_only};
 
 /// Refuses every statement that is not on the list, before anyone plans it; and whatever plan would do more than read.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub(super) fn check(statement: &Statement) -> PgWireResult<()> {
         _ => false,
     };
     if allowed {
-        return Ok(());
+        return misread(statement).map_or(Ok(()), |what| Err(error("0A000", what)));
     }
     let what: Vec<_> = statement.to_string().split_whitespace().take(2).map(str::to_owned).collect();
     Err(error(READ_ONLY, format!("nothing can be changed here; {} is not run, only reading is", what.join(" "))))
@@ -231,6 +231,11 @@ mod tests {
             ("SET application_name = 'psql'", true),
             ("BEGIN", true),
             ("COMMIT", true),
+            (
+                "SELECT sum(a) OVER (PARTITION BY b), sum(a) OVER w FROM t WINDOW w AS (ORDER BY b ROWS 1 PRECEDING)",
+                true,
+            ),
+            ("SELECT * FROM (SELECT sum(a) OVER (w ROWS 1 PRECEDING) FROM t WINDOW w AS (ORDER BY b)) x", false),
             ("SELECT 1 INTO a", false),
             ("SELECT * FROM (SELECT 1 INTO a) x", false),
             ("WITH a AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM a", false),

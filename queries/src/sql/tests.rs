@@ -3,12 +3,13 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray, new_null_array};
 use arrow::compute::cast;
+use carebed_contract::clock::{Clock as _, SystemClock};
 use carebed_contract::interval::{Interval, IntervalKind};
 use carebed_contract::observation::Observation;
 use carebed_contract::time::Timestamp;
 use carebed_pipeline::memory::Rows;
 use carebed_pipeline::store::{Commit, Config, Store};
-use carebed_pipeline::view::{TableView, View};
+use carebed_pipeline::view::{Complete, TableView, View};
 
 use super::*;
 use crate::engine::Engine;
@@ -135,6 +136,7 @@ async fn only_reading_is_let_through() {
         "SET datafusion.execution.target_partitions = 64",
         "DELETE FROM observations",
         "SELECT 1; SELECT 2",
+        "SELECT sum(value) OVER (w ROWS 1 PRECEDING) FROM observations WINDOW w AS (ORDER BY event_time)",
     ] {
         assert!(session.run(sql).await.is_err(), "{sql} was run");
     }
@@ -567,4 +569,28 @@ async fn a_visit_belongs_to_where_the_home_was() {
         text(&session, "SELECT date_part('day', started_at) AS d, area FROM visits ORDER BY 1").await,
         "d,area\n1,new\n3,old\n10,new\n20,new\n"
     );
+}
+
+/// A gateway that is switched off says of none of its devices that it does not answer: fifty minutes of data, then nothing.
+#[tokio::test]
+async fn a_home_that_is_not_heard_is_no_uptime() {
+    let (_directory, lake, view) = lake(0).await;
+    let minutes = |n: u32| Duration::from_secs(60) * n;
+    for (unheard, said) in [(2, "false,0,100"), (50, "true,50,50")] {
+        let last = SystemClock::new().now() - minutes(unheard);
+        let of = |n| observation("h9", "b9", "mat", "heart_rate", last - minutes(n), Some(60.0), "good");
+        let hot: Vec<_> = (0..=50).rev().map(of).collect();
+        let complete = [("h9".parse().unwrap(), Complete { complete_to: last, received: last })];
+        let view = View {
+            observations: TableView { hot: Arc::from([hot.into()]), ..view.observations.clone() },
+            complete: Arc::new(complete.into_iter().collect()),
+            ..View::clone(&view)
+        };
+        let home = HomeFacts::unregistered("h9".parse().unwrap(), "area-1".parse().unwrap());
+        let snapshot = Snapshot::new(&lake, Arc::new(view), &[home]);
+        let session = SqlSession::open(snapshot, Limits::default(), 10).await.unwrap();
+        let asked = "SELECT silent_now, CAST(round(minutes_unheard) AS int) AS unheard,
+            CAST(round(100 * uptime_share) AS int) AS uptime FROM device_health WHERE home_id = 'h9'";
+        assert_eq!(text(&session, asked).await, format!("silent_now,unheard,uptime\n{said}\n"));
+    }
 }

@@ -4,61 +4,27 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, FieldRef, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
 use datafusion::common::Result;
 use datafusion::functions::datetime;
-use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
+
+use super::instead::{Instead, instead};
 
 /// In the place of DataFusion's, under the same name.
 pub(in crate::engine) fn date_trunc() -> ScalarUDF {
-    ScalarUDF::from(DateTrunc { any: datetime::date_trunc() })
+    instead::<DateTrunc>(datetime::date_trunc())
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct DateTrunc {
-    /// Truncates anything.
-    any: Arc<ScalarUDF>,
-}
+struct DateTrunc;
 
-impl ScalarUDFImpl for DateTrunc {
-    fn name(&self) -> &str {
-        self.any.name()
-    }
-
-    /// All of its names: a state that is made from another registers each function again under all its names, in any order, and
-    /// one left under any of them would now and then take this one's place.
-    fn aliases(&self) -> &[String] {
-        self.any.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.any.signature()
-    }
-
-    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        self.any.return_type(arg_types)
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        self.any.return_field_from_args(args)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+impl Instead for DateTrunc {
+    fn answer(any: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         match in_utc(&args.args) {
             Some(truncated) => Ok(ColumnarValue::Array(truncated)),
-            None => self.any.invoke_with_args(args),
+            None => any.invoke_with_args(args),
         }
-    }
-
-    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        self.any.output_ordering(inputs)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.any.documentation()
     }
 }
 
@@ -91,20 +57,7 @@ fn truncated<const STEP: i64>(times: &TimestampMillisecondArray) -> TimestampMil
 mod tests {
     use datafusion::prelude::SessionContext;
 
-    use super::DateTrunc;
     use crate::engine::{Limits, runtime, session};
-
-    /// Under none of its names is DataFusion's left.
-    #[test]
-    fn it_is_the_only_one() {
-        let state = session(Limits::default(), runtime(Limits::default()).unwrap());
-        let named: Vec<_> =
-            state.scalar_functions().values().filter(|function| function.name() == "date_trunc").collect();
-        assert!(named.len() > 1, "an alias");
-        for function in named {
-            assert!(function.inner().downcast_ref::<DateTrunc>().is_some(), "{function:?}");
-        }
-    }
 
     /// Our answers are DataFusion's, for times around every edge and before 1970.
     #[tokio::test]
