@@ -88,7 +88,7 @@ fn strftime(format: &str) -> Result<String> {
             }
             Some(letter) if letter.is_ascii_alphabetic() => {
                 let letters: String = rest.chars().take_while(char::is_ascii_alphabetic).collect();
-                return exec_err!("to_char does not know {letters:?}: {KNOWN}");
+                return exec_err!("to_char does not know {letters:?} in {format:?}: {KNOWN}");
             }
             Some(other) => {
                 read.push(other);
@@ -134,7 +134,7 @@ mod tests {
             ("''", Ok("")),
             ("column1", Ok("03")),
             ("'YYYY-MM-DDTHH24:MI'", Err("\"THH\"")),
-            ("'Month'", Err("\"Month\"")),
+            ("'Month'", Err("\"th\" in \"Month\"")),
             ("'YYYY\"年'", Err("ends within its quotes")),
         ] {
             let sql = format!("SELECT to_char({time}, {asked}) AS said FROM (VALUES ('MM'))");
