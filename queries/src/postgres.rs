@@ -28,7 +28,7 @@ use std::time::Duration;
 use carebed_contract::Shutdown;
 use carebed_contract::clock::Clock;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion_postgres::pgwire::api::ConnectionManager;
+use datafusion_postgres::pgwire::api::RandomPidSecretKeyGenerator;
 use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -129,7 +129,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     runtime: Arc<RuntimeEnv>,
     statements: Arc<Semaphore>,
-    connections: Arc<ConnectionManager>,
+    /// Gives each connection a number of its own, and a secret: what a client brings that wants a statement to end.
+    numbers: Arc<RandomPidSecretKeyGenerator>,
     /// One for each connection that has its place.
     room: Arc<Semaphore>,
     stops: Arc<Stops>,
@@ -165,7 +166,7 @@ impl Server {
         let shared = Arc::new(Shared {
             runtime: runtime(config.limits)?,
             statements: Arc::new(Semaphore::new(config.statements_max)),
-            connections: Arc::new(ConnectionManager::new()),
+            numbers: Arc::default(),
             room: Arc::new(Semaphore::new(config.connections_max)),
             stops: Arc::default(),
             audit,

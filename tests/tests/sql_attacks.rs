@@ -1,8 +1,9 @@
 //! What somebody may try with the centre's SQL, signed in or not: each ends with an error, and the service goes on.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use carebed_tests::process::until;
@@ -10,6 +11,7 @@ use carebed_tests::real;
 use carebed_tests::sql_server::{Served, err, out, serve};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 100000000000)";
 
 async fn goes_on(served: &Served) {
     let Some(counted) = served.psql("analyst", &["-c", "SELECT count(*) FROM observations"]).await else { return };
@@ -60,8 +62,7 @@ async fn settings_give_nobody_more() {
         out(&served.psql("analyst", &["-c", harmless]).await.unwrap());
     }
     // Less, they may ask for.
-    let endless = "SELECT count(*) FROM generate_series(1, 100000000000)";
-    let less = served.psql("analyst", &["-c", "SET statement_timeout = '300ms'", "-c", endless]).await.unwrap();
+    let less = served.psql("analyst", &["-c", "SET statement_timeout = '300ms'", "-c", ENDLESS]).await.unwrap();
     assert!(err(&less).contains("took longer than 300ms"), "{}", err(&less));
     goes_on(&served).await;
 }
@@ -186,35 +187,80 @@ async fn a_plan_and_a_catalogue_tell_nothing_of_other_areas() {
     assert!(!rows.contains("h2") && !rows.contains("310105"), "{rows}");
 }
 
-/// What an analyst presses when it takes too long.
+fn audit(served: &Served) -> String {
+    std::fs::read_to_string(served.data.path().join("audit/sql.jsonl")).unwrap_or_default()
+}
+
+/// What an analyst presses when it takes too long, and again while nothing happens: Ctrl-C that comes between two statements
+/// ends neither. What the client was told by its end.
+async fn stop(client: Child) -> Option<String> {
+    let id = client.id().to_string();
+    let ended = tokio::task::spawn_blocking(move || client.wait_with_output().unwrap());
+    let is_over = || async {
+        if !ended.is_finished() {
+            Command::new("kill").args(["-INT", &id]).status().unwrap();
+        }
+        ended.is_finished().then_some(())
+    };
+    until(PATIENCE, is_over).await?;
+    Some(String::from_utf8_lossy(&ended.await.unwrap().stderr).into_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_ends_when_its_client_wants_it_to() {
     let served = serve(|config| config.limits.time = Duration::from_secs(3_600)).await;
     let Some(psql) = real::program(&["psql"], "postgresql-client") else { return };
     for endless in [
-        "SELECT count(*) FROM generate_series(1, 100000000000)",
+        ENDLESS,
         // One that gives rows all the while.
         "SELECT value FROM generate_series(1, 100000000000) WHERE value % 100000000 = 0",
     ] {
-        // Again when Ctrl-C came between two statements: psql ends then without a word.
+        // Again when psql ended between two statements, without a word.
         let told = until(PATIENCE, || async {
-            let audit = || std::fs::read_to_string(served.data.path().join("audit/sql.jsonl")).unwrap_or_default();
-            let n_before = audit().lines().count();
+            let n_before = audit(&served).lines().count();
             let mut command = served.client(&psql, "analyst");
             command.args(["--no-psqlrc", "-c", "SELECT 1", "-c", endless]);
-            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
-            let client = command.spawn().unwrap();
-            let id = client.id().to_string();
-            let ended = tokio::task::spawn_blocking(move || client.wait_with_output().unwrap());
-            until(PATIENCE, || async { (audit().lines().count() > n_before).then_some(()) }).await?;
-            std::process::Command::new("kill").args(["-INT", &id]).status().ok()?;
-            let told = String::from_utf8_lossy(&ended.await.unwrap().stderr).into_owned();
-            audit().lines().last()?.contains("canceling statement").then_some(told)
+            let client = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            until(PATIENCE, || async { (audit(&served).lines().count() > n_before).then_some(()) }).await?;
+            let told = stop(client).await.expect("the statement goes on");
+            audit(&served).lines().last()?.contains("canceling statement").then_some(told)
         });
-        let told = told.await.expect("the statement goes on");
+        let told = told.await.expect("no statement was written down as ended");
         assert!(told.contains("canceling statement"), "{told}");
         goes_on(&served).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_waits_for_room_ends_when_its_client_wants_it_to() {
+    let served = serve(|config| {
+        config.limits.time = Duration::from_secs(3_600);
+        config.statements_max = 1;
+    })
+    .await;
+    let Some(psql) = real::program(&["psql"], "postgresql-client") else { return };
+    let client = |statement: &str| {
+        let mut command = served.client(&psql, "analyst");
+        command.args(["--no-psqlrc", "-c", "\\echo in", "-c", statement]);
+        let mut client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(client.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert_eq!(line, "in\n");
+        (client, said)
+    };
+    let (taking, _said) = client(ENDLESS);
+    // Again when it came before the one that takes all the room.
+    let told = until(PATIENCE, || async {
+        let (waiting, _said) = client("SELECT 1");
+        let told = stop(waiting).await.expect("it waits on");
+        told.contains("canceling statement").then_some(told)
+    });
+    assert!(told.await.is_some(), "nothing waits");
+    let written = audit(&served);
+    assert!(written.lines().last().is_some_and(|line| line.contains("canceling statement")), "{written}");
+    stop(taking).await.expect("the statement goes on");
+    goes_on(&served).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

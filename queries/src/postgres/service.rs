@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use carebed_contract::Shutdown;
 use datafusion::prelude::SessionContext;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
@@ -33,7 +32,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::guard::{Guard, TOO_MUCH, error, hinted, told};
 use super::startup::Startup;
-use super::stops::Stops;
+use super::stops::{Stop, Stops};
 use super::users::User;
 use super::{Shared, audit, comments, settings};
 use crate::sql::{self, CATALOG, Snapshot, Tables};
@@ -136,33 +135,35 @@ impl Session {
         let limit = settings::statement_timeout(client)
             .map_or(shared.config.limits.time, |asked| asked.min(shared.config.limits.time));
         let deadline = begun + limit;
-        let room = Arc::clone(&shared.statements).acquire_owned();
-        let room = match tokio::time::timeout_at(deadline, room).await {
-            Ok(Ok(room)) => room,
-            Ok(Err(_)) | Err(_) => {
-                return Err(error(TOO_LONG, "too many statements are running: try again later"));
-            }
+        let mut report = Report {
+            asker: Asker { shared: Arc::clone(&shared), user: open.user.name.clone(), peer: open.peer.to_string() },
+            statement: statement.to_owned(),
+            parameters,
+            begun,
+            rows: 0,
+            outcome: "stopped".to_owned(),
         };
-        let snapshot = shared.source.snapshot().await.map_err(|e| PgWireError::ApiError(Box::new(e)))?;
+        let stop = shared.stops.begin(client.pid_and_secret_key());
+        let waited = tokio::select! {
+            waited = shared.room_and_snapshot(deadline) => waited,
+            () = stop.asked().cancelled() => Err(PgWireError::QueryCanceled),
+        };
+        let (room, snapshot) = waited.inspect_err(|error| report.outcome = outcome_of(error))?;
         let snapshot = Arc::new(snapshot);
         open.tables.put(Some(Arc::clone(&snapshot)));
-        let (connection, secret) = client.pid_and_secret_key();
-        Ok(Running {
-            stop: shared.stops.begin((connection, secret)),
-            connection,
-            limit,
-            report: Report {
-                asker: Asker { shared, user: open.user.name.clone(), peer: open.peer.to_string() },
-                statement: statement.to_owned(),
-                parameters,
-                begun,
-                rows: 0,
-                outcome: "stopped".to_owned(),
-            },
-            deadline,
-            held: Some((room, snapshot)),
-            tables: Arc::clone(&open.tables),
-        })
+        let tables = Arc::clone(&open.tables);
+        Ok(Running { stop, limit, report, deadline, held: Some((room, snapshot)), tables })
+    }
+}
+
+impl Shared {
+    async fn room_and_snapshot(&self, deadline: Instant) -> PgWireResult<(OwnedSemaphorePermit, Snapshot)> {
+        let room = tokio::time::timeout_at(deadline, Arc::clone(&self.statements).acquire_owned()).await;
+        let Ok(Ok(room)) = room else {
+            return Err(error(TOO_LONG, "too many statements are running: try again later"));
+        };
+        let snapshot = self.source.snapshot().await.map_err(|e| PgWireError::ApiError(Box::new(e)))?;
+        Ok((room, snapshot))
     }
 }
 
@@ -171,9 +172,7 @@ struct Running {
     report: Report,
     limit: Duration,
     deadline: Instant,
-    /// The client's connection, and its wish to end.
-    connection: i32,
-    stop: Shutdown,
+    stop: Stop,
     tables: Arc<Tables>,
     held: Option<(OwnedSemaphorePermit, Arc<Snapshot>)>,
 }
@@ -214,7 +213,7 @@ impl Running {
     async fn within<T>(mut self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<(T, Self)> {
         let outcome = tokio::select! {
             outcome = tokio::time::timeout_at(self.deadline, work) => outcome.unwrap_or_else(|_| Err(too_long(self.limit))),
-            () = self.stop.cancelled() => Err(PgWireError::QueryCanceled),
+            () = self.stop.asked().cancelled() => Err(PgWireError::QueryCanceled),
         };
         match outcome {
             Ok(value) => Ok((value, self)),
@@ -230,7 +229,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.tables.put(None);
-        self.report.asker.shared.stops.end(self.connection);
     }
 }
 
@@ -308,7 +306,7 @@ fn bounded(response: Response, running: &Arc<std::sync::Mutex<Running>>, in_part
         Response::Query(QueryResponse { command_tag, row_schema, data_rows, .. }) => {
             let (deadline, stop, left) = {
                 let running = lock(running);
-                (running.deadline, running.stop.clone(), running.report.asker.shared.config.rows_max)
+                (running.deadline, running.stop.asked().clone(), running.report.asker.shared.config.rows_max)
             };
             let rows = Arc::new(std::sync::Mutex::new(Some(data_rows)));
             let watch = in_parts.then(|| watch(deadline, &rows, running));

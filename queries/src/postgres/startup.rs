@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use datafusion_postgres::pgwire::api::auth::sasl::SASLAuthStartupHandler;
 use datafusion_postgres::pgwire::api::auth::sasl::scram::ScramAuth;
 use datafusion_postgres::pgwire::api::auth::{DefaultServerParameterProvider, StartupHandler};
-use datafusion_postgres::pgwire::api::{ClientInfo, METADATA_USER, PgWireConnectionState};
+use datafusion_postgres::pgwire::api::{ClientInfo, METADATA_USER, PgWireConnectionState, RandomPidSecretKeyGenerator};
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use futures::Sink;
@@ -37,7 +37,7 @@ impl Startup {
         let users = shared.users.now();
         let sasl = SASLAuthStartupHandler::new(Arc::new(parameters))
             .with_scram(ScramAuth::new(Arc::<Users>::clone(&users)))
-            .with_connection_manager(Arc::clone(&shared.connections));
+            .with_pid_secret_key_generator(Arc::<RandomPidSecretKeyGenerator>::clone(&shared.numbers));
         Self { shared: Arc::clone(shared), session: Arc::clone(session), users, sasl }
     }
 }
