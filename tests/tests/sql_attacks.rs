@@ -221,7 +221,8 @@ async fn a_statement_ends_when_its_client_wants_it_to() {
             let mut command = served.client(&psql, "analyst");
             command.args(["--no-psqlrc", "-c", "SELECT 1", "-c", endless]);
             let client = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-            until(PATIENCE, || async { (audit(&served).lines().count() > n_before).then_some(()) }).await?;
+            let first_ended = || async { (audit(&served).lines().count() > n_before).then_some(()) };
+            until(PATIENCE, first_ended).await.expect("SELECT 1 goes on");
             let told = stop(client).await.expect("the statement goes on");
             audit(&served).lines().last()?.contains("canceling statement").then_some(told)
         });
