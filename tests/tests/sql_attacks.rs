@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use carebed_tests::process::until;
@@ -187,12 +187,21 @@ async fn a_plan_and_a_catalogue_tell_nothing_of_other_areas() {
     assert!(!rows.contains("h2") && !rows.contains("310105"), "{rows}");
 }
 
-fn audit(served: &Served) -> String {
-    std::fs::read_to_string(served.data.path().join("audit/sql.jsonl")).unwrap_or_default()
+/// An analyst at psql who has signed in and asks; none without psql. The other end of its output is kept open beside it.
+fn asks(served: &Served, statement: &str) -> Option<(Child, BufReader<ChildStdout>)> {
+    let psql = real::program(&["psql"], "postgresql-client")?;
+    let mut command = served.client(&psql, "analyst");
+    command.args(["--no-psqlrc", "-c", "\\echo in", "-c", statement]);
+    let mut client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(client.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "in\n");
+    Some((client, said))
 }
 
-/// What an analyst presses when it takes too long, and again while nothing happens: Ctrl-C that comes between two statements
-/// ends neither. What the client was told by its end.
+/// What an analyst presses when it takes too long, and again while nothing happens: Ctrl-C that comes before the statement has
+/// begun does not end it. What the client was told by its end.
 async fn stop(client: Child) -> Option<String> {
     let id = client.id().to_string();
     let ended = tokio::task::spawn_blocking(move || client.wait_with_output().unwrap());
@@ -206,28 +215,24 @@ async fn stop(client: Child) -> Option<String> {
     Some(String::from_utf8_lossy(&ended.await.unwrap().stderr).into_owned())
 }
 
+/// The audit log says last that a statement was ended.
+fn is_written_down(served: &Served) -> bool {
+    let audit = std::fs::read_to_string(served.data.path().join("audit/sql.jsonl")).unwrap();
+    audit.lines().last().is_some_and(|line| line.contains("canceling statement"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_ends_when_its_client_wants_it_to() {
     let served = serve(|config| config.limits.time = Duration::from_secs(3_600)).await;
-    let Some(psql) = real::program(&["psql"], "postgresql-client") else { return };
     for endless in [
         ENDLESS,
         // One that gives rows all the while.
         "SELECT value FROM generate_series(1, 100000000000) WHERE value % 100000000 = 0",
     ] {
-        // Again when psql ended between two statements, without a word.
-        let told = until(PATIENCE, || async {
-            let n_before = audit(&served).lines().count();
-            let mut command = served.client(&psql, "analyst");
-            command.args(["--no-psqlrc", "-c", "SELECT 1", "-c", endless]);
-            let client = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-            let first_ended = || async { (audit(&served).lines().count() > n_before).then_some(()) };
-            until(PATIENCE, first_ended).await.expect("SELECT 1 goes on");
-            let told = stop(client).await.expect("the statement goes on");
-            audit(&served).lines().last()?.contains("canceling statement").then_some(told)
-        });
-        let told = told.await.expect("no statement was written down as ended");
+        let Some((client, _said)) = asks(&served, endless) else { return };
+        let told = stop(client).await.expect("the statement goes on");
         assert!(told.contains("canceling statement"), "{told}");
+        assert!(is_written_down(&served));
         goes_on(&served).await;
     }
 }
@@ -239,27 +244,15 @@ async fn a_statement_that_waits_for_room_ends_when_its_client_wants_it_to() {
         config.statements_max = 1;
     })
     .await;
-    let Some(psql) = real::program(&["psql"], "postgresql-client") else { return };
-    let client = |statement: &str| {
-        let mut command = served.client(&psql, "analyst");
-        command.args(["--no-psqlrc", "-c", "\\echo in", "-c", statement]);
-        let mut client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(client.stdout.take().unwrap());
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        assert_eq!(line, "in\n");
-        (client, said)
-    };
-    let (taking, _said) = client(ENDLESS);
+    let Some((taking, _said)) = asks(&served, ENDLESS) else { return };
     // Again when it came before the one that takes all the room.
     let told = until(PATIENCE, || async {
-        let (waiting, _said) = client("SELECT 1");
+        let (waiting, _said) = asks(&served, "SELECT 1")?;
         let told = stop(waiting).await.expect("it waits on");
         told.contains("canceling statement").then_some(told)
     });
     assert!(told.await.is_some(), "nothing waits");
-    let written = audit(&served);
-    assert!(written.lines().last().is_some_and(|line| line.contains("canceling statement")), "{written}");
+    assert!(is_written_down(&served));
     stop(taking).await.expect("the statement goes on");
     goes_on(&served).await;
 }
